@@ -1,0 +1,101 @@
+"""The configuration every experiment starts from: each field, its default and its meaning."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def base() -> ConfigDict:
+    """A new configuration with every field at its default. Experiments change values; unknown fields are refused."""
+    config = ConfigDict()
+    config.seed = 0
+    config.replicas = 1  # train seeds seed .. seed + replicas - 1 and report their mean
+    config.protocol = "strict"  # strict: mask everything a user touched before; mmrec: mask train only
+
+    config.data = ConfigDict()
+    config.data.name = ""  # for results; empty: from the format and the path
+    config.data.format = "synthetic"  # synthetic amazon yelp movielens table
+    config.data.path = placeholder(str)  # a file, or the folder that holds the format's files
+    config.data.tfds_dir = placeholder(str)
+    config.data.cache_dir = placeholder(str)
+    config.data.max_interactions = placeholder(int)  # the earliest n in time order
+    config.data.max_bad_share = 0.05  # stop above this share of rejected rows
+    config.data.k_core = 0  # keep users and items with at least k interactions, iterated; 0: off
+    config.data.rating_min = placeholder(float)  # the scale; None: the data set's definition
+    config.data.rating_max = placeholder(float)
+    config.data.columns = ConfigDict()  # format=table: which column holds what; empty: the file has none
+    for column, default in (("user", "user"), ("item", "item"), ("rating", "rating"), ("timestamp", "timestamp")):
+        config.data.columns[column] = default
+    config.data.columns.text = "text"
+    config.data.columns.split = ""
+    config.data.time_format = ""  # format=table: strptime format of the time column; empty: seconds or ISO 8601
+    config.data.synthetic = ConfigDict()
+    config.data.synthetic.interactions = 6000
+    config.data.synthetic.users = 300
+    config.data.synthetic.items = 200
+    config.data.synthetic.missing_text = 0.1
+    config.data.synthetic.missing_rating = 0.0
+    config.data.synthetic.noise = 0.5
+    config.data.synthetic.seed = 0
+
+    config.split = ConfigDict()
+    config.split.kind = "global_time"  # global_time leave_last_out random given
+    config.split.validation = 0.1
+    config.split.test = 0.1
+
+    config.text = ConfigDict()
+    config.text.enabled = True
+    config.text.shuffled = False  # control: every text moves to another interaction of the same split part
+    config.text.vocabulary_size = 8000
+    config.text.max_tokens = 128
+    config.text.width = 64
+    config.text.dropout = 0.1
+
+    config.model = ConfigDict()
+    config.model.name = "drex"
+    config.model.state_size = 32
+    config.model.feature_size = 32
+    config.model.head = "dot"  # dot mlp
+    config.model.hidden_size = 64  # of the mlp head
+    config.model.partner = True  # each side's update reads the other side's state
+    config.model.rating_modality = True
+    config.model.time_modality = True
+    config.model.vector_modalities = True
+    config.model.offsets = True
+    config.model.offset_dropout = 0.5
+    config.model.residual = False  # predict what the running bias leaves over, and feed its terms to the head
+    config.model.dropout = 0.0
+    config.model.rating_weight = 1.0
+    config.model.ranking_weight = 0.0
+    config.model.ranking_loss = "sampled_softmax"  # sampled_softmax bpr
+    config.model.negatives = 32
+
+    config.train = ConfigDict()
+    config.train.epochs = 30
+    config.train.bptt_windows = 1
+    config.train.learning_rate = 1e-2
+    config.train.warmup_steps = 10
+    config.train.weight_decay = 1e-4
+    config.train.clip_norm = 1.0
+    config.train.patience = 5
+    config.train.selection = "mse"  # a validation metric
+    config.train.checkpoint_every_epochs = 1
+    config.train.tensorboard = False
+
+    config.schedule = ConfigDict()
+    config.schedule.width = 0  # interactions a step; 0: chosen from the stream
+
+    config.evaluate = ConfigDict()
+    config.evaluate.cutoffs = (5, 10, 20)
+    config.evaluate.threshold = placeholder(float)  # a rating at least this high is relevant; None: 0.75 of the range
+    config.evaluate.block = 256
+    config.evaluate.ranking = True
+
+    config.baselines = ("global_mean", "bias", "running_bias", "popularity", "matrix_factorisation", "drex_ratings")
+
+    config.devices = ConfigDict()
+    config.devices.mapping = "shard_map"  # shard_map pmap none
+    config.devices.recurrence = "auto"  # auto split replicated
+    config.lock()
+    return config
