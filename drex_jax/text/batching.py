@@ -1,0 +1,108 @@
+"""Texts of many lengths as a few arrays of static shape, so that padding is not the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+BUDGET = 8192  # tokens a chunk: what the encoder has alive at once, forward and backward
+
+
+class BucketShape(NamedTuple):
+    """One length bucket: `chunks` chunks of [rows, length] tokens."""
+
+    chunks: int
+    rows: int
+    length: int
+
+
+class TextBatch(NamedTuple):
+    """The texts of a window of n rows, by length bucket: a pytree of arrays.
+
+    Attributes:
+      ids: each int32 [chunks, rows, length]; 0 after the end of a text.
+      row: each int32 [chunks, rows]: which row of the window [0, n) the text belongs to; n where there is none.
+    """
+
+    ids: tuple[np.ndarray, ...]
+    row: tuple[np.ndarray, ...]
+
+
+def bucket_lengths(max_tokens: int) -> tuple[int, ...]:
+    """Padded lengths for texts of at most `max_tokens` tokens: 16, 32, 64, 96, 128, 192, 256, ... and the maximum.
+
+    Raises ValueError if `max_tokens` is not positive.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
+    lengths, length = [16, 32], 64
+    while length < max_tokens:
+        lengths += [length, length + length // 2]
+        length *= 2
+    return (*(length for length in lengths if length < max_tokens), max_tokens)
+
+
+def fit(windows: Sequence[np.ndarray], lengths: Sequence[int], budget: int = BUDGET) -> tuple[BucketShape, ...]:
+    """The static shape that holds every one of several windows, so that they share one compiled program.
+
+    Args:
+      windows: for each window the token counts of its rows, int [n]; 0 is a missing text.
+      lengths: the padded lengths, increasing, such as `bucket_lengths` gives.
+      budget: tokens a chunk, padding included; a chunk has one row at least.
+
+    Returns:
+      A shape for each bucket that is not empty in all windows.
+
+    Raises:
+      ValueError: `lengths` does not increase, or a text is longer than the last.
+    """
+    if list(lengths) != sorted(set(lengths)) or not lengths:
+        raise ValueError(f"bucket lengths must increase, got {tuple(lengths)}")
+    needed = np.zeros(len(lengths), np.int64)
+    for window in windows:
+        if len(window) and window.max() > lengths[-1]:
+            raise ValueError(f"a text of {window.max()} tokens is longer than the last bucket, {lengths[-1]}")
+        bucket = np.searchsorted(lengths, window[window > 0])
+        needed = np.maximum(needed, np.bincount(bucket, minlength=len(lengths)))
+    shapes = []
+    for length, count in zip(lengths, needed.tolist(), strict=True):
+        if count:
+            chunks = -(-count // max(1, budget // length))
+            shapes.append(BucketShape(chunks, -(-count // chunks), length))  # equal chunks: least padding
+    return tuple(shapes)
+
+
+def plan(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray, shapes: Sequence[BucketShape]) -> TextBatch:
+    """Lay out a window's texts.
+
+    Args:
+      ids: int32 [total], the tokens of all texts, end to end.
+      offsets: int64 [texts + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`.
+      rows: int [n], the text of each row of the window; a row whose text is empty is in no bucket.
+      shapes: from `fit`.
+
+    Raises:
+      ValueError: the window does not fit the shapes.
+    """
+    rows = np.asarray(rows, np.int64)
+    counts = offsets[rows + 1] - offsets[rows]
+    lengths = [shape.length for shape in shapes]
+    bucket = np.searchsorted(lengths, counts)
+    if np.any(bucket[counts > 0] == len(lengths)):
+        raise ValueError(f"a text of {counts.max()} tokens does not fit the buckets {lengths}")
+    all_ids, all_rows = [], []
+    for number, shape in enumerate(shapes):
+        members = np.flatnonzero((bucket == number) & (counts > 0))
+        if len(members) > shape.chunks * shape.rows:
+            raise ValueError(f"{len(members)} texts do not fit {shape.chunks} x {shape.rows} of length {shape.length}")
+        padded = np.zeros((shape.chunks * shape.rows, shape.length), np.int32)
+        within = np.arange(shape.length) < counts[members, None]
+        source = offsets[rows[members], None] + np.arange(shape.length)
+        padded[: len(members)][within] = ids[source[within]]
+        row = np.full(shape.chunks * shape.rows, len(rows), np.int32)
+        row[: len(members)] = members
+        all_ids.append(padded.reshape(shape))
+        all_rows.append(row.reshape(shape.chunks, shape.rows))
+    return TextBatch(tuple(all_ids), tuple(all_rows))

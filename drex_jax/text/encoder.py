@@ -1,0 +1,101 @@
+"""The review encoder, linear in length: embeddings, a width-3 convolution, additive attention pooling.
+
+Letters: R rows, T tokens of a row, D width, F features, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from drex_jax.text.batching import TextBatch
+
+Params = dict[str, Any]
+
+
+class TextEncoder(nn.Module):
+    """Encodes token ids [R, T] (0 is padding) to features [R, F] and attention weights [R, T].
+
+    `x + relu(conv3(x))` gives each token its context; the attention is Bahdanau, Cho and Bengio's (2015) additive
+    score `v . tanh(W h)`, softmax over the row's own tokens; the pooled vector is normalised and projected. A row of
+    padding has attention and features of zero and gives no gradient.
+
+    Attributes:
+      vocabulary_size: V.
+      width: D of embeddings and convolution.
+      features: F.
+      dropout: the rate at which whole tokens are dropped from the embeddings and entries from the pooled vector.
+    """
+
+    vocabulary_size: int
+    width: int = 64
+    features: int = 32
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, ids: jax.Array, deterministic: bool = True) -> tuple[jax.Array, jax.Array]:
+        present = ids > 0  # [R, T]
+        table = self.param("embedding", nn.initializers.normal(0.1), (self.vocabulary_size, self.width))
+        taps = self.param("convolution", nn.initializers.normal(0.5), (3, self.width))
+        bias = self.param("convolution_bias", nn.initializers.zeros, (self.width,))
+        kept = present
+        if self.dropout and not deterministic:
+            kept &= jax.random.bernoulli(self.make_rng("dropout"), 1 - self.dropout, ids.shape)
+        x = table[ids] * kept[..., None]  # [R, T, D]
+        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
+        context = padded[:, :-2] * taps[0] + x * taps[1] + padded[:, 2:] * taps[2] + bias
+        h = x + nn.relu(context)  # [R, T, D]
+
+        keys = jnp.tanh(nn.Dense(self.width, name="key")(h))
+        score = keys @ self.param("query", nn.initializers.normal(self.width**-0.5), (self.width,))  # [R, T]
+        score = jnp.where(present, score, -jnp.inf)
+        highest = jnp.max(score, axis=1, keepdims=True)
+        mass = jnp.exp(score - jax.lax.stop_gradient(jnp.where(jnp.isfinite(highest), highest, 0.0)))
+        attention = mass / jnp.maximum(mass.sum(axis=1, keepdims=True), jnp.finfo(mass.dtype).tiny)
+        pooled = jnp.einsum("rt,rtd->rd", attention, h)
+        pooled = nn.LayerNorm(name="norm")(pooled)
+        pooled = nn.Dropout(self.dropout, deterministic=deterministic)(pooled)
+        feature = nn.Dense(self.features, name="out")(pooled)
+        return feature * present.any(axis=1, keepdims=True), attention
+
+
+def init(encoder: TextEncoder, key: jax.Array) -> Params:
+    """New parameters."""
+    return encoder.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def encode(
+    encoder: TextEncoder, params: Params, batch: TextBatch, num_rows: int, key: jax.Array | None = None
+) -> jax.Array:
+    """Features of a window's texts, chunk by chunk; differentiable in two phases.
+
+    The forward pass keeps no residuals; the backward pass encodes each chunk again and accumulates its gradient. So
+    memory is that of one chunk and of the features, however long the window is.
+
+    Args:
+      encoder: the module.
+      params: its parameters, from `init`.
+      batch: from `batching.plan`, for a window of `num_rows` rows.
+      num_rows: n.
+      key: of dropout; None turns dropout off.
+
+    Returns:
+      [num_rows, F]; zeros in rows without text.
+    """
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def chunk(ids: jax.Array, chunk_key: jax.Array | None) -> jax.Array:
+        rngs = None if chunk_key is None else {"dropout": chunk_key}
+        return encoder.apply({"params": params}, ids, chunk_key is None, rngs=rngs)[0]
+
+    features = jnp.zeros((num_rows, encoder.features))
+    for bucket, (ids, row) in enumerate(zip(batch.ids, batch.row, strict=True)):
+        keys = None if key is None else jax.random.split(jax.random.fold_in(key, bucket), ids.shape[0])
+        _, encoded = jax.lax.scan(lambda _, inputs: ((), chunk(*inputs)), (), (ids, keys))  # [chunks, R, F]
+        features = features.at[row].set(encoded, mode="drop", unique_indices=True)
+    return features
