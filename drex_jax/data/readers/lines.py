@@ -1,0 +1,154 @@
+"""The lines of a file, plain or gzip, in bounded memory; damage ends a file early and loses nothing before it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from drex_jax.data.quarantine import Quarantine
+from drex_jax.errors import UserError
+
+MAX_LINE_BYTES = 8_000_000  # escapes can make a line of JSON six times as long as the text it holds
+BLOCK_BYTES = 1 << 20
+_COMPRESSED_BYTES = 1 << 16
+_GZIP_MAGIC = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+
+
+class TornError(Exception):
+    """A gzip stream ends early or is damaged; all that could be read was yielded before."""
+
+
+class Lines:
+    """Iterates over (line number from 1, line without its line feed); the line is None where it is above 8 MB.
+
+    Gzip is told by its first bytes, not by the name. A byte order mark is dropped, blank lines are skipped, and a
+    carriage return stays (JSON and CSV both ignore it). A gzip that ends early or is damaged gives its whole lines,
+    then goes to the quarantine as one tear. Raises `UserError` if the file cannot be read.
+    """
+
+    def __init__(self, path: Path, quarantine: Quarantine, skip_blank: bool = True):
+        self.path = path
+        self.torn = False
+        self._quarantine = quarantine
+        self._skip_blank = skip_blank
+
+    def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
+        number, tail, too_long = 1, b"", False
+        try:
+            for block in blocks(self.path):
+                *whole, rest = block.split(b"\n")
+                for line in whole:
+                    if tail or too_long:
+                        line, tail = tail + line, b""  # noqa: PLW2901
+                    if too_long or len(line) > MAX_LINE_BYTES:
+                        too_long = False
+                        yield number, None
+                    elif not self._skip_blank or not (not line or line.isspace()):
+                        yield number, line
+                    number += 1
+                if too_long:
+                    continue
+                tail += rest
+                if len(tail) > MAX_LINE_BYTES:
+                    tail, too_long = b"", True
+        except TornError as torn:
+            self.torn = True
+            self._quarantine.tear(self.path, number, str(torn))
+            return
+        if too_long:
+            yield number, None
+        elif tail and not (self._skip_blank and tail.isspace()):
+            yield number, tail
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file in blocks of at most 1 MB, uncompressed if they are gzip, without a byte order mark.
+
+    Raises:
+      TornError: after the last good byte of a gzip that ends early or is damaged.
+      UserError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(2)
+            file.seek(0)
+            source = _inflate(file) if head == _GZIP_MAGIC else iter(lambda: file.read(BLOCK_BYTES), b"")
+            first = True
+            for block in source:
+                yield block.removeprefix(_BOM) if first else block
+                first = False
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _inflate(file) -> Iterator[bytes]:  # noqa: ANN001
+    """The bytes of the gzip members of a binary file, one after the other."""
+    member, pending = zlib.decompressobj(31), b""
+    while True:
+        if not pending:
+            pending = file.read(_COMPRESSED_BYTES)
+            if not pending:
+                if member is not None:
+                    raise TornError("the gzip stream stops before its end")
+                return
+        if member is None:
+            pending = pending.lstrip(b"\x00")  # padding, as tapes and some tools leave it
+            if not pending:
+                continue
+            member = zlib.decompressobj(31)
+        before = member.copy()
+        try:
+            block = member.decompress(pending, BLOCK_BYTES)
+        except zlib.error as error:
+            yield from _up_to_damage(before, pending)
+            raise TornError("the gzip stream is damaged") from error
+        if block:
+            yield block
+        if member.eof:
+            pending, member = member.unused_data, None
+        else:
+            pending = member.unconsumed_tail
+
+
+def _up_to_damage(member, pending: bytes) -> Iterator[bytes]:  # noqa: ANN001
+    """What `pending` holds before the byte at which it can no longer be uncompressed."""
+    for position in range(len(pending)):
+        try:
+            block = member.decompress(pending[position : position + 1])
+        except zlib.error:
+            return
+        if block:
+            yield block
+
+
+def json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
+    """(line number, object) of a file of JSON lines; every other line goes to the quarantine."""
+    for number, line in Lines(path, quarantine):
+        if line is None:
+            quarantine.reject(path, number, f"line above {MAX_LINE_BYTES:,} bytes")
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            quarantine.reject(path, number, _fault(line, str(error)), str(error))
+            continue
+        if row.__class__ is dict:
+            yield number, row
+        else:
+            quarantine.reject(path, number, "not a JSON object", row)
+
+
+def _fault(line: bytes, message: str) -> str:
+    if b"\x00" in line:
+        return "NUL byte"
+    if "surrogate" in message:
+        return "lone surrogate"
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return "invalid UTF-8"
+    return "invalid JSON"
