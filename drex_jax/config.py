@@ -1,14 +1,20 @@
-"""The configuration every experiment starts from: each field, its default and its meaning."""
+"""The configuration every experiment starts from: each field, its default and its meaning; and its JSON form."""
 
 from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from drex_jax.errors import UserError
+
 
 def base() -> ConfigDict:
     """A new configuration with every field at its default. Experiments change values; unknown fields are refused."""
-    config = ConfigDict()
+    config: Any = ConfigDict()  # Any: what its fields hold is theirs to say
     config.seed = 0
     config.replicas = 1  # train seeds seed .. seed + replicas - 1 and report their mean
     config.protocol = "strict"  # strict: mask everything a user touched before; mmrec: mask train only
@@ -31,9 +37,9 @@ def base() -> ConfigDict:
     config.data.columns.split = ""
     config.data.time_format = ""  # format=table: strptime format of the time column; empty: seconds or ISO 8601
     config.data.synthetic = ConfigDict()
-    config.data.synthetic.interactions = 6000
-    config.data.synthetic.users = 300
-    config.data.synthetic.items = 200
+    config.data.synthetic.num_interactions = 6000  # num_: `items` is a method of ConfigDict
+    config.data.synthetic.num_users = 300
+    config.data.synthetic.num_items = 200
     config.data.synthetic.missing_text = 0.1
     config.data.synthetic.missing_rating = 0.0
     config.data.synthetic.noise = 0.5
@@ -99,3 +105,48 @@ def base() -> ConfigDict:
     config.devices.recurrence = "auto"  # auto split replicated
     config.lock()
     return config
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """Every field by its dotted name (`train.epochs`), in order; groups are left out."""
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            fields.update({f"{name}.{inner}": leaf for inner, leaf in flatten(value).items()})
+        else:
+            fields[name] = value
+    return fields
+
+
+def to_json(config: ConfigDict) -> str:
+    """The text of a run's `config.json`: every field with its value, a tuple as a list."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def from_json(path: pathlib.Path) -> ConfigDict:
+    """The locked configuration that `to_json` wrote into the file at `path`.
+
+    A field that the file lacks, because the run is older than the field, has its default.
+
+    Raises:
+      UserError: the file is missing, is no such JSON, or has a field or a type that this version does not know.
+    """
+    try:
+        stored = ConfigDict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: the folder {path.parent} holds no run") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no readable run configuration: {error}") from None
+    config = base()
+    for name, value in flatten(stored).items():
+        try:
+            config.update_from_flattened_dict({name: tuple(value) if isinstance(value, list) else value})
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(f"{path} has {name} = {value!r}, which this version of drex_jax does not know") from None
+    return config
+
+
+def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
+    """One `field: stored value, given value` for every field in which two complete configurations differ."""
+    theirs, ours = flatten(stored), flatten(given)
+    return [f"{name}: {theirs[name]!r}, now {ours[name]!r}" for name in ours if theirs[name] != ours[name]]

@@ -1,0 +1,204 @@
+"""The command line's meaning: flags, an experiment file and overrides to one checked, locked configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import os
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from drex_jax import config as config_lib
+from drex_jax import validation
+from drex_jax.errors import UserError
+
+MODES = ("train", "evaluate")
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One checked command.
+
+    Attributes:
+      mode: one of `MODES`.
+      workdir: the run directory.
+      config: the run's resolved configuration, every field checked, locked.
+    """
+
+    mode: str
+    workdir: pathlib.Path
+    config: ConfigDict
+
+
+def parse(argv: Sequence[str]) -> Command | None:
+    """The command in `argv` (the program's name first); None where it asks for help.
+
+    A configuration comes from `--config` and its overrides, or else from the run in `--workdir`. Where both exist they
+    must agree, so that nobody resumes or evaluates a run under settings it was not made with.
+
+    Raises:
+      UserError: an unknown flag or field, a wrong value, no or a broken experiment file, a disagreement.
+    """
+    values = _flags()
+    try:
+        remaining = values(list(argv), known_only=True)[1:]
+    except (flags.Error, ValueError) as error:
+        raise UserError(str(error)) from None
+    if values.help:
+        return None
+    for argument in remaining:
+        if argument.startswith("-") and not _OVERRIDE.match(argument):
+            raise UserError(f"unknown flag {argument}; --help lists them, and --config.FIELD=VALUE changes a field")
+    reference, mode = values.config, values.mode
+    workdir = _workdir(values.workdir, reference)
+    stored = _stored(workdir)
+    if reference is not None:
+        config = _overridden(load_experiment(reference), remaining)
+        validation.check(config)
+        _check_agreement(workdir, stored, config)
+    elif remaining:
+        raise UserError(f"{remaining[0]} goes with --config=experiments/NAME.py, which is not given")
+    elif stored is None:
+        raise UserError(f"{workdir} holds no run, and no --config=experiments/NAME.py says what to train there")
+    else:
+        config = stored
+    if mode != "train" and stored is None:
+        raise UserError(f"{workdir} holds no run (no config.json); --mode=train makes one")
+    return Command(mode, workdir, config)
+
+
+def usage() -> str:
+    """The flags, for `--help`."""
+    return _flags().get_help()
+
+
+def load_experiment(reference: str) -> ConfigDict:
+    """The configuration that the file FILE returns from `get_config()`, or from `get_config(ARGUMENT)`.
+
+    Args:
+      reference: `FILE` or `FILE:ARGUMENT`.
+
+    Raises:
+      UserError: the file is missing, fails, has no `get_config`, or does not take the argument.
+    """
+    file, _, argument = reference.partition(":")
+    get_config = _get_config(pathlib.Path(file))
+    arguments = (argument,) if argument else ()
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError:
+        raise UserError(
+            f"{file} takes no argument, but :{argument} was given"
+            if argument
+            else f"{file} needs an argument after a colon: --config={file}:ARGUMENT"
+        ) from None
+    try:
+        config = get_config(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"get_config of {file} failed with {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config of {file} returned {type(config).__name__}; it must return a ConfigDict")
+    return config.lock()
+
+
+def _flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "config",
+        None,
+        "Experiment file, with an optional argument: experiments/NAME.py[:ARGUMENT]. Any field of it (see "
+        "drex_jax/config.py) is changed by --config.FIELD=VALUE, such as --config.train.epochs=5.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("workdir", None, "Run directory; default: runs/NAME[-ARGUMENT].", flag_values=values)
+    flags.DEFINE_enum(
+        "mode",
+        "train",
+        MODES,
+        "train: train, or continue, evaluate and write results; on a finished run, print them. evaluate: evaluate the "
+        "run in --workdir again.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
+    values.set_gnu_getopt(True)  # so that `--config.train.epochs 5` does not end the flags at the 5
+    return values
+
+
+def _get_config(file: pathlib.Path) -> Callable[..., object]:
+    if not file.is_file():
+        raise UserError(f"--config: there is no file {file}")
+    spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config: {file} is no Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"{file}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        raise UserError(f"{file} failed with {type(error).__name__}: {error}") from error
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise UserError(f"{file} has no function get_config(), which must return the experiment's configuration")
+    return get_config
+
+
+def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """`config` with `--config.FIELD=VALUE` applied, each value read as its field's type."""
+    fields = config_lib.flatten(config)
+    for argument in overrides:
+        match = _OVERRIDE.match(argument)
+        if match and match[1] not in fields:
+            raise UserError(f"unknown configuration field {match[1]}; {validation.suggestion(match[1], fields)}")
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)
+    argv = ["", *overrides]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    try:
+        surplus = values(argv)[1:]
+    except (flags.Error, TypeError, ValueError) as error:
+        field = _OVERRIDE.search(str(error))
+        rule = validation.RULES.get(field[1]) if field else None
+        raise UserError(f"{error}" + (f"; it must be {rule.wants}" if rule else "")) from None
+    if surplus:
+        raise UserError(f"unknown argument {surplus[0]}; --help lists the flags")
+    return config
+
+
+def _workdir(given: str | None, reference: str | None) -> pathlib.Path:
+    if given is not None:
+        if not given:
+            raise UserError("--workdir is empty; it must name a directory")
+        workdir = pathlib.Path(given)
+    elif reference is not None:
+        file, _, argument = reference.partition(":")
+        name = pathlib.Path(file).stem + (f"-{argument}" if argument else "")
+        workdir = pathlib.Path("runs", re.sub(r"[^\w.-]", "_", name))
+    else:
+        raise UserError("neither --config nor --workdir is given; try --config=experiments/quickstart.py")
+    nearest = next((folder for folder in (workdir, *workdir.absolute().parents) if folder.exists()), workdir)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir={workdir}: {nearest} is no directory that can be written to")
+    return workdir
+
+
+def _stored(workdir: pathlib.Path) -> ConfigDict | None:
+    path = workdir / "config.json"
+    return config_lib.from_json(path) if path.exists() else None
+
+
+def _check_agreement(workdir: pathlib.Path, stored: ConfigDict | None, config: ConfigDict) -> None:
+    changed = [] if stored is None else config_lib.differences(stored, config)
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another configuration ({'; '.join(changed)}); "
+            "give another --workdir, or the configuration it was made with"
+        )

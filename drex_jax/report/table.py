@@ -1,0 +1,110 @@
+"""The final table for people, from the dictionary that `results.json` holds."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+ERRORS = ("mse", "rmse", "mae")
+RANKINGS = ("ndcg", "recall", "hr", "mrr")
+MEANING = {
+    "prequential": "each interaction scored, then learned from",
+    "frozen": "states as they were at the end of train",
+    "ranking": "full ranking over the catalogue",
+}
+
+
+def print_results(results: Mapping[str, Any], file: TextIO | None = None) -> None:
+    """Prints `format_results(results)` to `file` (default: standard output)."""
+    print(format_results(results), file=file or sys.stdout)
+
+
+def format_results(results: Mapping[str, Any]) -> str:
+    """Data set, split, notices and leaks, then one table for every way of evaluating, the model first.
+
+    Args:
+      results: the contents of `results.json`: `model`, `dataset`, `split` (its `boundaries`: {part: first second}),
+        `seeds`, `test` {way: {metric: mean over seeds}}, `per_seed` (a list of dictionaries shaped like `test`, one a
+        seed), `baselines` {name: {`test`, `per_seed`}}, and, where there is something to say, `selection`, `protocol`,
+        `leaks` and `notices` (lists of sentences).
+
+    Returns:
+      Lines of text. A figure is the mean over seeds; `±` is the sample standard deviation over seeds.
+    """
+    lines = _facts(results)
+    for way in results["test"]:
+        lines += ["", f"test, {way}" + (f" ({MEANING[way]})" if way in MEANING else "")]
+        lines += _table(results, way)
+    return "\n".join(lines)
+
+
+def _facts(results: Mapping[str, Any]) -> list[str]:
+    dataset, split = results["dataset"], results["split"]
+    facts = [
+        (
+            "data",
+            f"{dataset['name']}: {dataset['interactions']:,} interactions, {dataset['users']:,} users, "
+            f"{dataset['items']:,} items (sha256 {dataset['sha256'][:12]})",
+        ),
+        ("split", f"{split['kind']}: " + ", ".join(f"{size:,} {part}" for part, size in split["sizes"].items())),
+    ]
+    boundaries = split.get("boundaries")
+    if boundaries:
+        named = (
+            boundaries.items()
+            if isinstance(boundaries, Mapping)
+            else zip(("validation", "test"), boundaries, strict=True)
+        )
+        facts.append(("", ", ".join(f"{part} from {_moment(value)}" for part, value in named)))
+    if "selection" in results:
+        selection = results["selection"]
+        facts.append(
+            (
+                "selected",
+                f"epoch {selection['epoch']}, validation {selection['metric']} {selection['value']:.4f}",
+            )
+        )
+    facts.append(("seeds", " ".join(str(seed) for seed in results["seeds"])))
+    if "protocol" in results:
+        facts.append(("protocol", str(results["protocol"])))
+    facts += [("notice", notice) for notice in results.get("notices", ())]
+    facts += [("leak", leak) for leak in results.get("leaks") or ("none known",)]
+    return [f"{label:<9}{text}" for label, text in facts]
+
+
+def _moment(seconds: float) -> str:
+    """Seconds since 1970 as UTC."""
+    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    return (epoch + datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _table(results: Mapping[str, Any], way: str) -> list[str]:
+    entries = [(results["model"], results), *results.get("baselines", {}).items()]
+    entries = [(name, entry) for name, entry in entries if entry["test"].get(way)]
+    metrics = _columns([entry["test"][way] for _, entry in entries])
+    rows = [["", *metrics]]
+    for name, entry in entries:
+        seeds = [one[way] for one in entry.get("per_seed") or () if way in one]
+        rows.append([name, *(_cell(entry["test"][way], seeds, metric) for metric in metrics)])
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _columns(entries: Sequence[Mapping[str, float]]) -> list[str]:
+    """Error metrics, then ranking metrics at one cutoff (10 where there is one): the catalogue, then own items."""
+    known = dict.fromkeys(metric for entry in entries for metric in entry)
+    cutoffs = sorted({int(metric.rpartition("@")[2]) for metric in known if "@" in metric})
+    cutoff = 10 if 10 in cutoffs else cutoffs[0] if cutoffs else 0
+    wanted = [*ERRORS, *(f"{name}@{cutoff}" for name in RANKINGS), f"rated_items/ndcg@{cutoff}"]
+    return [metric for metric in wanted if metric in known]
+
+
+def _cell(means: Mapping[str, float], seeds: Sequence[Mapping[str, float]], metric: str) -> str:
+    if means.get(metric) is None:
+        return "-"
+    values = [one[metric] for one in seeds if one.get(metric) is not None]
+    spread = f" ±{statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{means[metric]:.4f}{spread}"

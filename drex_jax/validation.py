@@ -1,0 +1,218 @@
+"""Every configuration field's accepted values, in one place, checked once before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from drex_jax import config as config_lib
+from drex_jax.errors import UserError
+
+BASELINES = ("global_mean", "bias", "running_bias", "popularity", "matrix_factorisation", "drex_ratings")
+ERROR_METRICS = ("mse", "rmse", "mae")
+RANKING_METRICS = ("recall", "precision", "f1", "ndcg", "map", "hr", "mrr")
+_METRIC = re.compile(rf"{'|'.join(ERROR_METRICS)}|(rated_items/)?({'|'.join(RANKING_METRICS)})@[1-9][0-9]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What one field accepts.
+
+    Attributes:
+      accepts: whether a value is right.
+      wants: the end of the sentence "it must be ...".
+    """
+
+    accepts: Callable[[Any], bool]
+    wants: str
+
+
+def whole(least: int, most: int = 2**31 - 1) -> Rule:
+    """A whole number within bounds, both included."""
+    wants = f"a whole number from {least} to {most}" if most < 2**31 - 1 else f"a whole number, {least} or more"
+    return Rule(lambda value: isinstance(value, int) and least <= value <= most, wants)
+
+
+def number(least: float = -math.inf, below: float = math.inf, *, above: float = -math.inf) -> Rule:
+    """A finite number that is >= least, > above and < below."""
+    bounds = [f"{least:g} or more"] if least > -math.inf else []
+    bounds += [f"above {above:g}"] if above > -math.inf else []
+    bounds += [f"below {below:g}"] if below < math.inf else []
+    wants = "a finite number" + (", " + " and ".join(bounds) if bounds else "")
+    return Rule(lambda value: math.isfinite(value) and least <= value < below and value > above, wants)
+
+
+def share() -> Rule:
+    """A share of a whole: from 0 to 1, both included."""
+    return Rule(lambda value: 0.0 <= value <= 1.0, "a share from 0 to 1")
+
+
+def one_of(*values: str) -> Rule:
+    """One of a few words."""
+    return Rule(lambda value: value in values, ("one of " if len(values) > 1 else "") + " ".join(values))
+
+
+def optional(rule: Rule) -> Rule:
+    """What `rule` accepts, or None."""
+    return Rule(lambda value: value is None or rule.accepts(value), f"{rule.wants}, or left out")
+
+
+SWITCH = Rule(lambda value: isinstance(value, bool), "true or false")
+WORDS = Rule(lambda value: isinstance(value, str), "a string")
+NAMED = Rule(lambda value: isinstance(value, str) and bool(value.strip()), "a string that is not empty")
+CUTOFFS = Rule(
+    lambda value: (
+        len(value) > 0
+        and all(isinstance(cutoff, int) and not isinstance(cutoff, bool) and cutoff >= 1 for cutoff in value)
+        and list(value) == sorted(set(value))
+    ),
+    "different whole numbers of 1 or more in ascending order, such as (5, 10, 20)",
+)
+SOME_BASELINES = Rule(
+    lambda value: set(value) <= set(BASELINES) and len(set(value)) == len(value),
+    f"different names among {' '.join(BASELINES)}",
+)
+
+RULES: dict[str, Rule] = {
+    "seed": whole(0),
+    "replicas": whole(1),
+    "protocol": one_of("strict", "mmrec"),
+    "data.name": WORDS,
+    "data.format": one_of("synthetic", "amazon", "yelp", "movielens", "table"),
+    "data.path": optional(NAMED),
+    "data.tfds_dir": optional(NAMED),
+    "data.cache_dir": optional(NAMED),
+    "data.max_interactions": optional(whole(1)),
+    "data.max_bad_share": share(),
+    "data.k_core": whole(0),
+    "data.rating_min": optional(number()),
+    "data.rating_max": optional(number()),
+    "data.columns.user": NAMED,
+    "data.columns.item": NAMED,
+    "data.columns.rating": WORDS,
+    "data.columns.timestamp": WORDS,
+    "data.columns.text": WORDS,
+    "data.columns.split": WORDS,
+    "data.time_format": WORDS,
+    "data.synthetic.num_interactions": whole(10),
+    "data.synthetic.num_users": whole(1),
+    "data.synthetic.num_items": whole(1),
+    "data.synthetic.missing_text": share(),
+    "data.synthetic.missing_rating": share(),
+    "data.synthetic.noise": number(0.0),
+    "data.synthetic.seed": whole(0),
+    "split.kind": one_of("global_time", "leave_last_out", "random", "given"),
+    "split.validation": number(above=0.0, below=1.0),
+    "split.test": number(above=0.0, below=1.0),
+    "text.enabled": SWITCH,
+    "text.shuffled": SWITCH,
+    "text.vocabulary_size": whole(16),
+    "text.max_tokens": whole(1, 65536),
+    "text.width": whole(1),
+    "text.dropout": number(0.0, below=1.0),
+    "model.name": one_of("drex"),
+    "model.state_size": whole(1),
+    "model.feature_size": whole(1),
+    "model.head": one_of("dot", "mlp"),
+    "model.hidden_size": whole(1),
+    "model.partner": SWITCH,
+    "model.rating_modality": SWITCH,
+    "model.time_modality": SWITCH,
+    "model.vector_modalities": SWITCH,
+    "model.offsets": SWITCH,
+    "model.offset_dropout": share(),
+    "model.residual": SWITCH,
+    "model.dropout": number(0.0, below=1.0),
+    "model.rating_weight": number(0.0),
+    "model.ranking_weight": number(0.0),
+    "model.ranking_loss": one_of("sampled_softmax", "bpr"),
+    "model.negatives": whole(1),
+    "train.epochs": whole(1),
+    "train.bptt_windows": whole(1),
+    "train.learning_rate": number(above=0.0),
+    "train.warmup_steps": whole(0),
+    "train.weight_decay": number(0.0),
+    "train.clip_norm": number(above=0.0),
+    "train.patience": whole(1),
+    "train.selection": Rule(
+        lambda value: _METRIC.fullmatch(value) is not None,
+        f"{' '.join(ERROR_METRICS)}, or one of {' '.join(RANKING_METRICS)} with a cutoff, such as ndcg@10",
+    ),
+    "train.checkpoint_every_epochs": whole(1),
+    "train.tensorboard": SWITCH,
+    "schedule.width": whole(0),
+    "evaluate.cutoffs": CUTOFFS,
+    "evaluate.threshold": optional(number()),
+    "evaluate.block": whole(1),
+    "evaluate.ranking": SWITCH,
+    "baselines": SOME_BASELINES,
+    "devices.mapping": one_of("shard_map", "pmap", "none"),
+    "devices.recurrence": one_of("auto", "split", "replicated"),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Checks every field by itself and the few that must agree with one another.
+
+    Raises:
+      UserError: one line that names the first wrong field, its value and what would be right.
+    """
+    fields = config_lib.flatten(config)
+    for name in fields:
+        if name not in RULES:
+            raise UserError(f"unknown configuration field {name}; {suggestion(name, RULES)}")
+    for name, rule in RULES.items():
+        if name not in fields:
+            raise UserError(
+                f"the configuration has no field {name}: start from drex_jax.config.base() and change values"
+            )
+        _require(name, fields[name], rule)
+    _check_together(fields)
+
+
+def suggestion(name: str, fields: Iterable[str]) -> str:
+    """A hint at the field among `fields` that the unknown dotted name may have meant."""
+    by_last = {field: field.rsplit(".", 1)[-1] for field in fields}
+    last = name.rsplit(".", 1)[-1]
+    alike = difflib.get_close_matches(last, by_last.values(), 2, 0.75)
+    close = difflib.get_close_matches(name, by_last, 1, 0.7) or [field for field in by_last if by_last[field] in alike]
+    return f"did you mean {' or '.join(close)}?" if close else "drex_jax/config.py lists the fields there are"
+
+
+def _require(name: str, value: Any, rule: Rule) -> None:
+    try:
+        right = rule.accepts(value)
+    except TypeError:
+        right = False
+    if not right:
+        raise UserError(f"{name} is {value!r}; it must be {rule.wants}")
+
+
+def _check_together(fields: Mapping[str, Any]) -> None:
+    source, path = fields["data.format"], fields["data.path"]
+    if source != "synthetic" and path is None:
+        raise UserError(f"data.path is not set; data.format={source} needs a file, or the folder that holds one")
+    validation, test = fields["split.validation"], fields["split.test"]
+    if validation + test >= 1.0:
+        raise UserError(
+            f"split.validation {validation} and split.test {test} leave nothing to train on; their sum must be below 1"
+        )
+    lowest, highest = fields["data.rating_min"], fields["data.rating_max"]
+    if (lowest is None) != (highest is None):
+        raise UserError("data.rating_min and data.rating_max must be set together, or both left out")
+    if lowest is not None and lowest >= highest:
+        raise UserError(f"data.rating_min {lowest} must be below data.rating_max {highest}")
+    if fields["model.rating_weight"] + fields["model.ranking_weight"] == 0.0:
+        raise UserError("model.rating_weight and model.ranking_weight are both 0; one must be above 0")
+    selection, cutoffs = fields["train.selection"], fields["evaluate.cutoffs"]
+    cutoff = selection.partition("@")[2]
+    if cutoff and not fields["evaluate.ranking"]:
+        raise UserError(f"train.selection is {selection!r}, which needs evaluate.ranking=true")
+    if cutoff and int(cutoff) not in cutoffs:
+        raise UserError(f"train.selection is {selection!r}; its cutoff must be one of evaluate.cutoffs, {cutoffs}")
