@@ -1,0 +1,140 @@
+"""Ranking metrics from the ranks of the relevant items, and the ranks of a user's own test items.
+
+A *list* is one ranking that is judged: a user's (frozen evaluation), an event's (prequential), or the order of a
+user's own test items. All that its metrics need are the ranks of its relevant items, so lists come in ragged form:
+`ranks` [m] and `lists` [m], the list that each rank belongs to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+METRICS = ("recall", "precision", "f1", "ndcg", "map", "hr", "mrr")
+
+
+def ranking_per_list(
+    ranks: np.ndarray, lists: np.ndarray, num_lists: int, cutoffs: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Compute the metrics of every list, for means and for paired tests.
+
+    With R the relevant items of a list and H those of them ranked at or above cutoff K:
+    `recall@K` = |H| / |R|; `precision@K` = |H| / K, however few candidates there are; `f1@K` = their harmonic mean
+    (0 where both are 0); `ndcg@K` = sum over H of 1 / log2(rank + 1), over the same sum of an ideal list with
+    min(|R|, K) hits; `map@K` = sum over H of precision at that rank, over min(|R|, K); `hr@K` = 1 if H is not empty;
+    `mrr@K` = 1 / (best rank), 0 beyond K.
+
+    Args:
+      ranks: int [m], 1-based rank of every relevant item among its list's candidates; 0: it is not among them, a miss.
+      lists: int [m], the list of each, in 0 .. num_lists - 1, in any order.
+      num_lists: how many lists; each must have a relevant item.
+      cutoffs: the K.
+
+    Returns:
+      `recall@K` and so on for every K: float64 [num_lists].
+
+    Raises:
+      ValueError: arrays of different lengths, a negative rank, a list without a relevant item, a cutoff below 1, or
+        more items at the top of a list than there are places.
+    """
+    ranks, lists = np.asarray(ranks, np.int64), np.asarray(lists, np.int64)
+    if ranks.shape != lists.shape or ranks.ndim != 1:
+        raise ValueError(f"ranks {ranks.shape} and lists {lists.shape} must be two vectors of one length")
+    if len(ranks) and ranks.min() < 0:
+        raise ValueError(f"rank {ranks.min()}: ranks start at 1, and 0 is a miss")
+    if any(cutoff < 1 for cutoff in cutoffs):
+        raise ValueError(f"cutoffs {tuple(cutoffs)} must be at least 1")
+    relevant = np.bincount(lists, minlength=num_lists)  # [num_lists]
+    if len(relevant) > num_lists or (relevant == 0).any():
+        raise ValueError(f"each of the {num_lists} lists must have a relevant item, and no others may")
+
+    ranks, lists = ranks[ranks > 0], lists[ranks > 0]
+    order = np.lexsort((ranks, lists))
+    ranks, lists = ranks[order], lists[order]
+    begins = np.searchsorted(lists, np.arange(num_lists))
+    hits_so_far = np.arange(len(ranks)) - begins[lists] + 1  # relevant items ranked at or above this one
+    if (hits_so_far > ranks).any():
+        raise ValueError("a list has more items ranked at or above some rank than there are places")
+
+    discounts = 1 / np.log2(np.arange(max(cutoffs, default=0)) + 2)
+    ideal = np.concatenate([[0.0], np.cumsum(discounts)])  # [K + 1]
+    values = {}
+    for cutoff in cutoffs:
+        inside = ranks <= cutoff
+        rank, where = ranks[inside], lists[inside]
+        hits = np.bincount(where, minlength=num_lists)
+        possible = np.minimum(relevant, cutoff)
+        gain = np.bincount(where, 1 / np.log2(rank + 1), num_lists)
+        precision_at_hits = np.bincount(where, hits_so_far[inside] / rank, num_lists)
+        first = hits_so_far[inside] == 1
+        values[f"recall@{cutoff}"] = hits / relevant
+        values[f"precision@{cutoff}"] = hits / cutoff
+        values[f"f1@{cutoff}"] = 2 * hits / (relevant + cutoff)  # the harmonic mean of h / |R| and h / K, simplified
+        values[f"ndcg@{cutoff}"] = gain / ideal[possible]
+        values[f"map@{cutoff}"] = precision_at_hits / possible
+        values[f"hr@{cutoff}"] = (hits > 0).astype(np.float64)
+        values[f"mrr@{cutoff}"] = np.bincount(where[first], 1 / rank[first], num_lists)
+    return values
+
+
+def ranking_metrics(ranks: np.ndarray, lists: np.ndarray, num_lists: int, cutoffs: Sequence[int]) -> dict[str, float]:
+    """Means of `ranking_per_list` over the lists; NaN without lists. Arguments and errors as there."""
+    values = ranking_per_list(ranks, lists, num_lists, cutoffs)
+    return {name: float(value.mean()) if num_lists else float("nan") for name, value in values.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class RatedItemsRanks:
+    """Ranks of the relevant ones among each user's own test items.
+
+    Attributes:
+      ranks, lists: int64 [m], as `ranking_metrics` takes them.
+      num_lists: users with at least one relevant item.
+      users: int [num_lists], the user of each list, ascending.
+      num_dropped: users left out because none of their items is relevant.
+      num_all_relevant: users among the lists whose every item is relevant: any order of theirs is perfect.
+    """
+
+    ranks: np.ndarray
+    lists: np.ndarray
+    num_lists: int
+    users: np.ndarray
+    num_dropped: int
+    num_all_relevant: int
+
+
+def rated_items_ranks(predicted: np.ndarray, relevant: np.ndarray, user: np.ndarray) -> RatedItemsRanks:
+    """Rank each user's own test interactions by prediction, best first.
+
+    Ties are broken against the model: of equal predictions the irrelevant ones stand ahead. A NaN prediction stands
+    last.
+
+    Args:
+      predicted: float [n].
+      relevant: bool [n], whether the rating reaches the threshold; leave unrated interactions out.
+      user: int [n], in any order.
+
+    Raises:
+      ValueError: the arrays differ in length.
+    """
+    predicted, relevant, user = np.asarray(predicted, np.float64), np.asarray(relevant, bool), np.asarray(user)
+    if not predicted.shape == relevant.shape == user.shape:
+        raise ValueError(f"predictions {predicted.shape}, relevance {relevant.shape}, users {user.shape} must agree")
+    order = np.lexsort((relevant, -predicted, user))
+    users, begins, counts = np.unique(user[order], return_index=True, return_counts=True)
+    group = np.repeat(np.arange(len(users)), counts)  # [n], in the sorted order
+    ranks = np.arange(len(order)) - np.repeat(begins, counts) + 1
+    hit = relevant[order]
+    num_relevant = np.bincount(group[hit], minlength=len(users))
+    judged = num_relevant > 0
+    number = np.cumsum(judged) - 1  # of each user among the lists
+    return RatedItemsRanks(
+        ranks=ranks[hit],
+        lists=number[group[hit]],
+        num_lists=int(judged.sum()),
+        users=users[judged],
+        num_dropped=int((~judged).sum()),
+        num_all_relevant=int((num_relevant == counts).sum()),
+    )
