@@ -75,7 +75,7 @@ def parse(argv: Sequence[str]) -> Command | None:
 
 def usage() -> str:
     """The flags, for `--help`."""
-    return _flags().get_help()
+    return _flags().get_help(include_special_flags=False)
 
 
 def load_experiment(reference: str) -> ConfigDict:
@@ -167,7 +167,7 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     except (flags.Error, TypeError, ValueError) as error:
         field = _OVERRIDE.search(str(error))
         rule = validation.RULES.get(field[1]) if field else None
-        raise UserError(f"{error}" + (f"; it must be {rule.wants}" if rule else "")) from None
+        raise UserError(f"{str(error).partition(': ')[0]}: it must be {rule.wants}" if rule else f"{error}") from None
     if surplus:
         raise UserError(f"unknown argument {surplus[0]}; --help lists the flags")
     return config
@@ -192,7 +192,14 @@ def _workdir(given: str | None, reference: str | None) -> pathlib.Path:
 
 def _stored(workdir: pathlib.Path) -> ConfigDict | None:
     path = workdir / "config.json"
-    return config_lib.from_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    config = config_lib.from_json(path)
+    try:
+        validation.check(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return config
 
 
 def _check_agreement(workdir: pathlib.Path, stored: ConfigDict | None, config: ConfigDict) -> None:

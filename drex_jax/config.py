@@ -108,7 +108,7 @@ def base() -> ConfigDict:
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
-    """Every field by its dotted name (`train.epochs`), in order; groups are left out."""
+    """Every field by its dotted name (`train.epochs`), in alphabetical order; groups are left out."""
     fields: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict):

@@ -1,0 +1,36 @@
+"""DReX on one category of the Amazon reviews; the argument is the category's name as its file has it.
+
+Command:  python -m drex_jax.main --config=experiments/amazon.py:Musical_Instruments
+Data:     the "5-core" file of 2014 (`reviews_CATEGORY_5.json.gz`) or 2018 (`CATEGORY_5.json.gz`), or the file of 2023
+          (`CATEGORY.jsonl` or `CATEGORY.jsonl.gz`), in `$DREX_JAX_DATA/amazon_CATEGORY/` in lower case, such as
+          `amazon_musical_instruments/`, or in `data/amazon_CATEGORY/` where DREX_JAX_DATA is not set;
+          `--config.data.path=FILE` names any other place.
+Expected: MEASURED
+"""
+
+import os
+import pathlib
+
+from ml_collections import ConfigDict
+
+from drex_jax.config import base
+from drex_jax.errors import UserError
+
+FILES = ("reviews_{}_5.json.gz", "{}_5.json.gz", "{}.jsonl.gz", "{}.jsonl")
+
+
+def get_config(category: str = "") -> ConfigDict:
+    """One category's reviews: ratings, texts and times, a small state over the running bias, strong dropout."""
+    if not category:
+        raise UserError("name the category: --config=experiments/amazon.py:Musical_Instruments")
+    folder = pathlib.Path(os.environ.get("DREX_JAX_DATA", "data"), f"amazon_{category.lower()}")
+    files = [folder / name.format(category) for name in FILES]
+    config = base()
+    config.data.format = "amazon"
+    config.data.name = f"Amazon {category.replace('_', ' ')}"
+    config.data.path = str(next((file for file in files if file.is_file()), files[0]))
+    config.model.state_size = 16
+    config.model.feature_size = 16
+    config.model.dropout = 0.5
+    config.model.residual = True
+    return config

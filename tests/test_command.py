@@ -1,0 +1,267 @@
+"""Flags, experiment files and overrides become one checked configuration, or one line that says what is wrong."""
+
+import pathlib
+
+import pytest
+
+from drex_jax import command, validation
+from drex_jax import config as config_lib
+from drex_jax.errors import UserError
+
+PLAIN = "from drex_jax.config import base\n\n\ndef get_config():\n    return base()\n"
+
+
+@pytest.fixture
+def experiment(tmp_path: pathlib.Path) -> pathlib.Path:
+    file = tmp_path / "plain.py"
+    file.write_text(PLAIN)
+    return file
+
+
+def parse(*arguments: object) -> command.Command:
+    parsed = command.parse(["main", *map(str, arguments)])
+    assert parsed is not None
+    return parsed
+
+
+def field(parsed: command.Command, name: str) -> object:
+    return config_lib.flatten(parsed.config)[name]
+
+
+def test_overrides_of_every_kind(experiment: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    parsed = parse(
+        f"--config={experiment}",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.train.epochs=7",
+        "--config.seed",
+        "3",
+        "--noconfig.text.enabled",
+        "--config.model.partner=false",
+        "--config.evaluate.cutoffs=(1, 2)",
+        "--config.data.path=somewhere/a b",
+        "--config.data.rating_min=0",
+        "--config.data.rating_max=10",
+        "--config.data.columns.text=body",
+        "--config.data.max_interactions=50",
+        "--config.baselines=()",
+        "--config.train.learning_rate=1e-3",
+    )
+    expected = {
+        "train.epochs": 7,
+        "seed": 3,
+        "text.enabled": False,
+        "model.partner": False,
+        "evaluate.cutoffs": (1, 2),
+        "data.path": "somewhere/a b",
+        "data.rating_min": 0.0,
+        "data.rating_max": 10.0,
+        "data.columns.text": "body",
+        "data.max_interactions": 50,
+        "baselines": (),
+        "train.learning_rate": 1e-3,
+    }
+    assert {name: field(parsed, name) for name in expected} == expected
+    untouched = config_lib.flatten(config_lib.base())
+    given = config_lib.flatten(parsed.config)
+    assert {name for name in given if given[name] != untouched[name]} == set(expected)
+    assert parsed.mode == "train"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--foo=1"], "unknown flag --foo=1"),
+        (["--nofoo"], "unknown flag --nofoo"),
+        (["extra"], "unknown argument extra"),
+        (["--mode=recommend"], "train|evaluate"),
+        (["--workdir="], "--workdir is empty"),
+        (["--config.foo=1"], "unknown configuration field foo"),
+        (["--config.train.epoch=1"], "did you mean train.epochs?"),
+        (["--config.epochs=1"], "did you mean train.epochs?"),
+        (["--config.train=1"], "unknown configuration field train"),
+        (["--config.train.epochs=abc"], "--config.train.epochs=abc: it must be a whole number, 1 or more"),
+        (["--config.train.epochs=1.5"], "--config.train.epochs=1.5: it must be a whole number"),
+        (["--config.train.epochs"], "--config.train.epochs: it must be"),
+        (["--config.train.epochs=0"], "train.epochs is 0; it must be a whole number, 1 or more"),
+        (["--config.text.enabled=7"], "must be true or false"),
+        (["--config.data.max_interactions=x"], "must be a whole number, 1 or more"),
+        (["--config.evaluate.cutoffs='a,b"], "such as (5, 10, 20)"),
+        (["--noconfig.seed"], "noconfig.seed"),
+    ],
+)
+def test_wrong_flags(experiment: pathlib.Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(f"--config={experiment}", *arguments)
+    assert message in str(caught.value)
+
+
+def test_nothing_given() -> None:
+    with pytest.raises(UserError, match="neither --config nor --workdir"):
+        parse()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:", "line 1"),
+        ("import no_such_module", "no_such_module"),
+        ("x = 1", "has no function get_config()"),
+        ("def get_config():\n    raise KeyError('cat')", "KeyError: 'cat'"),
+        ("def get_config():\n    return None", "must return a ConfigDict"),
+        ("def get_config(which):\n    return None", "needs an argument"),
+        (PLAIN.replace("return base()", "config = base(); config.tran = 1; return config"), "tran"),
+        (PLAIN.replace("return base()", "config = base(); config.train.epochs = 'x'; return config"), "TypeError"),
+        ("from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict()", "has no field seed"),
+        (PLAIN.replace("return base()", "c = base(); c.unlock(); c.extra = 1; return c"), "field extra"),
+    ],
+)
+def test_broken_experiment_files(tmp_path: pathlib.Path, text: str, message: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        parse(f"--config={file}", f"--workdir={tmp_path / 'run'}")
+    assert message in str(caught.value)
+
+
+def test_file_and_argument_that_do_not_fit(experiment: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="takes no argument, but :large"):
+        parse(f"--config={experiment}:large")
+    with pytest.raises(UserError, match=r"no file .*missing\.py"):
+        parse(f"--config={tmp_path / 'missing.py'}")
+    (tmp_path / "words.txt").touch()
+    with pytest.raises(UserError, match=r"must end in \.py"):
+        parse(f"--config={tmp_path / 'words.txt'}")
+
+
+def test_default_workdir(experiment: pathlib.Path) -> None:
+    assert parse(f"--config={experiment}").workdir == pathlib.Path("runs/plain")
+    experiment.write_text(PLAIN.replace("get_config()", "get_config(which)"))
+    assert parse(f"--config={experiment}:a/b c").workdir == pathlib.Path("runs/plain-a_b_c")
+
+
+def test_workdir_that_is_a_file(experiment: pathlib.Path) -> None:
+    for workdir in (experiment, experiment / "below"):
+        with pytest.raises(UserError, match="no directory"):
+            parse(f"--config={experiment}", f"--workdir={workdir}")
+
+
+def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "run"
+    first = parse(
+        f"--config={experiment}",
+        f"--workdir={run}",
+        "--config.train.epochs=3",
+        "--config.data.rating_min=1",
+        "--config.data.rating_max=5",
+    )
+    for arguments in ([f"--workdir={run}"], [f"--workdir={run}", "--mode=evaluate"]):
+        with pytest.raises(UserError, match="holds no run"):
+            parse(*arguments)
+    run.mkdir()
+    (run / "config.json").write_text(config_lib.to_json(first.config))
+    for mode in command.MODES:
+        again = parse(f"--workdir={run}", f"--mode={mode}")
+        assert config_lib.differences(first.config, again.config) == []
+    with pytest.raises(UserError) as caught:
+        parse(
+            f"--config={experiment}",
+            f"--workdir={run}",
+            "--mode=evaluate",
+            "--config.train.epochs=4",
+            "--config.data.rating_min=1",
+            "--config.data.rating_max=5",
+        )
+    assert "train.epochs: 3, now 4" in str(caught.value)
+    with pytest.raises(UserError, match="goes with --config"):
+        parse(f"--workdir={run}", "--config.train.epochs=3")
+
+
+def test_stored_configuration_round_trip(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "config.json"
+    with pytest.raises(UserError, match="holds no run"):
+        config_lib.from_json(path)
+    path.write_text(config_lib.to_json(config_lib.base()))
+    assert config_lib.flatten(config_lib.from_json(path)) == config_lib.flatten(config_lib.base())
+    for damaged in ('{"seed": ', "[1]", '{"seed": "x"}', '{"no_such_field": 1}'):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"config\.json"):
+            config_lib.from_json(path)
+    path.write_text('{"train": {"epochs": null}}')
+    with pytest.raises(UserError, match=r"config\.json: train\.epochs is None"):
+        parse(f"--workdir={tmp_path}")
+    path.write_text('{"seed": 5}')  # of a version with fewer fields
+    assert config_lib.differences(config_lib.base(), config_lib.from_json(path)) == ["seed: 0, now 5"]
+
+
+def test_every_field_has_a_rule_and_its_default_obeys() -> None:
+    assert set(validation.RULES) == set(config_lib.flatten(config_lib.base()))
+    validation.check(config_lib.base())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replicas": 0}, "replicas is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"protocol": "loose"}, "one of strict mmrec"),
+        ({"data.format": "parquet"}, "synthetic amazon yelp movielens table"),
+        ({"data.format": "yelp"}, "data.path is not set"),
+        ({"data.path": " "}, "not empty"),
+        ({"data.max_bad_share": 1.5}, "a share from 0 to 1"),
+        ({"data.max_bad_share": float("nan")}, "data.max_bad_share is nan"),
+        ({"data.k_core": -1}, "data.k_core is -1"),
+        ({"data.rating_min": 5.0}, "must be set together"),
+        ({"data.rating_min": 5.0, "data.rating_max": 5.0}, "must be below"),
+        ({"data.rating_min": float("-inf"), "data.rating_max": 5.0}, "finite"),
+        ({"data.columns.user": ""}, "data.columns.user is ''"),
+        ({"split.kind": "temporal"}, "global_time leave_last_out random given"),
+        ({"split.test": 0.0}, "above 0"),
+        ({"split.validation": 0.5, "split.test": 0.5}, "nothing to train on"),
+        ({"text.dropout": 1.0}, "below 1"),
+        ({"model.head": "transformer"}, "one of dot mlp"),
+        ({"model.rating_weight": 0.0}, "both 0"),
+        ({"train.learning_rate": 0.0}, "above 0"),
+        ({"train.selection": "accuracy"}, "ndcg@10"),
+        ({"train.selection": "ndcg@07"}, "ndcg@10"),
+        ({"train.selection": "ndcg@7"}, "must be one of evaluate.cutoffs"),
+        ({"train.selection": "ndcg@10", "evaluate.ranking": False}, "evaluate.ranking=true"),
+        ({"schedule.width": -2}, "schedule.width is -2"),
+        ({"evaluate.cutoffs": ()}, "ascending"),
+        ({"evaluate.cutoffs": (10, 5)}, "ascending"),
+        ({"evaluate.cutoffs": (5, 5)}, "different"),
+        ({"evaluate.cutoffs": (0,)}, "1 or more"),
+        ({"evaluate.cutoffs": (True,)}, "whole numbers"),
+        ({"evaluate.cutoffs": ("5", 10)}, "whole numbers"),
+        ({"evaluate.threshold": float("inf")}, "finite"),
+        ({"baselines": ("bias", "bias")}, "different names"),
+        ({"baselines": ("svd",)}, "global_mean"),
+        ({"devices.mapping": "xmap"}, "shard_map pmap none"),
+        ({"devices.recurrence": "fast"}, "auto split replicated"),
+    ],
+)
+def test_wrong_values(changes: dict[str, object], message: str) -> None:
+    config = config_lib.base()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError) as caught:
+        validation.check(config)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train.selection": "rated_items/ndcg@20"},
+        {"train.selection": "mae"},
+        {"data.max_bad_share": 0.0},
+        {"data.max_interactions": 1},
+        {"model.rating_weight": 0.0, "model.ranking_weight": 1.0, "train.selection": "recall@5"},
+        {"data.format": "table", "data.path": "x.csv", "data.columns.timestamp": ""},
+        {"baselines": ()},
+        {"devices.mapping": "pmap", "devices.recurrence": "split"},
+    ],
+)
+def test_right_values(changes: dict[str, object]) -> None:
+    config = config_lib.base()
+    config.update_from_flattened_dict(changes)
+    validation.check(config)
