@@ -60,7 +60,7 @@ def wilcoxon_signed_rank(first: np.ndarray, second: np.ndarray) -> float:
     difference = _differences(first, second)
     if not difference.any():
         return 1.0
-    return float(scipy.stats.wilcoxon(difference).pvalue)
+    return float(scipy.stats.wilcoxon(difference).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
