@@ -1,0 +1,126 @@
+"""The reviews of the synthetic world: made-up words of known meaning, written a block at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from drex_jax.data.strings import Strings
+
+WORDS_PER_ASPECT = 10
+NUM_BACKGROUND = 5000
+ZIPF_EXPONENT = 1.0  # of the background
+FREQUENT = [
+    "the",
+    "and",
+    "a",
+    "to",
+    "it",
+    "of",
+    "is",
+    "this",
+    "for",
+    "in",
+    "i",
+    "my",
+    "was",
+    "that",
+    "with",
+    "on",
+    "but",
+    "so",
+    "not",
+    "very",
+]
+PRAISE = ["good", "great", "excellent", "lovely", "superb", "solid", "perfect", "fine", "splendid", "brilliant"]
+BLAME = ["bad", "poor", "awful", "weak", "dreadful", "broken", "horrible", "sloppy", "useless", "terrible"]
+
+MIN_WORDS, MAX_WORDS, MEDIAN_WORDS = 10, 120, 28
+LENGTH_SPREAD = 0.6  # standard deviation of the logarithm
+WORDS_PER_MENTION = 6  # a longer review says more of its aspects, 2 to 8 words
+MAX_MENTIONS = 8
+SENTIMENT_CHANCE = 0.6  # of a mention to be followed by praise or blame
+SENTENCE_CHANCE, COMMA_CHANCE = 0.09, 0.05  # of a word to end a sentence, to be followed by a comma
+ENDINGS = (" ", ", ", ". ", ".")
+SPACE, COMMA, SENTENCE, REVIEW = range(len(ENDINGS))
+
+
+@dataclasses.dataclass(frozen=True)
+class Lexicon:
+    """Every word of a world.
+
+    Attributes:
+      aspect_words: the words of each aspect.
+      table: words x endings; word w with ending e is entry `w * len(ENDINGS) + e`. Words are numbered aspects first,
+        then praise, blame and background.
+      cumulative: float64 [NUM_BACKGROUND], of the background's chances.
+    """
+
+    aspect_words: list[list[str]]
+    table: Strings
+    cumulative: np.ndarray
+
+    @classmethod
+    def create(cls, rng: np.random.Generator, num_aspects: int) -> Lexicon:
+        """Draw the words: aspects and background look alike; the most frequent of the latter are English."""
+        num_aspect_words = num_aspects * WORDS_PER_ASPECT
+        invented = _invent(rng, num_aspect_words + NUM_BACKGROUND - len(FREQUENT))
+        words = invented[:num_aspect_words] + PRAISE + BLAME + FREQUENT + invented[num_aspect_words:]
+        aspect_words = [words[a * WORDS_PER_ASPECT : (a + 1) * WORDS_PER_ASPECT] for a in range(num_aspects)]
+        table = Strings.of(word + ending for word in words for ending in ENDINGS)
+        return cls(aspect_words, table, np.cumsum(np.arange(1, NUM_BACKGROUND + 1) ** -ZIPF_EXPONENT))
+
+    def write(self, rng: np.random.Generator, aspects: np.ndarray, praise: np.ndarray, present: np.ndarray) -> Strings:
+        """Write reviews.
+
+        Args:
+          rng: the source of chance.
+          aspects: int [n, 2], what each review is about, named in turn.
+          praise: float [n, 2], the chance that the sentiment about each is praise.
+          present: bool [n]; the others are empty.
+
+        Returns:
+          n texts of 10 to 120 lower-case ASCII words.
+        """
+        n = len(aspects)
+        length = np.clip(MEDIAN_WORDS * np.exp(LENGTH_SPREAD * rng.standard_normal(n)), MIN_WORDS, MAX_WORDS).astype(
+            np.int64
+        )
+        length[~present] = 0
+        begin = np.concatenate([[0], np.cumsum(length)])
+        first_background = (len(self.aspect_words) * WORDS_PER_ASPECT) + len(PRAISE) + len(BLAME)
+        draws = rng.random(begin[-1]) * self.cumulative[-1]
+        word = first_background + np.searchsorted(self.cumulative, draws, side="right")
+
+        # mention m of a review lies in the m-th of equal stretches, with room for one word behind it
+        mentions = np.clip(length // WORDS_PER_MENTION, 2, MAX_MENTIONS) * present
+        review = np.repeat(np.arange(n), mentions)
+        m = np.arange(len(review)) - np.repeat(np.cumsum(mentions) - mentions, mentions)
+        low = m * length[review] // mentions[review]
+        high = (m + 1) * length[review] // mentions[review] - 1
+        place = begin[review] + rng.integers(low, high)
+        word[place] = aspects[review, m % 2] * WORDS_PER_ASPECT + rng.integers(0, WORDS_PER_ASPECT, len(review))
+        with_sentiment = rng.random(len(review)) < SENTIMENT_CHANCE
+        place = place[with_sentiment] + 1
+        blamed = rng.random(len(place)) >= praise[review, m % 2][with_sentiment]
+        first_praise = len(self.aspect_words) * WORDS_PER_ASPECT
+        word[place] = first_praise + blamed * len(PRAISE) + rng.integers(0, len(PRAISE), len(place))
+
+        chance = rng.random(len(word))
+        ending = np.where(chance < SENTENCE_CHANCE, SENTENCE, SPACE)
+        ending[chance > 1 - COMMA_CHANCE] = COMMA
+        ending[begin[1:][present] - 1] = REVIEW
+        written = self.table.take(word * len(ENDINGS) + ending)
+        return Strings(written.data, written.offsets[begin])
+
+
+def _invent(rng: np.random.Generator, n: int) -> list[str]:
+    """Make n different pronounceable words of 2 to 4 syllables, none of them a word with a meaning here."""
+    syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
+    words: dict[str, None] = dict.fromkeys(FREQUENT + PRAISE + BLAME)
+    taken = len(words)
+    while len(words) < taken + n:
+        count = rng.choice((2, 3, 4), p=(0.3, 0.5, 0.2))
+        words["".join(syllables[s] for s in rng.integers(0, len(syllables), count))] = None
+    return list(words)[taken:]
