@@ -1,0 +1,204 @@
+"""The door's promises: exit statuses, one line for a mistake, results on success."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import types
+from typing import Any
+
+import pytest
+
+import drex_jax
+from drex_jax import main
+from drex_jax.errors import Stopped, UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+EXPERIMENT = f"--config={ROOT / 'experiments' / 'quickstart.py'}"
+TINY = (
+    EXPERIMENT,
+    "--config.data.synthetic.num_interactions=300",
+    "--config.data.synthetic.num_users=20",
+    "--config.data.synthetic.num_items=15",
+    "--config.text.width=8",
+    "--config.text.max_tokens=16",
+    "--config.model.state_size=4",
+    "--config.model.feature_size=4",
+    "--config.train.bptt_windows=2",
+    "--config.baselines=('global_mean', 'running_bias')",
+)
+RESULTS: dict[str, Any] = {
+    "model": "drex",
+    "dataset": {"name": "made up", "sha256": "0" * 64, "users": 3, "items": 4, "interactions": 10},
+    "split": {"kind": "random", "sizes": {"train": 8, "validation": 1, "test": 1}},
+    "seeds": [0],
+    "test": {"prequential": {"mse": 0.25}},
+    "baselines": {},
+}
+needs_train = pytest.mark.skipif(
+    importlib.util.find_spec("drex_jax.train") is None, reason="drex_jax.train does not exist yet"
+)
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """A stand-in for `drex_jax.train` that remembers how it was called."""
+    fake = types.SimpleNamespace(calls=[])
+
+    def train(config: object, workdir: pathlib.Path) -> dict[str, Any]:
+        fake.calls.append(("train", config, workdir))
+        return RESULTS
+
+    def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
+        fake.calls.append(("evaluate", workdir))
+        return RESULTS
+
+    fake.train, fake.evaluate = train, evaluate
+    monkeypatch.setitem(sys.modules, "drex_jax.train", fake)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(drex_jax, "train", fake, raising=False)
+    return fake
+
+
+def run(*arguments: object) -> int:
+    return main.run(["main", *map(str, arguments)])
+
+
+def test_success_prints_results_and_where_they_are(
+    trainer: types.SimpleNamespace, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(EXPERIMENT, f"--workdir={tmp_path}", "--config.train.epochs=2") == 0
+    ((mode, config, workdir),) = trainer.calls
+    assert (mode, config["train"]["epochs"], workdir) == ("train", 2, tmp_path)
+    assert config.is_locked
+    out, err = capsys.readouterr()
+    assert "0.2500" in out
+    assert str(tmp_path) in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("the file x has 3 columns,\n not 4"), 2, "drex_jax: the file x has 3 columns, not 4\n"),
+        (Stopped("stopped at step 7"), 75, "drex_jax: stopped at step 7\n"),
+    ],
+)
+def test_exceptions_with_a_status(
+    trainer: types.SimpleNamespace,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    status: int,
+    line: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    trainer.train = fail
+    assert run(EXPERIMENT, f"--workdir={tmp_path}") == status
+    assert capsys.readouterr().err == line
+
+
+def test_a_bug_keeps_its_traceback(trainer: types.SimpleNamespace, tmp_path: pathlib.Path) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a bug of ours")
+
+    trainer.train = fail
+    with pytest.raises(ValueError, match="a bug of ours"):
+        run(EXPERIMENT, f"--workdir={tmp_path}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_outside_the_loop(
+    trainer: types.SimpleNamespace, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    def kill(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    trainer.train = kill
+    before = signal.getsignal(number)
+    assert run(EXPERIMENT, f"--workdir={tmp_path}") == 75
+    assert signal.getsignal(number) is before
+    assert number.name in capsys.readouterr().err
+
+
+def test_mistake_in_the_flags_does_not_reach_training(
+    trainer: types.SimpleNamespace, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(EXPERIMENT, f"--workdir={tmp_path / 'run'}", "--config.train.epochs=-1") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert trainer.calls == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_program_help() -> None:
+    done = subprocess.run([sys.executable, "-m", "drex_jax.main", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    assert "--config.train.epochs=5" in done.stdout
+    assert "--workdir" in done.stdout
+
+
+def test_program_mistake_is_one_line_without_jax() -> None:
+    code = (
+        "import sys; from drex_jax import main; status = main.run(sys.argv); assert 'jax' not in sys.modules; "
+        "sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, EXPERIMENT, "--config.nothing=1"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("drex_jax: unknown configuration field nothing")
+    assert done.stderr.count("\n") == 1
+
+
+@needs_train
+@pytest.mark.parametrize("name", ["amazon.py:Musical_Instruments", "yelp.py", "movielens.py", "tripadvisor.py"])
+def test_experiment_without_its_data(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv("DREX_JAX_DATA", str(tmp_path / "nowhere"))
+    assert run(f"--config={ROOT / 'experiments' / name}", f"--workdir={tmp_path / 'run'}") == 2
+    err = capsys.readouterr().err
+    assert str(tmp_path / "nowhere") in err
+    assert err.count("\n") == 1
+
+
+@needs_train
+def test_real_run_then_again_then_evaluate(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (*TINY, f"--workdir={tmp_path}", "--config.train.epochs=2")
+    assert run(*arguments) == 0
+    first = capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["baselines"]) == {"global_mean", "running_bias"}
+    assert f"{results['test']['prequential']['mse']:.4f}" in first
+    assert "synthetic" in first
+    written = (tmp_path / "results.json").stat().st_mtime_ns
+    assert run(f"--workdir={tmp_path}") == 0  # finished: printed again, not trained again
+    assert (tmp_path / "results.json").stat().st_mtime_ns == written
+    assert capsys.readouterr().out == first
+    assert run(f"--workdir={tmp_path}", "--mode=evaluate") == 0
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert again["test"]["prequential"]["mse"] == pytest.approx(results["test"]["prequential"]["mse"], abs=1e-6)
+
+
+@needs_train
+def test_stopped_run_continues(tmp_path: pathlib.Path) -> None:
+    arguments = [*TINY, f"--workdir={tmp_path}", "--config.train.epochs=60", "--config.train.patience=60"]
+    command = [sys.executable, "-m", "drex_jax.main", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 75, err
+    assert not (tmp_path / "results.json").exists()
+    assert run(*arguments) == 0
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert (tmp_path / "results.json").exists()

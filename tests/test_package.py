@@ -1,0 +1,51 @@
+"""What is installed is what is here: metadata, packages, names, and a README whose commands are the ones that run."""
+
+import importlib
+import importlib.metadata
+import pathlib
+import pkgutil
+import re
+import tomllib
+
+import drex_jax
+
+ROOT = pathlib.Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_version_and_metadata() -> None:
+    metadata = importlib.metadata.metadata("drex_jax")
+    assert metadata["Version"] == drex_jax.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", drex_jax.__version__)
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert set(metadata.get_all("Provides-Extra") or ()) == {"bert", "cuda", "report", "test", "tpu"}
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert f"version: {drex_jax.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_every_folder_with_code_is_a_package_of_the_wheel() -> None:
+    assert PROJECT["tool"]["setuptools"]["packages"]["find"]["include"] == ["drex_jax*"]
+    folders = {file.parent for file in (ROOT / "drex_jax").rglob("*.py")}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
+
+
+def test_every_module_imports() -> None:
+    names = [module.name for module in pkgutil.walk_packages(drex_jax.__path__, "drex_jax.")]
+    assert len(names) > 10
+    for name in names:
+        importlib.import_module(name)
+
+
+def test_files_are_named_for_what_they_hold() -> None:
+    files = [file for folder in ("drex_jax", "experiments", "tools") for file in (ROOT / folder).rglob("*.py")]
+    assert not [file for file in files if file.stem in {"utils", "util", "helpers", "common", "misc"}]
+    assert not [str(file) for file in files if len(file.read_text().splitlines()) > 400]
+
+
+def test_readme_commands_are_the_ones_that_ci_runs() -> None:
+    """`.ci/run` takes them out of the README by their first words; both must be there, once."""
+    commands = re.findall(r"^```bash\n(python3 -m venv .+?)\n```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert len(commands) == 2
+    assert "drex_jax.main --config=experiments/quickstart.py" in commands[0]
+    assert commands[1].endswith("pytest")
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
