@@ -32,17 +32,27 @@ class Tokens(NamedTuple):
     Attributes:
       ids: int32 [total].
       offsets: int64 [n + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`, empty for a missing text.
-      truncated: how many of the n texts were cut at the maximum.
+      cut: bool [n]: the text was longer than the maximum.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
-    truncated: int
+    cut: np.ndarray
+
+    @property
+    def truncated(self) -> int:
+        """How many texts were cut at the maximum."""
+        return int(self.cut.sum())
 
     @property
     def lengths(self) -> np.ndarray:
         """int64 [n]: tokens of each text."""
         return np.diff(self.offsets)
+
+    def part(self, begin: int, end: int) -> Tokens:
+        """Texts [begin, end); their ids are a view, not a copy."""
+        offsets = self.offsets[begin : end + 1]
+        return Tokens(self.ids[offsets[0] : offsets[-1]], offsets - offsets[0], self.cut[begin:end])
 
 
 class Words(NamedTuple):
@@ -108,7 +118,7 @@ class Vocabulary:
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
         begins_word = np.array([self._pieces.IdToPiece(i).startswith(_SPACE) for i in range(len(self))])
-        parts, lengths, truncated = [], [], 0
+        parts, lengths, cut = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
         for begin in range(0, len(texts), ENCODE_ROWS):
             batch = [html.unescape(texts[row]) for row in range(begin, min(begin + ENCODE_ROWS, len(texts)))]
             encoded = self._pieces.encode(batch, out_type=int, num_threads=THREADS)
@@ -119,11 +129,10 @@ class Vocabulary:
             within = np.arange(len(ids)) - np.repeat(starts, full)
             parts.append(ids[within < np.repeat(kept, full)])
             lengths.append(kept)
-            truncated += int((full > max_tokens).sum())
+            cut.append(full > max_tokens)
         offsets = np.zeros(len(texts) + 1, np.int64)
-        if parts:
-            np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        return Tokens(np.concatenate(parts) if parts else np.zeros(0, np.int32), offsets, truncated)
+        np.cumsum(np.concatenate(lengths), out=offsets[1:])
+        return Tokens(np.concatenate(parts), offsets, np.concatenate(cut))
 
     def words(self, tokens: Tokens) -> Words:
         """Join the pieces of every token sequence into words.

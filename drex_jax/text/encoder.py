@@ -97,5 +97,5 @@ def encode(
     for bucket, (ids, row) in enumerate(zip(batch.ids, batch.row, strict=True)):
         keys = None if key is None else jax.random.split(jax.random.fold_in(key, bucket), ids.shape[0])
         _, encoded = jax.lax.scan(lambda _, inputs: ((), chunk(*inputs)), (), (ids, keys))  # [chunks, R, F]
-        features = features.at[row].set(encoded, mode="drop", unique_indices=True)
+        features = features.at[row].set(encoded, mode="drop")
     return features
