@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
+from drex_jax.data import storage
 from drex_jax.data.strings import Strings
+from drex_jax.errors import UserError
 
 MIN_TIMESTAMP = -2208988800.0  # 1900-01-01
 MAX_TIMESTAMP = 7258118400.0  # 2200-01-01
+SCHEMA = "interactions-1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +61,135 @@ class Interactions:
 
     @property
     def has_rating(self) -> np.ndarray:
-        """bool [N]."""
+        """Whether there is a rating: bool [N]."""
         return ~np.isnan(self.rating)
 
     @property
     def has_text(self) -> np.ndarray:
-        """bool [N]."""
+        """Whether there is a text: bool [N]."""
         return self.text.lengths > 0
+
+    def take(self, rows: np.ndarray) -> Interactions:
+        """The interactions at `rows` (int [m], ascending), with the numbers and ids of the whole table.
+
+        A part need not hold every user and item, so `validate` is for whole tables only.
+        """
+        rows = np.asarray(rows, np.int64)
+        return dataclasses.replace(
+            self,
+            user=self.user[rows],
+            item=self.item[rows],
+            timestamp=self.timestamp[rows],
+            rating=self.rating[rows],
+            text=self.text.take(rows),
+            vectors={name: vectors[rows] for name, vectors in self.vectors.items()},
+            given_split=None if self.given_split is None else self.given_split[rows],
+        )
+
+    def validate(self) -> None:
+        """Checks every promise of the class. Raises ValueError naming the first that is broken (a defect, ours)."""
+        n = len(self)
+        columns = {"item": self.item, "timestamp": self.timestamp, "rating": self.rating, "text": self.text}
+        columns |= {f"vector {name}": vectors for name, vectors in self.vectors.items()}
+        if self.given_split is not None:
+            columns["given_split"] = self.given_split
+        for name, column in columns.items():
+            _require(len(column) == n, f"{name} has {len(column)} rows, user has {n}")
+        types = {"user": (self.user, np.int32), "item": (self.item, np.int32), "rating": (self.rating, np.float32)}
+        types |= {"timestamp": (self.timestamp, np.float64)}
+        types |= {f"vector {name}": (vectors, np.float32) for name, vectors in self.vectors.items()}
+        for name, (column, dtype) in types.items():
+            _require(column.dtype == dtype, f"{name} is {column.dtype}, not {np.dtype(dtype)}")
+        time = self.timestamp
+        _require(bool(np.isfinite(time).all()), "a timestamp is not finite")
+        _require(bool((np.diff(time) >= 0).all()), "timestamps are not in order")
+        if n:
+            _require(time[0] >= MIN_TIMESTAMP and time[-1] <= MAX_TIMESTAMP, "a timestamp is outside 1900..2200")
+        for side, numbers, ids in (("user", self.user, self.user_ids), ("item", self.item, self.item_ids)):
+            _require(_numbered_by_appearance(numbers, len(ids)), f"{side}s are not numbered by first appearance")
+            _require(bool((ids.lengths > 0).all()), f"a {side} id is empty")
+            _require(len({ids.bytes_at(row) for row in range(len(ids))}) == len(ids), f"a {side} id occurs twice")
+        given = self.rating[self.has_rating]
+        if len(given):
+            low, high = self.rating_range or (np.inf, -np.inf)
+            # The range is compared as float32, as which the ratings are kept.
+            inside = (given >= np.float32(low)) & (given <= np.float32(high))
+            _require(bool(inside.all()), f"a rating is outside {self.rating_range}")
+        for name, vectors in self.vectors.items():
+            absent = np.isnan(vectors).all(axis=1)
+            _require(bool(np.isfinite(vectors[~absent]).all()), f"vector {name} has a row that is not finite")
+        if self.given_split is not None:
+            _require(bool(np.isin(self.given_split, (0, 1, 2)).all()), "given_split is none of 0, 1, 2")
+
+    def save(self, folder: str | Path) -> None:
+        """Writes a folder of .npy columns with a small JSON, whole or not at all; one that was there is replaced."""
+        columns: dict[str, np.ndarray | Strings] = {
+            "user_ids": self.user_ids,
+            "item_ids": self.item_ids,
+            "user": self.user,
+            "item": self.item,
+            "timestamp": self.timestamp,
+            "rating": self.rating,
+            "text": self.text,
+        }
+        names = sorted(self.vectors)
+        columns |= {f"vector{position}": self.vectors[name] for position, name in enumerate(names)}
+        if self.given_split is not None:
+            columns["given_split"] = self.given_split
+        header = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "interactions": len(self),
+            "rating_range": self.rating_range,
+            "vectors": names,
+            "given_split": self.given_split is not None,
+        }
+        storage.write_columns(folder, header, columns)
+
+    @classmethod
+    def load(cls, folder: str | Path, mmap: bool = True) -> Interactions:
+        """Reads what `save` wrote; large columns are memory-mapped, so that opening costs no memory.
+
+        Raises:
+          UserError: a missing or damaged file, by its name. Values inside a column are not checked (see `validate`).
+        """
+        header = storage.read_header(folder, SCHEMA)
+        try:
+            name, n, names = str(header["name"]), int(header["interactions"]), list(header["vectors"])
+            low_high = None if header["rating_range"] is None else tuple(map(float, header["rating_range"]))
+            has_split = bool(header["given_split"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{Path(folder) / 'columns.json'}: damaged ({error!r})") from error
+        columns: dict[str, np.ndarray] = {
+            "user": storage.read_array(folder, "user", np.int32, mmap=mmap),
+            "item": storage.read_array(folder, "item", np.int32, mmap=mmap),
+            "timestamp": storage.read_array(folder, "timestamp", np.float64, mmap=mmap),
+            "rating": storage.read_array(folder, "rating", np.float32, mmap=mmap),
+        }
+        vectors = {
+            name: storage.read_array(folder, f"vector{position}", np.float32, 2, mmap)
+            for position, name in enumerate(names)
+        }
+        given_split = storage.read_array(folder, "given_split", np.int8, mmap=mmap) if has_split else None
+        text = storage.read_strings(folder, "text", mmap)
+        checked = {**columns, "text.offsets": text, "given_split": text if given_split is None else given_split}
+        checked |= {f"vector{position}": vectors[name] for position, name in enumerate(names)}
+        for column, values in checked.items():
+            if len(values) != n:
+                raise UserError(
+                    f"{Path(folder) / f'{column}.npy'}: {len(values):,} rows where columns.json says {n:,}; "
+                    "make the folder anew from the source file"
+                )
+        return cls(
+            name=name,
+            user_ids=storage.read_strings(folder, "user_ids", mmap),
+            item_ids=storage.read_strings(folder, "item_ids", mmap),
+            text=text,
+            vectors=vectors,
+            rating_range=low_high,  # pyright: ignore[reportArgumentType]
+            given_split=given_split,
+            **columns,
+        )
 
     def sha256(self) -> str:
         """A fingerprint of every value, the same however the input rows were ordered."""
@@ -79,3 +205,17 @@ class Interactions:
             digest.update(str((column.dtype.str, column.shape)).encode())
             digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
+
+
+def _require(holds: bool, promise: str) -> None:
+    if not holds:
+        raise ValueError(f"Interactions: {promise}")
+
+
+def _numbered_by_appearance(numbers: np.ndarray, count: int) -> bool:
+    """Whether `numbers` are 0 .. count - 1, each appearing first after all smaller ones."""
+    if not len(numbers):
+        return count == 0
+    highest = np.maximum.accumulate(numbers)
+    steps = np.diff(highest, prepend=np.int32(-1))
+    return numbers.min() == 0 and highest[-1] == count - 1 and bool((steps <= 1).all())

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+_TAKE_BYTES = 1 << 22
+
 
 @dataclasses.dataclass(frozen=True)
 class Strings:
@@ -22,7 +24,7 @@ class Strings:
 
     @classmethod
     def of(cls, values: Iterable[str | bytes]) -> Strings:
-        """Strings from Python objects. A `str` that is no valid Unicode (a lone surrogate) raises UnicodeEncodeError."""
+        """Strings from Python objects. A `str` with a lone surrogate raises UnicodeEncodeError."""
         encoded = [value if isinstance(value, bytes) else value.encode() for value in values]
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(value) for value in encoded], out=offsets[1:])
@@ -30,7 +32,7 @@ class Strings:
 
     @classmethod
     def empty(cls, n: int) -> Strings:
-        """n empty strings."""
+        """As many empty strings."""
         return cls(np.zeros(0, np.uint8), np.zeros(n + 1, np.int64))
 
     @classmethod
@@ -70,5 +72,13 @@ class Strings:
         lengths = self.lengths[rows]
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        shift = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        return Strings(self.data[np.arange(offsets[-1]) + shift], offsets)
+        data = np.empty(offsets[-1], np.uint8)
+        starts = self.offsets[:-1][rows]
+        first = 0
+        while first < len(rows):  # in blocks: the gather's indices are eight times as large as what they gather
+            last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _TAKE_BYTES, "right")) - 1)
+            begin, end = offsets[first], offsets[last]
+            shift = np.repeat(starts[first:last] - offsets[first:last], lengths[first:last])
+            data[begin:end] = self.data[np.arange(begin, end) + shift]
+            first = last
+        return Strings(data, offsets)

@@ -33,14 +33,14 @@ class BadField(Exception):  # noqa: N818 (no error of the program: an answer abo
 
 def identifier(value: object, side: str) -> bytes:
     """A user's or item's id in UTF-8. A string stays as it is, an integer becomes its decimal string."""
-    if value.__class__ is str:
-        if not value or value.isspace():  # pyright: ignore[reportAttributeAccessIssue]
+    if type(value) is str:
+        if not value or value.isspace():
             raise BadField(f"no {side}")
-        data = _encode(value, side)  # pyright: ignore[reportArgumentType]
+        data = _encode(value, side)
         if len(data) > MAX_ID_BYTES:
             raise BadField(f"{side} id above {MAX_ID_BYTES:,} bytes", value)
         return data
-    if value.__class__ is int:
+    if type(value) is int:
         return b"%d" % value
     if value is None:
         raise BadField(f"no {side}")
@@ -51,11 +51,11 @@ def review(value: object) -> bytes:
     """A text in UTF-8; empty if missing."""
     if value is None:
         return b""
-    if value.__class__ is not str:
+    if type(value) is not str:
         raise BadField("text is not a string", value)
-    if not value or value.isspace():  # pyright: ignore[reportAttributeAccessIssue]
+    if not value or value.isspace():
         return b""
-    data = _encode(value, "text")  # pyright: ignore[reportArgumentType]
+    data = _encode(value, "text")
     if len(data) > MAX_TEXT_BYTES:
         raise BadField(f"text above {MAX_TEXT_BYTES:,} bytes")
     return data
@@ -88,20 +88,20 @@ def rating(value: object, low: float, high: float) -> float:
     """A number of the scale; NaN if missing. A string of digits or a Boolean is a wrong type: see `parsed`."""
     if value is None or value == "":
         return math.nan
-    if value.__class__ is not float and value.__class__ is not int:
+    if type(value) is not float and type(value) is not int:
         raise BadField("rating is not a number", value)
-    if low <= value <= high:  # pyright: ignore[reportOperatorIssue]
-        return float(value)  # pyright: ignore[reportArgumentType]
-    if not math.isfinite(value):  # pyright: ignore[reportArgumentType]
+    if low <= value <= high:
+        return float(value)
+    if not math.isfinite(value):
         raise BadField("rating is not finite", value)
     raise BadField(f"rating outside {low:g}..{high:g}", value)
 
 
 def parsed(value: object) -> object:
     """The number that a string spells; anything else, and an empty string, unchanged (spaces around it removed)."""
-    if value.__class__ is not str:
+    if type(value) is not str:
         return value
-    text = value.strip()  # pyright: ignore[reportAttributeAccessIssue]
+    text = value.strip()
     try:
         return text if "_" in text else float(text)
     except ValueError:
@@ -110,11 +110,11 @@ def parsed(value: object) -> object:
 
 def seconds(value: object, per_second: int = 1) -> float:
     """A number of 1 / `per_second` seconds since 1970, as seconds."""
-    if value.__class__ is not int and value.__class__ is not float:
+    if type(value) is not int and type(value) is not float:
         if value is None or value == "":
             raise BadField("no time")
         raise BadField("time is not a number", value)
-    result = value / per_second  # pyright: ignore[reportOperatorIssue]
+    result = value / per_second
     if not MIN_TIMESTAMP <= result <= MAX_TIMESTAMP:
         raise BadField("time outside 1900..2200", value)
     return result
@@ -122,9 +122,9 @@ def seconds(value: object, per_second: int = 1) -> float:
 
 def date(value: object, parse: Callable[[str], datetime] = datetime.fromisoformat) -> float:
     """The seconds since 1970 of a date, with or without time of day (ISO 8601 by default); UTC unless it says else."""
-    if value.__class__ is not str:
+    if type(value) is not str:
         raise BadField("no time" if value is None else "time is not a date", value)
-    text = value.strip()  # pyright: ignore[reportAttributeAccessIssue]
+    text = value.strip()
     if not text:
         raise BadField("no time")
     try:
@@ -148,14 +148,14 @@ def time_parser(time_format: str) -> Callable[[object], float]:
     if time_format:
 
         def by_format(value: object) -> float:
-            text = str(value) if value.__class__ is int else value
+            text = str(value) if type(value) is int else value
             return date(text, lambda text: datetime.strptime(text, time_format))
 
         return by_format
 
     def by_kind(value: object) -> float:
         number = parsed(value)
-        return date(number) if number.__class__ is str else seconds(number)
+        return date(number) if type(number) is str else seconds(number)
 
     return by_kind
 
@@ -163,7 +163,7 @@ def time_parser(time_format: str) -> Callable[[object], float]:
 def split_part(value: object) -> int:
     """0 train, 1 validation, 2 test, from such a number or word."""
     number = parsed(value)
-    key = f"{number:g}" if number.__class__ is float or number.__class__ is int else str(number).lower()
+    key = f"{number:g}" if type(number) is float or type(number) is int else str(number).lower()
     if key not in _SPLITS:
         raise BadField("split is none of 0 train, 1 validation, 2 test", value)
     return _SPLITS[key]
@@ -178,7 +178,7 @@ def vector(value: object, width: int | None) -> np.ndarray | None:
             raise BadField("vector is not a list of numbers", value) from error
     if value is None:
         return None
-    if not isinstance(value, list) or not all(number.__class__ in (int, float) for number in value):
+    if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
         raise BadField("vector is not a list of numbers", value)
     if not 0 < len(value) <= MAX_VECTOR_WIDTH or (width is not None and len(value) != width):
         raise BadField("vector of another width than the first", len(value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import orjson
 
@@ -43,7 +44,7 @@ class Lines:
                 *whole, rest = block.split(b"\n")
                 for line in whole:
                     if tail or too_long:
-                        line, tail = tail + line, b""  # noqa: PLW2901
+                        line, tail = tail + line, b""
                     if too_long or len(line) > MAX_LINE_BYTES:
                         too_long = False
                         yield number, None
@@ -85,7 +86,7 @@ def blocks(path: Path) -> Iterator[bytes]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _inflate(file) -> Iterator[bytes]:  # noqa: ANN001
+def _inflate(file: BinaryIO) -> Iterator[bytes]:
     """The bytes of the gzip members of a binary file, one after the other."""
     member, pending = zlib.decompressobj(31), b""
     while True:
@@ -114,7 +115,7 @@ def _inflate(file) -> Iterator[bytes]:  # noqa: ANN001
             pending = member.unconsumed_tail
 
 
-def _up_to_damage(member, pending: bytes) -> Iterator[bytes]:  # noqa: ANN001
+def _up_to_damage(member, pending: bytes) -> Iterator[bytes]:
     """What `pending` holds before the byte at which it can no longer be uncompressed."""
     for position in range(len(pending)):
         try:
@@ -136,7 +137,7 @@ def json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
         except orjson.JSONDecodeError as error:
             quarantine.reject(path, number, _fault(line, str(error)), str(error))
             continue
-        if row.__class__ is dict:
+        if type(row) is dict:
             yield number, row
         else:
             quarantine.reject(path, number, "not a JSON object", row)

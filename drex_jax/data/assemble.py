@@ -1,0 +1,218 @@
+"""From chunks in file order to the one table: ordered, duplicates merged, cut, numbered."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from drex_jax.data.chunk import Chunk
+from drex_jax.data.interactions import Interactions
+from drex_jax.data.strings import Strings
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembled:
+    """A table and the counts of what became of the rows.
+
+    Attributes:
+      interactions: the table.
+      rows: rows of the chunks.
+      duplicates: of those, merged into an equal one.
+      cut: then left out by `max_interactions`.
+      below_core: then left out by `k_core`.
+    """
+
+    interactions: Interactions
+    rows: int
+    duplicates: int
+    cut: int
+    below_core: int
+
+
+def assemble(
+    chunks: Iterable[Chunk],
+    name: str,
+    rating_range: tuple[float, float] | None,
+    max_interactions: int | None = None,
+    k_core: int = 0,
+) -> Assembled:
+    """One table of all chunks, the same bytes however their rows were ordered and cut into chunks.
+
+    Rows are sorted by (timestamp, user id, item id, row hash), ids by their bytes; rows equal in user, item, time,
+    rating, text, vectors and given split are merged. Then come, in this order: the earliest `max_interactions`, the
+    `k_core` filter, the numbering of users and items by first appearance. (The cut comes first because it defines the
+    data set, as if the file had ended there; a core is a property of the data set.)
+
+    Args:
+      chunks: as a reader yields them.
+      name: for results.
+      rating_range: the scale; dropped if no row has a rating.
+      max_interactions: None for all.
+      k_core: keep users and items with at least so many interactions; 0 or 1 keeps all.
+    """
+    columns, user_ids, item_ids = _gather(chunks)
+    n = len(columns)
+    rows = _order(columns, _byte_rank(user_ids), _byte_rank(item_ids))
+    distinct = len(rows)
+    rows = rows[:max_interactions]
+    kept = len(rows)
+    rows = rows[in_core(columns.user[rows], columns.item[rows], k_core)]
+    user, users = _number(columns.user[rows], len(user_ids))
+    item, items = _number(columns.item[rows], len(item_ids))
+    rating = columns.rating[rows]
+    interactions = Interactions(
+        name=name,
+        user_ids=Strings.of(user_ids[number] for number in users),
+        item_ids=Strings.of(item_ids[number] for number in items),
+        user=user,
+        item=item,
+        timestamp=columns.timestamp[rows],
+        rating=rating,
+        text=columns.text.take(rows),
+        vectors={name: vectors[rows] for name, vectors in columns.vectors.items()},
+        rating_range=None if np.isnan(rating).all() else rating_range,
+        given_split=None if columns.split is None else columns.split[rows],
+    )
+    return Assembled(interactions, n, n - distinct, distinct - kept, kept - len(rows))
+
+
+def in_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
+    """Which interactions remain when users and items with fewer than k are removed until none is left to remove.
+
+    `user` and `item` are int [n]; `k` of 0 or 1 keeps all. Returns bool [n].
+    """
+    keep = np.ones(len(user), bool)
+    while k > 1 and keep.any():
+        rows = np.flatnonzero(keep)
+        stays = (np.bincount(user[rows])[user[rows]] >= k) & (np.bincount(item[rows])[item[rows]] >= k)
+        if stays.all():
+            break
+        keep[rows[~stays]] = False
+    return keep
+
+
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """All chunks end to end, users and items numbered by their first appearance in the file."""
+
+    user: np.ndarray
+    item: np.ndarray
+    timestamp: np.ndarray
+    rating: np.ndarray
+    text: Strings
+    vectors: dict[str, np.ndarray]
+    split: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+def _gather(chunks: Iterable[Chunk]) -> tuple[_Columns, list[bytes], list[bytes]]:
+    """The columns, and the user and item ids by number."""
+    user_numbers: dict[bytes, int] = {}
+    item_numbers: dict[bytes, int] = {}
+    users: list[np.ndarray] = []
+    items: list[np.ndarray] = []
+    parts: list[Chunk] = []
+    nothing = Strings.empty(0)
+    for chunk in chunks:
+        users.append(_numbers(chunk.user, user_numbers))
+        items.append(_numbers(chunk.item, item_numbers))
+        parts.append(dataclasses.replace(chunk, user=nothing, item=nothing))
+    widths = {name: vectors.shape[1] for part in parts for name, vectors in part.vectors.items()}
+    has_split = any(part.split is not None for part in parts)
+    columns = _Columns(
+        user=_concatenate(users, np.int32),
+        item=_concatenate(items, np.int32),
+        # Adding zero makes -0.0 the 0.0 it equals, so that equal rows have equal bytes.
+        timestamp=_concatenate([part.timestamp for part in parts], np.float64) + 0.0,
+        rating=_canonical(_concatenate([part.rating for part in parts], np.float32)),
+        text=Strings.concatenate([part.text for part in parts]),
+        vectors={
+            name: _canonical(np.concatenate([_vectors(part, name, widths[name]) for part in parts]))
+            for name in sorted(widths)
+        },
+        split=np.concatenate([_split(part) for part in parts]) if has_split else None,
+    )
+    return columns, list(user_numbers), list(item_numbers)
+
+
+def _numbers(ids: Strings, known: dict[bytes, int]) -> np.ndarray:
+    """int32 [n]: the number of each id, new ids being added to `known`."""
+    data, offsets = ids.data.tobytes(), ids.offsets.tolist()
+    return np.array(
+        [known.setdefault(data[begin:end], len(known)) for begin, end in itertools.pairwise(offsets)],
+        np.int32,
+    )
+
+
+def _concatenate(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)
+
+
+def _canonical(values: np.ndarray) -> np.ndarray:
+    """The same values with one bit pattern for NaN and one for zero."""
+    return np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0))
+
+
+def _vectors(chunk: Chunk, name: str, width: int) -> np.ndarray:
+    return chunk.vectors.get(name, np.full((len(chunk), width), np.nan, np.float32))
+
+
+def _split(chunk: Chunk) -> np.ndarray:
+    if chunk.split is None:
+        raise ValueError("Chunk: some chunks have a split and others none")
+    return chunk.split
+
+
+def _byte_rank(ids: list[bytes]) -> np.ndarray:
+    """int32 [ids]: the place of each id among all, by bytes."""
+    rank = np.empty(len(ids), np.int32)
+    rank[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids), dtype=np.int32)
+    return rank
+
+
+def _order(columns: _Columns, user_rank: np.ndarray, item_rank: np.ndarray) -> np.ndarray:
+    """int64 [m]: the distinct rows in the order of (timestamp, user id, item id, row hash)."""
+    user, item, time = user_rank[columns.user], item_rank[columns.item], columns.timestamp
+    order = np.lexsort((item, user, time))
+    follows = np.zeros(len(order), bool)  # equal to the row before in all three
+    follows[1:] = (np.diff(time[order]) == 0) & (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
+    if not follows.any():
+        return order
+    # Only rows that tie need a hash: 128 bits of it decide the order, and equality.
+    tied = follows.copy()
+    tied[:-1] |= follows[1:]
+    places = np.flatnonzero(tied)
+    hashes = np.array([_row_hash(columns, row) for row in order[places]], np.dtype("S32"))
+    group = np.cumsum(~follows)[places]
+    within = np.lexsort((hashes, group))
+    order[places] = order[places][within]
+    repeat = np.zeros(len(order), bool)
+    repeat[places[1:]] = (hashes[within][1:] == hashes[within][:-1]) & (np.diff(group) == 0)
+    return order[~repeat]
+
+
+def _row_hash(columns: _Columns, row: int) -> str:
+    """128 bits, in hexadecimal, of a row's rating, vectors, split and text."""
+    digest = hashlib.blake2b(columns.rating[row].tobytes(), digest_size=16)
+    for vectors in columns.vectors.values():
+        digest.update(vectors[row].tobytes())
+    if columns.split is not None:
+        digest.update(columns.split[row].tobytes())
+    digest.update(columns.text.bytes_at(row))
+    return digest.hexdigest()
+
+
+def _number(numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Renumbers by first appearance: int32 [n] new numbers, int64 [distinct] the old number of each new one."""
+    first = np.full(count, len(numbers), np.int64)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # of several places of a number, the earliest is written last
+    old = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(numbers))]
+    new = np.empty(count, np.int32)
+    new[old] = np.arange(len(old), dtype=np.int32)
+    return new[numbers], old

@@ -1,0 +1,57 @@
+"""The rows of a Parquet file, some thousand at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from drex_jax.data.quarantine import Quarantine
+from drex_jax.errors import UserError
+
+MAGIC = b"PAR1"
+BATCH_ROWS = 16_384
+
+
+def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
+    """(row from 1, {column: value}) of the columns named; times are seconds since 1970, bytes are decoded.
+
+    A file damaged after a good footer gives the rows before the damage, then goes to the quarantine as one tear.
+    Raises `UserError` if it has no good footer or lacks a column.
+    """
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file (cut short or damaged)") from error
+    with file:
+        known = file.schema_arrow.names
+        for column in columns:
+            if column not in known:
+                raise UserError(f"{path}: no column named {column!r} in data.columns; it has: {', '.join(known)}")
+        line = 1
+        try:
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns))):
+                names = batch.schema.names
+                for values in zip(*(_values(column) for column in batch.columns), strict=True):
+                    yield line, dict(zip(names, values, strict=True))
+                    line += 1
+        except (pa.ArrowException, OSError):
+            quarantine.tear(path, line, "the Parquet file is damaged")
+
+
+def _values(column: pa.Array) -> list:
+    """A column as Python values, as the checks of `fields` take them."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.dictionary_decode()  # pyright: ignore[reportAttributeAccessIssue]
+        kind = column.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        whole = column.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
+        return [None if value is None else value / 1e6 for value in whole.to_pylist()]
+    if pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        column = column.cast(pa.large_binary())
+    return [value.decode("utf-8", "surrogateescape") if type(value) is bytes else value for value in column.to_pylist()]

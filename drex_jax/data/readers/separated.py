@@ -1,0 +1,111 @@
+"""Records of CSV and TSV files (RFC 4180: quoted fields may hold separators, doubled quotes and line breaks).
+
+A torn quote swallows every row up to the next quote. So when a record turns out malformed, its later lines are read
+again as records of their own, and only its first line is lost, unless none of them is one: then they were the
+continuation of one bad record.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+from collections.abc import Iterator
+
+from drex_jax.data.quarantine import Quarantine
+from drex_jax.data.readers.lines import MAX_LINE_BYTES, Lines
+
+UNFINISHED = "quoted field without an end"
+_Line = tuple[int, str | None]  # its number, and its text: None where it is above the cap
+
+
+class _RecordError(Exception):
+    """A record cannot be read: a line or the whole is above the cap."""
+
+
+class _Feed:
+    """The lines for `csv.reader`: remembers those of the record under way, and takes lines back."""
+
+    def __init__(self, lines: Lines):
+        self._lines = iter(lines)
+        self._again: collections.deque[_Line] = collections.deque()
+        self.taken: list[_Line] = []
+        self._size = 0
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def begin(self) -> None:
+        """A new record starts at the next line."""
+        self.taken = []
+        self._size = 0
+
+    def give_back(self, lines: list[_Line]) -> None:
+        """These lines come next again."""
+        self._again.extendleft(reversed(lines))
+
+    def __next__(self) -> str:
+        while True:
+            if self._again:
+                number, text = self._again.popleft()
+            else:
+                number, line = next(self._lines)
+                # A bad byte becomes a lone surrogate, which fails its row in `fields`.
+                text = None if line is None else line.decode("utf-8", "surrogateescape") + "\n"
+            if text is None or self.taken or not text.isspace():  # a blank line between records is none
+                break
+        self.taken.append((number, text))
+        if text is None:
+            raise _RecordError(f"line above {MAX_LINE_BYTES:,} bytes")
+        self._size += len(text)
+        if self._size > MAX_LINE_BYTES:
+            raise _RecordError(f"record above {MAX_LINE_BYTES:,} bytes")
+        return text
+
+
+def records(
+    lines: Lines, delimiter: str, quarantine: Quarantine, width: int | None = None
+) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of every well-formed record; the others go to the quarantine.
+
+    Args:
+      lines: the file, read with skip_blank=False so that blank lines inside quotes stay.
+      delimiter: one character.
+      quarantine: told of malformed records, by their first line.
+      width: fields a record must have; None: as many as the first record, which is the header.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
+    feed = _Feed(lines)
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    while True:
+        feed.begin()
+        fault, fields = None, []
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except _RecordError as error:
+            fault = str(error)
+        except csv.Error as error:
+            fault = UNFINISHED if "unexpected end" in str(error) else "malformed quoting"
+        if fault is None and width is None:
+            width = len(fields)
+        if fault is None and len(fields) == width:
+            yield feed.taken[0][0], fields
+            continue
+        first, *later = feed.taken
+        if any(_well_formed(text, delimiter, width) for _, text in later):
+            feed.give_back(later)
+            reader = csv.reader(feed, delimiter=delimiter, strict=True)
+        elif fault == UNFINISHED and lines.torn:
+            continue  # the record the tear went through: the tear's own line in the quarantine stands for it
+        quarantine.reject(lines.path, first[0], fault or "wrong number of fields", None if fault else len(fields))
+
+
+def _well_formed(text: str | None, delimiter: str, width: int | None) -> bool:
+    """Whether one line is a whole record by itself."""
+    if text is None:
+        return False
+    try:
+        return len(next(csv.reader([text], delimiter=delimiter, strict=True))) == width
+    except (csv.Error, StopIteration):
+        return False

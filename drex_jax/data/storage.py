@@ -1,0 +1,86 @@
+"""A folder of .npy columns and a small JSON: how `Interactions` live on disk, memory-mapped when read."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from drex_jax.data.strings import Strings
+from drex_jax.errors import UserError
+
+_MAP_FROM_BYTES = 1 << 16  # a smaller column is read at once
+
+
+def write_columns(folder: str | Path, header: dict, columns: dict[str, np.ndarray | Strings]) -> None:
+    """Writes a folder, all of it or nothing: into a temporary folder beside it, which then takes its name.
+
+    A folder that was there before is replaced. `header` goes to `columns.json`.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        new = temporary / "new"
+        new.mkdir()
+        for name, column in columns.items():
+            if isinstance(column, Strings):
+                np.save(new / f"{name}.bytes.npy", column.data, allow_pickle=False)
+                np.save(new / f"{name}.offsets.npy", column.offsets, allow_pickle=False)
+            else:
+                np.save(new / f"{name}.npy", column, allow_pickle=False)
+        (new / "columns.json").write_bytes(orjson.dumps(header, option=orjson.OPT_INDENT_2))
+        if folder.exists():
+            folder.replace(temporary / "old")
+        new.replace(folder)
+    finally:
+        shutil.rmtree(temporary)
+
+
+def read_header(folder: str | Path, schema: str) -> dict:
+    """The JSON object of a folder written by `write_columns`, whose "schema" must be `schema`; else `UserError`."""
+    path = Path(folder) / "columns.json"
+    try:
+        header = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder of saved columns") from error
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"{path}: damaged ({error}); make the folder anew from the source file") from error
+    if not isinstance(header, dict) or header.get("schema") != schema:
+        raise UserError(f"{path}: not of schema {schema!r}; make the folder anew from the source file")
+    return header
+
+
+def read_array(folder: str | Path, name: str, dtype: type, ndim: int = 1, mmap: bool = True) -> np.ndarray:
+    """One column, memory-mapped if large. Raises `UserError` if it is missing, damaged or of another type."""
+    path = Path(folder) / f"{name}.npy"
+    try:
+        large = mmap and path.stat().st_size >= _MAP_FROM_BYTES
+        column = np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: damaged; make the folder anew from the source file") from error
+    if column.dtype != dtype or column.ndim != ndim:
+        raise UserError(
+            f"{path}: holds {column.dtype} of {column.ndim} dimensions, not {np.dtype(dtype)} of {ndim}; "
+            "make the folder anew from the source file"
+        )
+    return column
+
+
+def read_strings(folder: str | Path, name: str, mmap: bool = True) -> Strings:
+    """A column of strings; errors as in `read_array`."""
+    strings = Strings(
+        read_array(folder, f"{name}.bytes", np.uint8, mmap=mmap),
+        read_array(folder, f"{name}.offsets", np.int64, mmap=mmap),
+    )
+    offsets = strings.offsets
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(strings.data) or (np.diff(offsets) < 0).any():
+        raise UserError(
+            f"{Path(folder) / f'{name}.offsets.npy'}: does not fit its bytes; make the folder anew from the source file"
+        )
+    return strings
