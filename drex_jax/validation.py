@@ -204,9 +204,9 @@ def _check_together(fields: Mapping[str, Any]) -> None:
             f"split.validation {validation} and split.test {test} leave nothing to train on; their sum must be below 1"
         )
     lowest, highest = fields["data.rating_min"], fields["data.rating_max"]
-    if (lowest is None) != (highest is None):
-        raise UserError("data.rating_min and data.rating_max must be set together, or both left out")
-    if lowest is not None and lowest >= highest:
+    if source == "table" and (lowest is None) != (highest is None):
+        raise UserError("data.format=table needs both data.rating_min and data.rating_max, or neither")
+    if lowest is not None and highest is not None and lowest >= highest:
         raise UserError(f"data.rating_min {lowest} must be below data.rating_max {highest}")
     if fields["model.rating_weight"] + fields["model.ranking_weight"] == 0.0:
         raise UserError("model.rating_weight and model.ranking_weight are both 0; one must be above 0")

@@ -1,7 +1,7 @@
 """DReX on MovieLens: ratings only, by default of the "latest-small" set.
 
 Under a global time split nearly everybody in the test part is new, so that what counts is how fast a state learns.
-Only one rating in thirty has a tag, so texts are off; --config.text.enabled=true joins tags to ratings as their text.
+Hardly any rating has a tag, so texts are off; with --config.text.enabled=true the tags of a rating are its text.
 
 Command:  python -m drex_jax.main --config=experiments/movielens.py
 Data:     `ratings.csv` (and `tags.csv`), plain or gzip, or `u.data`, from https://grouplens.org/datasets/movielens/
