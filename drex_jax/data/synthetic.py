@@ -50,7 +50,7 @@ OFF_ASPECT = 0.3  # share of reviews that also name an aspect the user does not 
 PRAISE_SLOPE = 2.0  # log odds of praise over blame, a unit of quality
 SESSION_SIZE = 4.0  # mean interactions
 SESSION_GAP = 90.0  # mean seconds inside a session
-REDRAWS = 10  # of items the user already has
+REDRAWS = 6  # of items the user already has, by aspect and popularity; as many again from all
 
 START = 1_420_070_400.0  # 2015-01-01
 SPAN = 8 * 365 * 86_400.0
@@ -104,7 +104,7 @@ class World:
         lexicon = Lexicon.create(np.random.default_rng((self.seed, 1)), NUM_ASPECTS)
         for number, begin in enumerate(range(0, len(self), CHUNK_ROWS)):
             rows = slice(begin, begin + CHUNK_ROWS)
-            aspects = np.stack([self.aspect[rows], self.off_aspect[rows]], axis=1)
+            aspects = np.stack([self.aspect[rows], self.off_aspect[rows]], axis=1).astype(np.int64)
             aspects[:, 1] = np.where(aspects[:, 1] < 0, aspects[:, 0], aspects[:, 1])
             quality = self.item_quality[self.item[rows, None], aspects]
             praise = 1 / (1 + np.exp(-PRAISE_SLOPE * quality))
@@ -264,16 +264,16 @@ def _choose_items(
     known_for = [np.flatnonzero((item_aspects == aspect).any(axis=1)) for aspect in range(NUM_ASPECTS)]
     item = np.empty(n, np.int64)
     rows = np.arange(n)
-    for attempt in range(REDRAWS + 1):
-        if attempt == REDRAWS:  # what popularity did not settle: any item
+    for attempt in range(2 * REDRAWS):
+        if attempt < REDRAWS:
+            item[rows] = _draw(rng, everything, len(rows))
+            by_aspect = rows[rng.random(len(rows)) < BY_ASPECT]
+            for aspect, candidates in enumerate(known_for):
+                these = by_aspect[wanted[by_aspect] == aspect]
+                if len(candidates):
+                    item[these] = candidates[_draw(rng, np.cumsum(popularity[candidates]), len(these))]
+        else:  # the user has what is popular: any item
             item[rows] = rng.integers(0, items, len(rows))
-            break
-        item[rows] = _draw(rng, everything, len(rows))
-        by_aspect = rows[rng.random(len(rows)) < BY_ASPECT]
-        for aspect, candidates in enumerate(known_for):
-            these = by_aspect[wanted[by_aspect] == aspect]
-            if len(candidates):
-                item[these] = candidates[_draw(rng, np.cumsum(popularity[candidates]), len(these))]
         rows = _repeats(user, item, items)
         if not len(rows):
             break

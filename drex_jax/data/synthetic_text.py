@@ -29,9 +29,6 @@ FREQUENT = [
     "with",
     "on",
     "but",
-    "so",
-    "not",
-    "very",
 ]
 PRAISE = ["good", "great", "excellent", "lovely", "superb", "solid", "perfect", "fine", "splendid", "brilliant"]
 BLAME = ["bad", "poor", "awful", "weak", "dreadful", "broken", "horrible", "sloppy", "useless", "terrible"]
@@ -40,6 +37,7 @@ MIN_WORDS, MAX_WORDS, MEDIAN_WORDS = 10, 120, 28
 LENGTH_SPREAD = 0.6  # standard deviation of the logarithm
 WORDS_PER_MENTION = 6  # a longer review says more of its aspects, 2 to 8 words
 MAX_MENTIONS = 8
+WORD_SKEW = 2  # an aspect's first word is 6 times as frequent as its last
 SENTIMENT_CHANCE = 0.6  # of a mention to be followed by praise or blame
 SENTENCE_CHANCE, COMMA_CHANCE = 0.09, 0.05  # of a word to end a sentence, to be followed by a comma
 ENDINGS = (" ", ", ", ". ", ".")
@@ -84,9 +82,8 @@ class Lexicon:
           n texts of 10 to 120 lower-case ASCII words.
         """
         n = len(aspects)
-        length = np.clip(MEDIAN_WORDS * np.exp(LENGTH_SPREAD * rng.standard_normal(n)), MIN_WORDS, MAX_WORDS).astype(
-            np.int64
-        )
+        length = MEDIAN_WORDS * np.exp(LENGTH_SPREAD * rng.standard_normal(n))
+        length = np.clip(length, MIN_WORDS, MAX_WORDS).astype(np.int64)
         length[~present] = 0
         begin = np.concatenate([[0], np.cumsum(length)])
         first_background = (len(self.aspect_words) * WORDS_PER_ASPECT) + len(PRAISE) + len(BLAME)
@@ -100,7 +97,8 @@ class Lexicon:
         low = m * length[review] // mentions[review]
         high = (m + 1) * length[review] // mentions[review] - 1
         place = begin[review] + rng.integers(low, high)
-        word[place] = aspects[review, m % 2] * WORDS_PER_ASPECT + rng.integers(0, WORDS_PER_ASPECT, len(review))
+        which = (WORDS_PER_ASPECT * rng.random(len(review)) ** WORD_SKEW).astype(np.int64)
+        word[place] = aspects[review, m % 2] * WORDS_PER_ASPECT + which
         with_sentiment = rng.random(len(review)) < SENTIMENT_CHANCE
         place = place[with_sentiment] + 1
         blamed = rng.random(len(place)) >= praise[review, m % 2][with_sentiment]
