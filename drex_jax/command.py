@@ -153,10 +153,12 @@ def _get_config(file: pathlib.Path) -> Callable[..., object]:
 
 def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """`config` with `--config.FIELD=VALUE` applied, each value read as its field's type."""
+    matches = [match for match in map(_OVERRIDE.match, overrides) if match]
+    for match in matches:
+        config_lib.add_column(config, match[1])
     fields = config_lib.flatten(config)
-    for argument in overrides:
-        match = _OVERRIDE.match(argument)
-        if match and match[1] not in fields:
+    for match in matches:
+        if match[1] not in fields:
             raise UserError(f"unknown configuration field {match[1]}; {validation.suggestion(match[1], fields)}")
     values = flags.FlagValues()
     values.set_gnu_getopt(True)

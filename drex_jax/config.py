@@ -31,6 +31,7 @@ def base() -> ConfigDict:
     config.data.rating_min = placeholder(float)  # the scale; None: the data set's definition
     config.data.rating_max = placeholder(float)
     config.data.columns = ConfigDict()  # format=table: which column holds what; empty: the file has none
+    # (any other name in data.columns is a vector modality)
     for column, default in (("user", "user"), ("item", "item"), ("rating", "rating"), ("timestamp", "timestamp")):
         config.data.columns[column] = default
     config.data.columns.text = "text"
@@ -139,6 +140,7 @@ def from_json(path: pathlib.Path) -> ConfigDict:
         raise UserError(f"{path} is no readable run configuration: {error}") from None
     config = base()
     for name, value in flatten(stored).items():
+        add_column(config, name)
         try:
             config.update_from_flattened_dict({name: tuple(value) if isinstance(value, list) else value})
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -146,7 +148,17 @@ def from_json(path: pathlib.Path) -> ConfigDict:
     return config
 
 
+def add_column(config: ConfigDict, name: str) -> None:
+    """Makes room for a vector modality's column: the field `name`, where it is a new one in `data.columns`."""
+    data: Any = config["data"]
+    prefix, _, column = name.rpartition(".")
+    if prefix == "data.columns" and column not in data.columns:
+        with config.unlocked():
+            data.columns[column] = ""
+
+
 def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
     """One `field: stored value, given value` for every field in which two complete configurations differ."""
     theirs, ours = flatten(stored), flatten(given)
-    return [f"{name}: {theirs[name]!r}, now {ours[name]!r}" for name in ours if theirs[name] != ours[name]]
+    names = sorted(theirs | ours)
+    return [f"{n}: {theirs.get(n)!r}, now {ours.get(n)!r}" for n in names if theirs.get(n) != ours.get(n)]

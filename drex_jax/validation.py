@@ -164,8 +164,10 @@ def check(config: ConfigDict) -> None:
       UserError: one line that names the first wrong field, its value and what would be right.
     """
     fields = config_lib.flatten(config)
-    for name in fields:
-        if name not in RULES:
+    for name, value in fields.items():
+        if name.startswith("data.columns."):
+            _require(name, value, WORDS)
+        elif name not in RULES:
             raise UserError(f"unknown configuration field {name}; {suggestion(name, RULES)}")
     for name, rule in RULES.items():
         if name not in fields:

@@ -133,6 +133,19 @@ def test_file_and_argument_that_do_not_fit(experiment: pathlib.Path, tmp_path: p
         parse(f"--config={tmp_path / 'words.txt'}")
 
 
+def test_columns_of_vector_modalities(experiment: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    parsed = parse(f"--config={experiment}", "--config.data.columns.image=embedding")
+    assert field(parsed, "data.columns.image") == "embedding"
+    path = tmp_path / "config.json"
+    path.write_text(config_lib.to_json(parsed.config))
+    again = config_lib.from_json(path)
+    assert config_lib.differences(parsed.config, again) == []
+    assert config_lib.differences(config_lib.base(), again) == ["data.columns.image: None, now 'embedding'"]
+    assert again.is_locked
+    with pytest.raises(UserError, match=r"unknown configuration field data\.image"):
+        parse(f"--config={experiment}", "--config.data.image=embedding")
+
+
 def test_default_workdir(experiment: pathlib.Path) -> None:
     assert parse(f"--config={experiment}").workdir == pathlib.Path("runs/plain")
     experiment.write_text(PLAIN.replace("get_config()", "get_config(which)"))
