@@ -1,0 +1,146 @@
+"""Interactions as a model reads them: arrays in the order of learning, each modality with its missing values."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from drex_jax.data.interactions import Interactions
+from drex_jax.data.split import Split
+from drex_jax.data.vocabulary import Tokens, Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+    """n interactions in the order in which a model meets them: train, then validation, then test.
+
+    Users and items are numbered by their first appearance in that order, so everything a model knows after k
+    interactions has a number below everything it has yet to meet.
+
+    Attributes:
+      user, item: int32 [n].
+      timestamp: float64 [n], seconds.
+      rating: float32 [n], NaN where missing.
+      tokens: the reviews as subword ids (an empty one is missing), or None where the data has no text.
+      vectors: named numeric modalities, float32 [n, width], standardised on train; a row of NaN is missing.
+      num_users, num_items: of the whole data set, so of tables.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    timestamp: np.ndarray
+    rating: np.ndarray
+    tokens: Tokens | None
+    vectors: dict[str, np.ndarray]
+    num_users: int
+    num_items: int
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def has_rating(self) -> np.ndarray:
+        """bool [n]."""
+        return ~np.isnan(self.rating)
+
+    def __getitem__(self, rows: slice) -> Events:
+        """A contiguous part; token ids are shared, not copied."""
+        begin, end, stride = rows.indices(len(self))
+        if stride != 1:
+            raise ValueError(f"only contiguous parts, not a stride of {stride}")
+        tokens = self.tokens and self.tokens._replace(offsets=self.tokens.offsets[begin : end + 1])
+        vectors = {name: values[rows] for name, values in self.vectors.items()}
+        return dataclasses.replace(
+            self,
+            user=self.user[rows],
+            item=self.item[rows],
+            timestamp=self.timestamp[rows],
+            rating=self.rating[rows],
+            tokens=tokens,
+            vectors=vectors,
+        )
+
+
+def learning_order(split: Split) -> np.ndarray:
+    """int64 [n]: the rows of the data set as a model meets them."""
+    return np.concatenate([split.train, split.validation, split.test])
+
+
+def _first_appearance(ids: np.ndarray, count: int) -> np.ndarray:
+    """int32 [count]: a new number for each old one, by first appearance in `ids`."""
+    present, first = np.unique(ids, return_index=True)
+    numbers = np.full(count, -1, np.int32)
+    numbers[present[np.argsort(first)]] = np.arange(len(present), dtype=np.int32)
+    absent = numbers < 0
+    numbers[absent] = np.arange(len(present), count, dtype=np.int32)
+    return numbers
+
+
+def in_learning_order(interactions: Interactions, split: Split) -> Interactions:
+    """The same table in the order of learning, users and items renumbered by first appearance in it.
+
+    For a global time split this is the table itself; the other splits put earlier moments after later ones.
+    """
+    rows = learning_order(split)
+    user = _first_appearance(interactions.user[rows], interactions.num_users)
+    item = _first_appearance(interactions.item[rows], interactions.num_items)
+    return dataclasses.replace(
+        interactions,
+        user_ids=interactions.user_ids.take(np.argsort(user)),
+        item_ids=interactions.item_ids.take(np.argsort(item)),
+        user=user[interactions.user[rows]],
+        item=item[interactions.item[rows]],
+        timestamp=interactions.timestamp[rows],
+        rating=interactions.rating[rows],
+        text=interactions.text.take(rows),
+        vectors={name: values[rows] for name, values in interactions.vectors.items()},
+        given_split=None,
+    )
+
+
+def standardise(values: np.ndarray, num_train: int) -> np.ndarray:
+    """float32 [n, width]: each column less its mean over the present train rows, over its deviation there.
+
+    A column that does not vary in train becomes zero where present.
+    """
+    train = values[:num_train]
+    present = train[~np.isnan(train).any(1)]
+    if not len(present):
+        return np.full_like(values, np.nan, dtype=np.float32)
+    mean, deviation = present.mean(0, dtype=np.float64), present.std(0, dtype=np.float64)
+    scale = np.where(deviation > 0, 1 / np.maximum(deviation, 1e-30), 0.0)
+    return ((values - mean) * scale).astype(np.float32)
+
+
+def events(
+    interactions: Interactions,
+    sizes: tuple[int, int, int],
+    vocabulary: Vocabulary | None,
+    max_tokens: int = 128,
+    shuffle_texts: np.random.Generator | None = None,
+) -> Events:
+    """The arrays of a table that stands in the order of learning.
+
+    Args:
+      interactions: from `in_learning_order`.
+      sizes: how many train, validation and test interactions it holds, in that order.
+      vocabulary: fitted on train texts; None leaves the texts out.
+      max_tokens: longer reviews are cut.
+      shuffle_texts: the control experiment: every text moves to another interaction of its part of the split.
+    """
+    text = interactions.text
+    if shuffle_texts is not None:
+        begins = np.cumsum((0, *sizes))
+        parts = [begin + shuffle_texts.permutation(size) for begin, size in zip(begins, sizes, strict=False)]
+        text = text.take(np.concatenate(parts))
+    return Events(
+        user=interactions.user,
+        item=interactions.item,
+        timestamp=interactions.timestamp,
+        rating=interactions.rating,
+        tokens=None if vocabulary is None else vocabulary.encode(text, max_tokens),
+        vectors={name: standardise(values, sizes[0]) for name, values in interactions.vectors.items()},
+        num_users=interactions.num_users,
+        num_items=interactions.num_items,
+    )

@@ -1,0 +1,319 @@
+"""DReX: user and item states that every interaction refines (arXiv 2602.19702; reconstruction: docs/faithfulness.md).
+
+An interaction is scored from its two states first and only then updates them. Only those two are read inside the
+scan; heads, losses and negatives read the stacked states before each interaction afterwards.
+
+Letters: n interactions of a window, U users, I items, D state size, E = D + 2, S steps, B lanes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from drex_jax import objectives
+from drex_jax.biases import RunningBias
+from drex_jax.data.modalities import Events
+from drex_jax.models.drex import history, recurrence, window
+from drex_jax.models.drex.network import Network, NetworkOptions
+from drex_jax.models.drex.schedule import neighbours
+from drex_jax.models.protocol import Carry, Trace
+from drex_jax.text import encoder as text_encoder
+
+DAY = 86400.0
+OBSERVED = 65_536  # interactions a window when no gradient is taken
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How DReX trains. Fields as in `drex_jax.config`, constants fitted on train."""
+
+    network: NetworkOptions
+    bias: RunningBias
+    rating_mean: float = 0.0
+    rating_deviation: float = 1.0
+    rating_weight: float = 1.0
+    ranking_weight: float = 0.0
+    ranking_loss: str = "sampled_softmax"
+    negatives: int = 32
+    offset_dropout: float = 0.5
+    bptt_windows: int = 1
+    width: int = 0
+    seed: int = 0
+
+
+class Batch(NamedTuple):
+    """A training window and its negatives (None without a ranking loss); see `window.negatives`."""
+
+    window: window.Window
+    negative: np.ndarray | None
+    negative_valid: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A prepared stretch: its windows, its items, and the auxiliaries of everyone after it."""
+
+    plan: window.Plan
+    item_next: np.ndarray  # int32 [n]: the item's next interaction in the stretch; n + item where there is none
+    user_auxiliary: np.ndarray  # float32 [U, 2]
+    item_auxiliary: np.ndarray  # float32 [I, 2]
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+
+class DReX:
+    """The model over one data set. See `drex_jax.models.protocol.Model`."""
+
+    rates = True
+    ranks = True
+    stateful = True
+
+    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int]):
+        """Prepares train, validation and test.
+
+        Args:
+          options: sizes and constants.
+          events: all interactions, in the order of learning.
+          sizes: how many of them are train, validation and test.
+        """
+        self.options = options
+        self.num_users, self.num_items = events.num_users, events.num_items
+        self.network = Network(options.network)
+        self._known = np.zeros(2, np.int64)
+        train = events[: sizes[0]]
+        self.known_users = int(train.user.max(initial=-1)) + 1  # met in train: only they may have an offset
+        self.known_items = int(train.item.max(initial=-1)) + 1
+        past = history.History.start(self.num_users, self.num_items)
+        self._start_auxiliary = history.tables(past, options.bias)
+        begins = np.cumsum((0, *sizes))
+        segments = []
+        self._train: window.Plan
+        width = options.width
+        for part, (begin, end) in enumerate(zip(begins[:-1], begins[1:], strict=True)):
+            stretch = events[int(begin) : int(end)]
+            before, past = history.advance(stretch, past, options.bias)
+            known_users = int(events.user[:begin].max(initial=-1)) + 1
+            known_items = int(events.item[:begin].max(initial=-1)) + 1
+            prepare = partial(window.plan, stretch, before, known_users=known_users, known_items=known_items)
+            if part == 0:
+                self._train = prepare(count=options.bptt_windows, width=width)
+                width = self._train.schedules[0].width  # one run keeps one width
+            plan = self._train if part == 0 else prepare(count=-(-len(stretch) // OBSERVED), width=width)
+            _, following = neighbours(stretch.item, self.num_items)
+            item_next = np.where(following < len(stretch), following, len(stretch) + stretch.item)
+            segments.append(Segment(plan, item_next.astype(np.int32), *history.tables(past, options.bias)))
+        self._segments = tuple(segments)
+        self._observe = jax.jit(self._observe_window)
+
+    # Parameters and states
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """New parameters: network, text encoder (if any) and offsets (if any, zeros)."""
+        network_key, text_key = jax.random.split(key)
+        sample = jax.tree.map(lambda x: jnp.asarray(x[:1]), self._modalities(self._train.windows[0], None))
+        params = {"network": self.network.init(network_key, sample, method="everything")["params"]}
+        options = self.options.network
+        if options.vocabulary_size:
+            params["text"] = text_encoder.init(options.text_encoder, text_key)
+        if options.offsets:
+            params["user_offset"] = jnp.zeros((self.known_users, options.state_size))
+            params["item_offset"] = jnp.zeros((self.known_items, options.state_size))
+        return params
+
+    def start(self, params: dict[str, Any]) -> Carry:
+        """Everyone's first state: the learned shared vector, plus the offset of those met in train."""
+        network, (user_auxiliary, item_auxiliary) = params["network"], self._start_auxiliary
+
+        def table(start, offset, auxiliary):
+            states = jnp.broadcast_to(start, (len(auxiliary), len(start)))
+            if offset is not None:
+                states = states.at[: len(offset)].add(offset)
+            return jnp.concatenate([states, auxiliary], axis=1)
+
+        return Carry(
+            table(network["user_start"], params.get("user_offset"), user_auxiliary),
+            table(network["item_start"], params.get("item_offset"), item_auxiliary),
+        )
+
+    # Training
+
+    def steps_per_epoch(self) -> int:
+        """Windows."""
+        return len(self._train.windows)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The train windows in time order, with this epoch's negatives."""
+        for number, train_window in enumerate(self._train.windows):
+            if not self.options.ranking_weight:
+                yield Batch(train_window, None, None)
+                continue
+            rng = np.random.default_rng((self.options.seed, epoch, number))
+            index, valid = window.negatives(
+                train_window.item, train_window.known, self.num_items, self.options.negatives, rng
+            )
+            yield Batch(train_window, index, valid & train_window.valid[:, None])
+
+    def loss(
+        self, params: dict[str, Any], carry: Carry, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Carry, Mapping[str, jax.Array]]]:
+        """One window: exact back-propagation through all its updates; the states that enter are constants."""
+        options, events = self.options, batch.window
+        text_key, offset_key, network_key = jax.random.split(key, 3)
+        user_before, item_before, after = self._scan(params, carry, events, text_key, offset_key, network_key)
+
+        def apply(method, *args):
+            return self.network.apply(
+                {"params": params["network"]}, *args, False, method=method, rngs={"dropout": network_key}
+            )
+
+        total = jnp.zeros(())
+        sums: dict[str, jax.Array] = {}
+        if options.rating_weight:
+            rated = events.valid & ~jnp.isnan(events.rating)
+            target = (events.rating - options.rating_mean) / options.rating_deviation
+            if options.network.residual:
+                target = target - self._base(user_before, item_before)
+            error = objectives.squared_error(apply("rate", user_before, item_before), target, rated)
+            total += options.rating_weight * error
+            sums["rating_loss"] = error * options.rating_deviation**2
+        if options.ranking_weight:
+            moments = jnp.concatenate([item_before, after.item])[batch.negative]  # [n, negatives, E]
+            positive = apply("prefer", user_before, item_before)
+            negative = apply("prefer", user_before[:, None], moments)
+            ranking = objectives.RANKING_LOSSES[options.ranking_loss](positive, negative, batch.negative_valid)
+            total += options.ranking_weight * ranking
+            sums["ranking_loss"] = ranking
+        return total, (jax.lax.stop_gradient(after), sums)
+
+    def _modalities(self, events: window.Window, text: jax.Array | None) -> dict[str, jax.Array]:
+        """Everything an interaction brings, by name [n, width]; NaN where it is missing."""
+        options = self.options.network
+        modalities: dict[str, jax.Array] = {}
+        rating = ((events.rating - self.options.rating_mean) / self.options.rating_deviation)[:, None]
+        bias = events.bias / self.options.rating_deviation
+        if options.rating_modality:
+            surprise = rating - bias.sum(1, keepdims=True)
+            modalities["rating"] = jnp.concatenate([rating, surprise], 1) if options.residual else rating
+        if options.time_modality:
+            first = jnp.isnan(events.gap)
+            days = jnp.log1p(jnp.where(first, 0.0, events.gap) / DAY)
+            modalities["time"] = jnp.concatenate([days / 4, first.astype(jnp.float32), jnp.log1p(events.count) / 4], 1)
+        for name in options.vector_modalities:
+            modalities[name] = jnp.asarray(events.vectors[name])
+        if options.vocabulary_size:
+            n = len(events.rating)
+            present = jnp.zeros(n, bool)
+            for row in events.text.row:
+                present = present.at[row].set(True, mode="drop")
+            text = jnp.zeros((n, options.feature_size)) if text is None else text
+            modalities["text"] = jnp.where(present[:, None], text, jnp.nan)
+        if not modalities:  # an interaction is then the bare fact that it happened
+            modalities["event"] = jnp.ones((len(events.rating), 1))
+        return modalities
+
+    def _scan(self, params, carry, events, text_key=None, offset_key=None, network_key=None):
+        """Rows before each interaction, user [n, E] and item [n, E], and the carry after all. Keys: training."""
+        options = self.options.network
+        size = options.state_size
+        text = None
+        if options.vocabulary_size:
+            text = text_encoder.encode(
+                options.text_encoder, params["text"], events.text, len(events.rating), text_key
+            )
+        inputs, weights = self.network.apply(
+            {"params": params["network"]},
+            self._modalities(events, text),
+            network_key is None,
+            method="inputs",
+            rngs=None if network_key is None else {"dropout": network_key},
+        )
+        tables = []
+        for side, rows, fresh in (
+            ("user", events.user_rows, events.user_fresh),
+            ("item", events.item_rows, events.item_fresh),
+        ):
+            states = getattr(carry, side).at[rows].get(mode="clip")[:, :size]
+            start = jnp.broadcast_to(params["network"][f"{side}_start"], states.shape)
+            if options.offsets:
+                table = params[f"{side}_offset"]
+                offset = table.at[rows].get(mode="fill", fill_value=0.0)
+                if offset_key is not None:
+                    side_key = jax.random.fold_in(offset_key, side == "item")
+                    kept = jax.random.bernoulli(side_key, 1 - self.options.offset_dropout, (len(rows), 1))
+                    offset = jnp.where(kept, offset, 0.0)
+                start = start + offset
+            tables.append(jnp.where(fresh[:, None], start, states))
+        steps, width = events.lanes.shape
+        tables.append(jnp.zeros((2 * width, size)))  # a row for every empty lane
+        lanes = jnp.concatenate([inputs, jnp.zeros((1, inputs.shape[1]))])[events.lanes]  # [S, B, 6D]
+        table, before = recurrence.scan_states(weights, jnp.concatenate(tables), lanes, jnp.asarray(events.rows))
+        before = before.reshape(steps * width, 2, size)[events.slots]  # [n, 2, D]
+        log_count = jnp.log1p(events.count)
+        rows = [
+            jnp.concatenate([before[:, side], events.bias[:, side : side + 1], log_count[:, side : side + 1]], 1)
+            for side in (0, 1)
+        ]
+        users = len(events.user_rows)
+        after = Carry(
+            carry.user.at[events.user_rows, :size].set(table[:users], mode="drop"),
+            carry.item.at[events.item_rows, :size].set(table[users : users + len(events.item_rows)], mode="drop"),
+        )
+        return rows[0], rows[1], after
+
+    # Use
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Train, validation and test."""
+        return self._segments
+
+    @property
+    def schedules(self) -> list:
+        """The train windows' schedules."""
+        return self._train.schedules
+
+    def _observe_window(self, params, carry, events):
+        user, item, carry = self._scan(params, carry, events)
+        return carry, user, item
+
+    def observe(self, params: dict[str, Any], carry: Carry, segment: Segment) -> tuple[Carry, Trace]:
+        """Replays a segment. The states after it and the rows of each of its interactions."""
+        users, items = [], []
+        sizes = np.diff(segment.plan.begins)
+        for events, n in zip(segment.plan.windows, sizes, strict=True):
+            carry, user, item = self._observe(params, carry, events)
+            users.append(user[:n])
+            items.append(item[:n])
+        size = self.options.network.state_size
+        carry = Carry(
+            carry.user.at[:, size:].set(segment.user_auxiliary), carry.item.at[:, size:].set(segment.item_auxiliary)
+        )
+        user, item = jnp.concatenate(users), jnp.concatenate(items)
+        return carry, Trace(user, item, jnp.concatenate([item, carry.item])[segment.item_next])
+
+    def _base(self, user: jax.Array, item: jax.Array) -> jax.Array:
+        """The running bias's prediction less the mean, in standard units, from rows [n, E]."""
+        size = self.options.network.state_size
+        return (user[..., size] + item[..., size]) / self.options.rating_deviation
+
+    def rate(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
+        """Predicted ratings [n] from rows [n, E]."""
+        standard = self.network.apply({"params": params["network"]}, user, item, method="rate")
+        if self.options.network.residual:
+            standard = standard + self._base(user, item)
+        return self.options.rating_mean + self.options.rating_deviation * standard
+
+    def rank(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
+        """Scores [n, m]: of the ranking head where it is trained, else predicted ratings (up to a user's constant)."""
+        scores = self.network.apply({"params": params["network"]}, user, item, method="rank")
+        if self.options.network.residual and not self.options.network.ranking:
+            size = self.options.network.state_size
+            scores = scores + item[None, :, size] / self.options.rating_deviation
+        return scores

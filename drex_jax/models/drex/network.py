@@ -1,0 +1,178 @@
+"""DReX's parameters and the two functions that learn: features of an interaction, and predictions from two states.
+
+Letters: n interactions, F features, D state size, E = D + 2 what a head reads of one side (state, running bias, log1p
+count).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from drex_jax.models.drex import recurrence
+from drex_jax.text.encoder import TextEncoder
+
+AUXILIARY = 2  # running bias and log1p count
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkOptions:
+    """Sizes and parts of the network. Fields as in `drex_jax.config`."""
+
+    state_size: int = 32
+    feature_size: int = 32
+    head: str = "dot"
+    hidden_size: int = 64
+    partner: bool = True
+    rating_modality: bool = True
+    time_modality: bool = True
+    vector_modalities: tuple[str, ...] = ()
+    offsets: bool = True
+    residual: bool = False
+    dropout: float = 0.0
+    ranking: bool = False
+    vocabulary_size: int = 0  # 0: no text modality
+    text_width: int = 64
+    text_dropout: float = 0.1
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """The review encoder these options ask for."""
+        return TextEncoder(self.vocabulary_size, self.text_width, self.feature_size, self.text_dropout)
+
+
+class Fusion(nn.Module):
+    """Interaction features e [n, F] from whatever modalities an interaction has (design: learned null where absent)."""
+
+    options: NetworkOptions
+
+    @nn.compact
+    def __call__(self, modalities: dict[str, jax.Array], deterministic: bool) -> jax.Array:
+        """`modalities`: by name [n, width]; a row with NaN is absent."""
+        size = self.options.feature_size
+        parts, bits = [], []
+        for name, values in sorted(modalities.items()):
+            present = ~jnp.isnan(values).any(axis=1, keepdims=True)
+            null = self.param(f"{name}_null", nn.initializers.normal(0.1), (size,))
+            encoded = nn.gelu(nn.Dense(size, name=f"{name}_encoder")(jnp.where(present, values, 0.0)))
+            parts.append(jnp.where(present, encoded, null))
+            bits.append(present.astype(jnp.float32))
+        fused = nn.gelu(nn.Dense(size, name="fuse")(jnp.concatenate(parts + bits, axis=1)))
+        return nn.Dropout(self.options.dropout, deterministic=deterministic)(fused)
+
+
+class Head(nn.Module):
+    """A score of a user's row and an item's row.
+
+    `dot` (DReX): linear biases of each side and an inner product of projections. `mlp` (DReX-MLP): the same biases and
+    a two-layer perceptron of both sides and their product. `pairs` scores every row of one with every row of the other.
+    """
+
+    options: NetworkOptions
+
+    def setup(self):
+        options = self.options
+        size = options.state_size
+        self.user_bias = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.normal(0.02))
+        self.item_bias = nn.Dense(1, kernel_init=nn.initializers.normal(0.02))
+        self.user_projection = nn.Dense(size, use_bias=False)
+        self.item_projection = nn.Dense(size, use_bias=False)
+        self.drop = nn.Dropout(options.dropout)
+        if options.head == "mlp":
+            self.user_hidden = nn.Dense(options.hidden_size)
+            self.item_hidden = nn.Dense(options.hidden_size, use_bias=False)
+            self.product_hidden = nn.Dense(options.hidden_size, use_bias=False)
+            self.out = nn.Dense(1, use_bias=False)
+
+    def _sides(self, user, item, deterministic):
+        """Biases [n, 1] and projections [n, D] of both; only a residual head reads the auxiliaries."""
+        size = self.options.state_size
+
+        def visible(row):
+            state = self.drop(row[..., :size], deterministic=deterministic)
+            return jnp.concatenate([state, row[..., size:]], -1) if self.options.residual else state
+
+        user, item = visible(user), visible(item)
+        user_projected, item_projected = self.user_projection(user), self.item_projection(item)
+        return user, item, self.user_bias(user), self.item_bias(item), user_projected, item_projected
+
+    def __call__(self, user: jax.Array, item: jax.Array, deterministic: bool = True) -> jax.Array:
+        """[..., n] from rows [..., n, E], paired."""
+        user, item, user_bias, item_bias, p, q = self._sides(user, item, deterministic)
+        score = (user_bias + item_bias)[..., 0]
+        if self.options.head == "dot":
+            return score + (p * q).sum(-1) * self.options.state_size**-0.5
+        hidden = self.user_hidden(user) + self.item_hidden(item) + self.product_hidden(p * q)
+        return score + self.out(nn.gelu(hidden))[..., 0]
+
+    def pairs(self, user: jax.Array, item: jax.Array) -> jax.Array:
+        """[n, m] from rows [n, E] and [m, E]."""
+        if self.options.head == "mlp":
+            return jax.vmap(lambda row: self(jnp.broadcast_to(row, (item.shape[0], row.shape[0])), item))(user)
+        user, item, user_bias, item_bias, p, q = self._sides(user, item, True)
+        return user_bias + item_bias.T + (p @ q.T) * self.options.state_size**-0.5
+
+
+class Cells(nn.Module):
+    """Weights of both gated recurrent units, and what an interaction's features add to their gates."""
+
+    options: NetworkOptions
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[n, F] -> (projected features [n, 6D], fused weights [2D, 8D])."""
+        size = self.options.state_size
+        init = nn.initializers.lecun_normal()
+
+        def cell(side):
+            own = self.param(f"{side}_own", init, (size, 3 * size))
+            if not self.options.partner:
+                return recurrence.CellParams(own, jnp.zeros_like(own))
+            return recurrence.CellParams(own, self.param(f"{side}_partner", init, (size, 3 * size)))
+
+        bias = jnp.zeros((2, 3, size)).at[:, 1].set(1.0).reshape(-1)  # states start out slow: z near .73
+        inputs = nn.Dense(6 * size, name="input", bias_init=lambda *_: bias)(features)
+        return inputs, recurrence.fused_weights(cell("user"), cell("item"))
+
+
+class Network(nn.Module):
+    """Everything with parameters, but for the table of offsets, which the model adds."""
+
+    options: NetworkOptions
+
+    def setup(self):
+        self.fusion = Fusion(self.options)
+        self.cells = Cells(self.options)
+        self.rating_head = Head(self.options)
+        if self.options.ranking:
+            self.ranking_head = Head(self.options)
+        state = nn.initializers.normal(0.3)
+        self.user_start = self.param("user_start", state, (self.options.state_size,))
+        self.item_start = self.param("item_start", state, (self.options.state_size,))
+
+    def inputs(self, modalities: dict[str, jax.Array], deterministic: bool) -> tuple[jax.Array, jax.Array]:
+        """(projected features [n, 6D], fused weights [2D, 8D])."""
+        return self.cells(self.fusion(modalities, deterministic))
+
+    def rate(self, user: jax.Array, item: jax.Array, deterministic: bool = True) -> jax.Array:
+        """Ratings [n] in standard units, of rows [n, E]."""
+        return self.rating_head(user, item, deterministic)
+
+    def prefer(self, user: jax.Array, item: jax.Array, deterministic: bool = True) -> jax.Array:
+        """Ranking scores [n] of rows [n, E]."""
+        return self.ranking_head(user, item, deterministic)
+
+    def rank(self, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Ranking scores [n, m] of rows [n, E] and [m, E]: of the ranking head, or of the rating head without one."""
+        return (self.ranking_head if self.options.ranking else self.rating_head).pairs(user, item)
+
+    def everything(self, modalities: dict[str, jax.Array]) -> None:
+        """Touches every parameter, for `init`."""
+        inputs, _ = self.inputs(modalities, True)
+        row = jnp.zeros((inputs.shape[0], self.options.state_size + AUXILIARY))
+        self.rate(row, row)
+        if self.options.ranking:
+            self.prefer(row, row)

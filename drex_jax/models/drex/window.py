@@ -1,0 +1,176 @@
+"""A stretch of interactions as fixed-shape arrays for the scan: its schedule, its rows, what precedes each.
+
+Only the rows that a window touches are gathered into the scan's table, so its cost does not depend on how many users
+and items there are. All windows of a plan share one shape, so one compiled step serves them.
+
+Letters: n interactions of a window (padded), S steps, B lanes, U users and I items of the data, Ru and Ri rows touched.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from drex_jax.data.modalities import Events
+from drex_jax.data.vocabulary import Tokens
+from drex_jax.models.drex import schedule
+from drex_jax.models.drex.history import Before
+from drex_jax.text import batching
+
+
+class Window(NamedTuple):
+    """One window. Interactions beyond the window's own (padding) are not `valid` and stand in no lane.
+
+    Attributes:
+      valid: bool [n].
+      rating: float32 [n], NaN where missing.
+      count, gap, bias: float32 [n, 2] of `Before`.
+      vectors: float32 [n, width] by name, NaN where missing.
+      text: the reviews in length buckets, or None.
+      user_rows, item_rows: int32 [Ru], [Ri], the rows touched; U or I where padded.
+      user_fresh, item_fresh: bool [Ru], [Ri], met for the first time in this window.
+      lanes: int32 [S, B], the interaction in each lane; n in an empty one.
+      rows: int32 [S, B, 2], each lane's rows of the scan's table: users, items, then two for each empty lane.
+      slots: int32 [n], position of each interaction in the flattened lanes; 0 where padded.
+      item: int32 [n], the item; 0 where padded.
+      known: int32 [n], how many items had been met before it: these are its negatives' range.
+    """
+
+    valid: np.ndarray
+    rating: np.ndarray
+    count: np.ndarray
+    gap: np.ndarray
+    bias: np.ndarray
+    vectors: dict[str, np.ndarray]
+    text: Any
+    user_rows: np.ndarray
+    item_rows: np.ndarray
+    user_fresh: np.ndarray
+    item_fresh: np.ndarray
+    lanes: np.ndarray
+    rows: np.ndarray
+    slots: np.ndarray
+    item: np.ndarray
+    known: np.ndarray
+
+
+class Plan(NamedTuple):
+    """Windows of one shape, and what their schedules came to.
+
+    Attributes:
+      windows: in time order.
+      begins: first interaction of each, and the end of the last.
+      schedules: one a window.
+    """
+
+    windows: list[Window]
+    begins: np.ndarray
+    schedules: list[schedule.Schedule]
+
+    def __len__(self) -> int:
+        return int(self.begins[-1] - self.begins[0])
+
+
+def _pad(values: np.ndarray, size: int, fill: float) -> np.ndarray:
+    padding = [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)
+    return np.pad(values, padding, constant_values=fill)
+
+
+def _text_batches(tokens: Tokens, spans: list[tuple[int, int]]) -> list[batching.TextBatch]:
+    """The reviews of each window, all of one shape."""
+    lengths = tokens.lengths
+    shapes = batching.fit([lengths[a:b] for a, b in spans], batching.bucket_lengths(max(int(lengths.max()), 1)))
+    return [batching.plan(tokens.ids, tokens.offsets, np.arange(a, b), shapes) for a, b in spans]
+
+
+def window_begins(n: int, count: int) -> np.ndarray:
+    """int64 [count + 1]: borders of `count` chronological windows of near-equal size (fewer if n is smaller)."""
+    return np.linspace(0, n, max(min(count, n), 1) + 1).round().astype(np.int64)
+
+
+def plan(
+    events: Events, before: Before, *, count: int, width: int, known_users: int = 0, known_items: int = 0
+) -> Plan:
+    """Prepares `events` in `count` windows.
+
+    Args:
+      events: the stretch, in the order of learning.
+      before: what precedes each of them.
+      count: number of windows.
+      width: lanes a step; 0 chooses one for all windows.
+      known_users, known_items: how many had been met before the stretch (numbers below these are not fresh).
+    """
+    begins = window_begins(len(events), count)
+    spans = list(zip(begins[:-1], begins[1:], strict=True))
+    if not width:
+        trial = [schedule.schedule(events.user[a:b], events.item[a:b], 1).depth for a, b in spans]
+        width = schedule.choose_width(int(np.diff(begins).max()), max(trial))
+    schedules = [schedule.schedule(events.user[a:b], events.item[a:b], width) for a, b in spans]
+    touched = [(np.unique(events.user[a:b]), np.unique(events.item[a:b])) for a, b in spans]
+    met_users = np.maximum.accumulate(np.concatenate([[known_users], events.user + 1]))
+    met_items = np.maximum.accumulate(np.concatenate([[known_items], events.item + 1]))
+    size = int(np.diff(begins).max())
+    steps = max(s.steps for s in schedules)
+    user_size = max(len(users) for users, _ in touched)
+    item_size = max(len(items) for _, items in touched)
+    texts = [None] * len(spans) if events.tokens is None else _text_batches(events.tokens, spans)
+
+    windows = []
+    for (a, b), packed, (users, items), text in zip(spans, schedules, touched, texts, strict=True):
+        n = b - a
+        lanes = np.full((steps, width), n, np.int32)
+        lanes[: packed.steps] = packed.events()
+        empty = user_size + item_size + 2 * np.arange(width, dtype=np.int32)
+        user_local = np.append(np.searchsorted(users, events.user[a:b]), 0)[lanes]
+        item_local = np.append(np.searchsorted(items, events.item[a:b]), 0)[lanes] + user_size
+        rows = np.stack([np.where(lanes < n, user_local, empty), np.where(lanes < n, item_local, empty + 1)], -1)
+        windows.append(
+            Window(
+                valid=np.arange(size) < n,
+                rating=_pad(events.rating[a:b], size, np.nan),
+                count=_pad(before.count[a:b], size, 0),
+                gap=_pad(before.gap[a:b], size, np.nan),
+                bias=_pad(before.bias[a:b], size, 0),
+                vectors={name: _pad(values[a:b], size, np.nan) for name, values in events.vectors.items()},
+                text=text,
+                user_rows=_pad(users.astype(np.int32), user_size, events.num_users),
+                item_rows=_pad(items.astype(np.int32), item_size, events.num_items),
+                user_fresh=_pad(users >= met_users[a], user_size, False),
+                item_fresh=_pad(items >= met_items[a], item_size, False),
+                lanes=np.where(lanes < n, lanes, size).astype(np.int32),
+                rows=rows.astype(np.int32),
+                slots=_pad(packed.slots(), size, 0),
+                item=_pad(events.item[a:b], size, 0),
+                known=_pad(met_items[a:b].astype(np.int32), size, 0),
+            )
+        )
+    return Plan(windows, begins, schedules)
+
+
+def negatives(item: np.ndarray, known: np.ndarray, num_items: int, draws: int, rng: np.random.Generator):
+    """Uniform negatives, each at the moment of its interaction.
+
+    A negative j of interaction k is drawn from the items met before k; its state at that moment is the one before j's
+    first interaction at or after k in the window, and the one after the window where there is none.
+
+    Args:
+      item: int [n], the items of the window's interactions in time order (padding at the end).
+      known: int [n], items met before each; below 1 there is nothing to draw.
+      num_items: I.
+      draws: negatives an interaction.
+      rng: the source of the draws.
+
+    Returns:
+      index: int32 [n, draws] into [the n item states before each interaction, then the I states after the window].
+      valid: bool [n, draws], false where there is nothing to draw or the draw is the interaction's own item.
+    """
+    n = len(item)
+    drawn = (rng.random((n, draws)) * known[:, None]).astype(np.int64)
+    order = np.argsort(item, kind="stable")
+    keys = item[order].astype(np.int64) * n + order
+    position = np.searchsorted(keys, drawn * n + np.arange(n)[:, None])
+    following = order[np.minimum(position, n - 1)]
+    inside = (position < n) & (item[following] == drawn)
+    valid = (known[:, None] > 0) & (drawn != item[:, None])
+    return np.where(inside, following, n + np.minimum(drawn, num_items - 1)).astype(np.int32), valid

@@ -1,0 +1,105 @@
+"""What a model is to the loop and the evaluator. All of it is pure; nothing here knows files or checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+Params = Any
+Batch = Any
+
+
+class Carry(NamedTuple):
+    """What a model knows of everyone at one moment; a row is all that a prediction reads of a user or an item.
+
+    Attributes:
+      user: [U, E].
+      item: [I, E].
+    """
+
+    user: jax.Array
+    item: jax.Array
+
+
+class Trace(NamedTuple):
+    """The rows of each of n interactions, at its own moment.
+
+    Attributes:
+      user_before, item_before: [n, E], just before it: what predicts it.
+      item_after: [n, E], just after it.
+    """
+
+    user_before: jax.Array
+    item_before: jax.Array
+    item_after: jax.Array
+
+
+class Segment(Protocol):
+    """A stretch of interactions prepared for `Model.observe`."""
+
+    def __len__(self) -> int: ...
+
+
+class Model(Protocol):
+    """A recommender. Everything the loop, the evaluator and a finished run need of one.
+
+    Attributes:
+      rates: predicts ratings.
+      ranks: orders items.
+      stateful: its rows change with every interaction, so its prequential and frozen evaluations differ.
+    """
+
+    rates: bool
+    ranks: bool
+    stateful: bool
+
+    def init(self, key: jax.Array) -> Params:
+        """Parameters; those of a closed-form model are final."""
+        ...
+
+    def start(self, params: Params) -> Carry:
+        """Everyone's rows before the first interaction."""
+        ...
+
+    def steps_per_epoch(self) -> int:
+        """Optimizer updates an epoch; 0 for a closed-form model."""
+        ...
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The train batches of an epoch, one a step, of one fixed shape."""
+        ...
+
+    def loss(
+        self, params: Params, carry: Carry, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Carry, Mapping[str, jax.Array]]]:
+        """(loss, (carry after the batch, sums to log))."""
+        ...
+
+    def segments(self) -> tuple[Segment, Segment, Segment]:
+        """Train, validation and test, prepared once: each continues where the one before it ends."""
+        ...
+
+    def observe(self, params: Params, carry: Carry, segment: Any) -> tuple[Carry, Trace]:
+        """The rows after a segment, and those of each of its interactions at its own moment."""
+        ...
+
+    def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Predicted ratings [n] from rows [n, E], not clipped."""
+        ...
+
+    def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Ranking scores [n, m] from rows [n, E] and [m, E]."""
+        ...
+
+
+def predict(model: Model, params: Params, carry: Carry, users: np.ndarray, items: np.ndarray) -> jax.Array:
+    """Predicted ratings of pairs [n] at the moment of `carry`."""
+    return model.rate(params, carry.user[users], carry.item[items])
+
+
+def score(model: Model, params: Params, carry: Carry, users: np.ndarray, candidates: np.ndarray) -> jax.Array:
+    """Ranking scores [n, m] of candidates [m] for users [n] at the moment of `carry`."""
+    return model.rank(params, carry.user[users], carry.item[candidates])
