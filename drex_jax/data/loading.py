@@ -61,7 +61,7 @@ class ReadReport:
       by_reason: reason -> rejected rows, commonest first.
       notices: sentences that should be said loudly.
       lines: all of the above as lines to print.
-      noise_floor: of synthetic data, the mean squared error that no model can beat; else None.
+      noise_floor: of synthetic data with ratings, the mean squared error that no model can beat; else None.
     """
 
     source: str
@@ -89,9 +89,7 @@ def load(options: DataOptions, quarantine_path: str | Path | None = None) -> tup
     _check(options)
     with Quarantine(quarantine_path) as quarantine:
         source, scale, chunks, noise_floor = _open(options, quarantine)
-        name = (
-            options.name or f"{options.format}:{Path(source).name}" if noise_floor is None else options.name or source
-        )
+        name = options.name or (source if options.format == "synthetic" else f"{options.format}:{Path(source).name}")
         assembled = assemble(chunks, name, scale, options.max_interactions, options.k_core)
         _refuse_bad(options, source, assembled.rows, quarantine)
         if not len(assembled.interactions):

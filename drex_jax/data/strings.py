@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-_TAKE_BYTES = 1 << 22
+_TAKE_ROWS = 1 << 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +73,10 @@ class Strings:
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         data = np.empty(offsets[-1], np.uint8)
-        starts = self.offsets[:-1][rows]
-        first = 0
-        while first < len(rows):  # in blocks: the gather's indices are eight times as large as what they gather
-            last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _TAKE_BYTES, "right")) - 1)
-            begin, end = offsets[first], offsets[last]
-            shift = np.repeat(starts[first:last] - offsets[first:last], lengths[first:last])
-            data[begin:end] = self.data[np.arange(begin, end) + shift]
-            first = last
+        begins, ends, source = self.offsets[:-1][rows], self.offsets[1:][rows], np.ascontiguousarray(self.data).data
+        for first in range(0, len(rows), _TAKE_ROWS):  # whole strings are copied at once, some thousand a time
+            block = slice(first, min(first + _TAKE_ROWS, len(rows)))
+            pairs = zip(begins[block].tolist(), ends[block].tolist(), strict=True)
+            joined = b"".join([source[begin:end] for begin, end in pairs])
+            data[offsets[block.start] : offsets[block.stop]] = np.frombuffer(joined, np.uint8)
         return Strings(data, offsets)

@@ -146,10 +146,8 @@ def json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
 def _fault(line: bytes, message: str) -> str:
     if b"\x00" in line:
         return "NUL byte"
-    if "surrogate" in message:
-        return "lone surrogate"
     try:
         line.decode()
     except UnicodeDecodeError:
         return "invalid UTF-8"
-    return "invalid JSON"
+    return "lone surrogate" if "surrogate" in message else "invalid JSON"

@@ -1,0 +1,158 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drex_jax.data.assemble import assemble, in_core
+from drex_jax.data.chunk import Chunk, ChunkBuilder
+from drex_jax.data.strings import Strings
+
+NAN = float("nan")
+ROW = st.tuples(
+    st.sampled_from(["a", "b", "ab", "é", "z"]),
+    st.sampled_from(["x", "y", "xy"]),
+    st.sampled_from([0.0, -0.0, -5.0, 1.5, 1e9]),
+    st.sampled_from([NAN, 0.0, -0.0, 1.0, 5.0]),
+    st.sampled_from(["", "good", "bad\nbad", "é"]),
+    st.sampled_from([None, (1.0, -0.0), (1.0, 0.0), (0.5, 2.0)]),
+    st.sampled_from([0, 1, 2]),
+)
+ROWS = st.lists(ROW, min_size=1, max_size=25)
+
+
+def chunk(rows, vectors=True, split=True):
+    builder = ChunkBuilder(("v",) if vectors else (), split)
+    for user, item, time, rating, text, vector, part in rows:
+        array = None if vector is None else np.array(vector, np.float32)
+        builder.add(user.encode(), item.encode(), time, rating, text.encode(), (array,) if vectors else (), part)
+    return builder.take()
+
+
+def plain(interactions):
+    """The table as Python rows."""
+    vectors = interactions.vectors.get("v")
+    return [
+        (
+            interactions.user_ids[interactions.user[k]],
+            interactions.item_ids[interactions.item[k]],
+            float(interactions.timestamp[k]),
+            str(interactions.rating[k]),
+            interactions.text[k],
+            None if vectors is None else str(vectors[k].tolist()),
+            int(interactions.given_split[k]),
+        )
+        for k in range(len(interactions))
+    ]
+
+
+@given(ROWS, st.randoms(use_true_random=False), st.integers(1, 9))
+def test_neither_row_order_nor_chunks_change_a_byte(rows, random, size):
+    shuffled = rows[:]
+    random.shuffle(shuffled)
+    once = assemble([chunk(rows)], "n", (0, 5))
+    again = assemble([chunk(shuffled[k : k + size]) for k in range(0, len(rows), size)], "n", (0, 5))
+    assert once.interactions.sha256() == again.interactions.sha256()
+    assert dataclasses.replace(once, interactions=None) == dataclasses.replace(again, interactions=None)
+    once.interactions.validate()
+
+
+@given(ROWS)
+def test_it_holds_every_distinct_row_once_in_order(rows):
+    assembled = assemble([chunk(rows)], "n", (0, 5))
+    found = plain(assembled.interactions)
+    # The slow twin: a set of rows, in which -0 is 0.
+    no_vectors = all(row[5] is None for row in rows)
+    expected = {
+        (
+            user,
+            item,
+            time + 0.0,
+            str(np.float32(rating + 0.0)),
+            text,
+            None if no_vectors else str([NAN, NAN] if vector is None else [value + 0.0 for value in vector]),
+            part,
+        )
+        for user, item, time, rating, text, vector, part in rows
+    }
+    assert set(found) == expected
+    assert len(found) == len(expected) == len(rows) - assembled.duplicates
+    keys = [(time, user.encode(), item.encode()) for user, item, time, *_ in found]
+    assert keys == sorted(keys)
+    assert list(assembled.interactions.user_ids) == list(dict.fromkeys(row[0] for row in found))
+    assert list(assembled.interactions.item_ids) == list(dict.fromkeys(row[1] for row in found))
+
+
+def test_almost_equal_rows_are_no_duplicates():
+    rows = [("u", "i", 1.0, 4.0, "t", None, 0)]
+    rows += [
+        ("u", "i", 1.0, 5.0, "t", None, 0),
+        ("u", "i", 1.0, 4.0, "s", None, 0),
+        ("u", "i", 1.0, 4.0, "t", (0, 0), 0),
+    ]
+    rows += [("u", "i", 1.0, 4.0, "t", None, 1), ("u", "i", 1.0, NAN, "t", None, 0)]
+    assert assemble([chunk(rows * 3)], "n", (0, 5)).duplicates == 2 * len(rows)
+
+
+def test_a_chunk_without_vectors_beside_one_with():
+    one, two = ("u", "i", 1.0, 4.0, "t", None, 0), ("u", "i", 2.0, 4.0, "t", (1.0, 2.0), 0)
+    interactions = assemble([chunk([one]), chunk([two])], "n", (0, 5)).interactions
+    np.testing.assert_array_equal(interactions.vectors["v"], [[NAN, NAN], [1, 2]])
+
+
+def test_no_rows():
+    for chunks in ([], [chunk([])]):
+        interactions = assemble(chunks, "n", (0, 5)).interactions
+        assert (len(interactions), interactions.num_users, interactions.num_items) == (0, 0, 0)
+        interactions.validate()
+
+
+def slow_core(pairs, k):
+    """Removes one interaction at a time until none has to go."""
+    left = list(enumerate(pairs))
+    while True:
+        users, items = [pair[0] for _, pair in left], [pair[1] for _, pair in left]
+        bad = [entry for entry in left if users.count(entry[1][0]) < k or items.count(entry[1][1]) < k]
+        if not bad:
+            return [number for number, _ in left]
+        left.remove(bad[0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), max_size=40), st.integers(0, 4))
+def test_k_core_against_its_slow_twin(pairs, k):
+    array = np.array(pairs, np.int64).reshape(-1, 2)
+    assert np.flatnonzero(in_core(array[:, 0], array[:, 1], k)).tolist() == slow_core(pairs, k)
+
+
+@given(ROWS, st.integers(1, 20), st.integers(0, 3))
+def test_the_earliest_are_taken_before_the_core(rows, most, k):
+    everything = plain(assemble([chunk(rows)], "n", (0, 5)).interactions)
+    assembled = assemble([chunk(rows)], "n", (0, 5), most, k)
+    rest = everything[:most]
+    core = slow_core([row[:2] for row in rest], k)
+    found = [row[:5] + row[6:] for row in plain(assembled.interactions)]
+    assert found == [rest[number][:5] + rest[number][6:] for number in core]
+    assert (assembled.cut, assembled.below_core) == (len(everything) - len(rest), len(rest) - len(core))
+    assembled.interactions.validate()
+
+
+@given(st.lists(st.text(max_size=5), min_size=1), st.data())
+def test_strings_take_is_that_of_lists(values, data):
+    rows = data.draw(st.lists(st.integers(0, len(values) - 1)))
+    assert list(Strings.of(values).take(np.array(rows, np.int64))) == [values[row] for row in rows]
+    parts = [Strings.of(values), Strings.of([]), Strings.of(values[::-1])]
+    assert list(Strings.concatenate(parts)) == values + values[::-1]
+
+
+def test_a_split_in_some_chunks_only_is_a_defect():
+    row = ("u", "i", 1.0, 4.0, "t", None, 0)
+    with pytest.raises(ValueError, match="split"):
+        assemble([chunk([row]), chunk([row], split=False)], "n", (0, 5))
+
+
+def test_many_rows_cross_the_blocks_in_which_strings_are_copied():
+    texts = [str(number) * (number % 7) for number in range(40_000)]
+    rows = np.arange(40_000)[::-1]
+    assert list(Strings.of(texts).take(rows)) == texts[::-1]
+    assert isinstance(chunk([("u", "i", 1.0, 4.0, "t", None, 0)]), Chunk)
