@@ -106,3 +106,28 @@ def plan(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray, shapes: Sequenc
         all_ids.append(padded.reshape(shape))
         all_rows.append(row.reshape(shape.chunks, shape.rows))
     return TextBatch(tuple(all_ids), tuple(all_rows))
+
+
+def unplan(
+    values: Sequence[np.ndarray], batch: TextBatch, offsets: np.ndarray, rows: np.ndarray, total: int
+) -> np.ndarray:
+    """Values a token, laid out as `batch.ids`, back in the order of the tokens: the inverse of `plan`.
+
+    Args:
+      values: each [chunks, rows, length], such as attention weights.
+      batch: from `plan`.
+      offsets: as given to `plan`.
+      rows: as given to `plan`.
+      total: tokens of all texts.
+
+    Returns:
+      float32 [total]; zeros for texts that are not in the window.
+    """
+    flat = np.zeros(total, np.float32)
+    for value, ids, row in zip(values, batch.ids, batch.row, strict=True):
+        used = row < len(rows)
+        text = np.asarray(rows, np.int64)[row[used]]
+        token = offsets[text][:, None] + np.arange(ids.shape[-1])
+        within = token < offsets[text + 1][:, None]
+        flat[token[within]] = np.asarray(value)[used][within]
+    return flat

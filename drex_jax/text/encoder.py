@@ -11,7 +11,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from drex_jax.text.batching import TextBatch
 
@@ -66,7 +65,17 @@ class TextEncoder(nn.Module):
 
 def init(encoder: TextEncoder, key: jax.Array) -> Params:
     """New parameters."""
-    return encoder.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+    variables: Any = encoder.init(key, jnp.zeros((1, 1), jnp.int32))
+    return variables["params"]
+
+
+def encode_chunk(
+    encoder: TextEncoder, params: Params, ids: jax.Array, key: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Features [R, F] and attention [R, T] of token ids [R, T]; `key` of dropout, None turns dropout off."""
+    rngs = None if key is None else {"dropout": key}
+    outputs: Any = encoder.apply({"params": params}, ids, key is None, rngs=rngs)
+    return outputs
 
 
 def encode(
@@ -89,13 +98,18 @@ def encode(
     """
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def chunk(ids: jax.Array, chunk_key: jax.Array | None) -> jax.Array:
-        rngs = None if chunk_key is None else {"dropout": chunk_key}
-        return encoder.apply({"params": params}, ids, chunk_key is None, rngs=rngs)[0]
+    def features_of(ids: jax.Array, chunk_key: jax.Array | None) -> jax.Array:
+        return encode_chunk(encoder, params, ids, chunk_key)[0]
 
     features = jnp.zeros((num_rows, encoder.features))
     for bucket, (ids, row) in enumerate(zip(batch.ids, batch.row, strict=True)):
         keys = None if key is None else jax.random.split(jax.random.fold_in(key, bucket), ids.shape[0])
-        _, encoded = jax.lax.scan(lambda _, inputs: ((), chunk(*inputs)), (), (ids, keys))  # [chunks, R, F]
+        _, encoded = jax.lax.scan(lambda _, inputs: ((), features_of(*inputs)), (), (ids, keys))  # [chunks, R, F]
         features = features.at[row].set(encoded, mode="drop")
     return features
+
+
+def attention(encoder: TextEncoder, params: Params, batch: TextBatch) -> tuple[jax.Array, ...]:
+    """The attention weights of every token of a batch, laid out as `batch.ids`: each float32 [chunks, R, T]."""
+    weights = partial(jax.lax.map, lambda ids: encode_chunk(encoder, params, ids)[1])
+    return tuple(weights(ids) for ids in batch.ids)

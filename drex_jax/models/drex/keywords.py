@@ -5,11 +5,13 @@ How a word earns its place (our choice; the paper names keyword profiles and giv
 1. Evidence. An occurrence counts its attention over the review's mean, so under uniform attention it counts 1. Inside
    a review a word's evidence x is damped to log2(1 + x): one review, however peaked its attention, is one voice.
 2. Support. A word is also supported by the evidence of words related to it: those it shares more reviews with
-   than chance explains (positive normalised pointwise mutual information of a lower bound of the shared count). A few
-   reviews seldom repeat a word, but they do repeat a subject, and a slip of one review finds no company.
+   than chance explains (positive normalised pointwise mutual information of a lower bound of the shared count), up to
+   `COMPANY` times its own. A few reviews seldom repeat a word, but they do repeat a subject, and a word said in
+   passing finds no company.
 3. Background. The weight is the gamma-Poisson deviance of the supported evidence y from its expectation e, the same
-   evidence spread as in the whole corpus: (y + 1) log((y + 1) / (e + 1)) - (y - e). So "the" and "good", frequent
-   everywhere, weigh nothing without any list of stop words, and the prior count of 1 keeps a single mention of a rare word low.
+   evidence spread as in the whole corpus, (y + 1) log((y + 1) / (e + 1)) - (y - e), times the word's information
+   log(reviews / reviews with the word). So "the" and "good", frequent everywhere, do not win without any list of stop
+   words, and the prior count of 1 keeps a single mention of a rare word low.
 4. Only words of the owner's own reviews, above expectation, in at least `MIN_REVIEWS` reviews of the corpus: a
    word of one review (a misspelling, a name) says nothing that another reader could recognise.
 """
@@ -23,6 +25,7 @@ from scipy import sparse
 
 MIN_REVIEWS = 2
 SUPPORT = 2.0  # weight of related words' evidence against a word's own
+COMPANY = 3.0  # the support of a word is at most this many times its own evidence
 RELATED_REVIEWS = 50_000  # reviews that relatedness is counted on, at most: evenly spaced ones
 RELATED_SHARE = 0.1  # a word of more than this share of the reviews is related to none
 RELATED_MIN_SHARED = 3  # reviews two words share at least
@@ -86,7 +89,7 @@ def relatedness(reviews: sparse.csr_array) -> sparse.csr_array:
     Args:
       reviews: from `evidence`, [n, words].
     """
-    num_reviews, num_words = reviews.shape
+    num_reviews, num_words = _size(reviews)
     if num_reviews > RELATED_REVIEWS:
         reviews = reviews[np.linspace(0, num_reviews - 1, RELATED_REVIEWS).astype(np.int64)]
         num_reviews = RELATED_REVIEWS
@@ -94,7 +97,7 @@ def relatedness(reviews: sparse.csr_array) -> sparse.csr_array:
     frequency = mentions.sum(0)
     eligible = (frequency >= RELATED_MIN_SHARED) & (frequency <= RELATED_SHARE * num_reviews)
     mentions = mentions @ sparse.diags_array(eligible.astype(np.float32))
-    shared = (mentions.T @ mentions).tocoo()
+    shared = sparse.coo_array(mentions.T @ mentions)
     keep = (shared.row != shared.col) & (shared.data >= RELATED_MIN_SHARED)
     row, column, count = shared.row[keep], shared.col[keep], shared.data[keep].astype(np.float64)
     bound = np.maximum(count - RELATED_DEVIATIONS * np.sqrt(count), np.finfo(np.float32).tiny)
@@ -116,19 +119,23 @@ def profiles(
       num_owners: users, or items, in all.
       k: words a profile.
     """
+    num_reviews, num_words = _size(reviews)
     own = _by_owner(reviews, owner, num_owners)
-    spread = sparse.eye_array(reviews.shape[1], dtype=np.float32, format="csr") + SUPPORT * related
     corpus = reviews.sum(0, dtype=np.float64)
-    background = (spread.T @ corpus) / max(corpus.sum(), np.finfo(np.float64).tiny)
-    allowed = np.bincount(reviews.indices, minlength=reviews.shape[1]) >= MIN_REVIEWS
+    background = corpus + np.minimum(SUPPORT * (related @ corpus), COMPANY * corpus)
+    background /= max(corpus.sum(), np.finfo(np.float64).tiny)
+    frequency = np.bincount(reviews.indices, minlength=num_words)
+    information = np.log(max(num_reviews, 1) / np.maximum(frequency, 1))
     owners, words, weights = [], [], []
     for begin in range(0, num_owners, BLOCK):
         block = own[begin : begin + BLOCK]
-        supported = (block @ spread).multiply(block.astype(bool)).tocoo()
+        company = (block @ related).minimum(COMPANY / SUPPORT * block)
+        supported = (block + SUPPORT * company).tocoo()
         observed = supported.data.astype(np.float64)
         expected = block.sum(1, dtype=np.float64)[supported.row] * background[supported.col]
         weight = (observed + 1) * np.log((observed + 1) / (expected + 1)) - (observed - expected)
-        keep = (observed > expected) & allowed[supported.col]
+        weight *= information[supported.col]
+        keep = (observed > expected) & (frequency[supported.col] >= MIN_REVIEWS) & (weight > 0)
         owners.append(supported.row[keep] + begin)
         words.append(supported.col[keep])
         weights.append(weight[keep])
@@ -138,7 +145,7 @@ def profiles(
 def tfidf_profiles(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int, k: int) -> Profiles:
     """The baseline: term frequency times log(owners / owners that use the word), each owner's reviews one document."""
     own = _by_owner(reviews, owner, num_owners)
-    documents = np.bincount(own.indices, minlength=own.shape[1])
+    documents = np.bincount(own.indices, minlength=_size(own)[1])
     used = max(1, int((np.diff(own.indptr) > 0).sum()))
     pairs = own.tocoo()
     weight = pairs.data * np.log(used / documents[pairs.col])
@@ -154,10 +161,16 @@ def describe(found: Profiles, owners: np.ndarray, owner_names: list[str], names:
     return "\n".join(lines)
 
 
+def _size(matrix: sparse.csr_array) -> tuple[int, int]:
+    assert matrix.shape is not None  # for the type checker: SciPy's stubs know no shape
+    return matrix.shape[0], matrix.shape[1]
+
+
 def _by_owner(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int) -> sparse.csr_array:
     """Sum the reviews of each owner: [owners, words]."""
     ones = np.ones(len(owner), np.float32)
-    summed = sparse.csr_array((ones, (owner, np.arange(len(owner)))), shape=(num_owners, len(owner))) @ reviews
+    members = sparse.csr_array((ones, (owner, np.arange(len(owner)))), shape=(num_owners, len(owner)))
+    summed = sparse.csr_array(members @ reviews)
     summed.sum_duplicates()
     return summed
 
