@@ -87,8 +87,8 @@ def base() -> ConfigDict:
     config.train.clip_norm = 1.0
     config.train.patience = 5
     config.train.selection = "mse"  # a validation metric
-    config.train.checkpoint_every_epochs = 1
-    config.train.tensorboard = False
+    config.train.checkpoint_seconds = 30.0  # at the end of an epoch, if so much time has passed since the last
+    config.train.tensorboard = False  # extra `tensorboard`
 
     config.schedule = ConfigDict()
     config.schedule.width = 0  # interactions a step; 0: chosen from the stream

@@ -144,7 +144,7 @@ RULES: dict[str, Rule] = {
         lambda value: _METRIC.fullmatch(value) is not None,
         f"{' '.join(ERROR_METRICS)}, or one of {' '.join(RANKING_METRICS)} with a cutoff, such as ndcg@10",
     ),
-    "train.checkpoint_every_epochs": whole(1),
+    "train.checkpoint_seconds": number(0.0),
     "train.tensorboard": SWITCH,
     "schedule.width": whole(0),
     "evaluate.cutoffs": CUTOFFS,

@@ -41,7 +41,7 @@ class Events:
 
     @property
     def has_rating(self) -> np.ndarray:
-        """bool [n]."""
+        """Bool [n]."""
         return ~np.isnan(self.rating)
 
     def __getitem__(self, rows: slice) -> Events:

@@ -103,7 +103,9 @@ class Vocabulary:
         try:
             vocabulary = cls(Path(path).read_bytes())
         except OSError as error:
-            raise UserError(f"{path}: cannot read the vocabulary ({error.strerror}); expected a file of save()") from None
+            raise UserError(
+                f"{path}: cannot read the vocabulary ({error.strerror}); expected a file of save()"
+            ) from None
         except RuntimeError:
             raise UserError(f"{path}: damaged vocabulary; expected a sentencepiece model as save() writes it") from None
         if len(vocabulary) <= UNKNOWN or vocabulary._pieces.pad_id() != PADDING:
@@ -249,7 +251,9 @@ def _distinct_sequences(
     active = np.flatnonzero(lengths > 0)
     position = 0
     while len(active):
-        unique, inverse = np.unique(kinds[active] * vocabulary_size + ids[starts[active] + position], return_inverse=True)
+        unique, inverse = np.unique(
+            kinds[active] * vocabulary_size + ids[starts[active] + position], return_inverse=True
+        )
         kinds[active] = inverse + len(prefixes)
         prefixes += [(*prefixes[pair // vocabulary_size], pair % vocabulary_size) for pair in unique.tolist()]
         position += 1

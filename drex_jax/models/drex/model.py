@@ -9,6 +9,7 @@ Letters: n interactions of a window, U users, I items, D state size, E = D + 2, 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -72,7 +73,6 @@ class Segment:
 class DReX:
     """The model over one data set. See `drex_jax.models.protocol.Model`."""
 
-    rates = True
     ranks = True
     stateful = True
 
@@ -87,7 +87,7 @@ class DReX:
         self.options = options
         self.num_users, self.num_items = events.num_users, events.num_items
         self.network = Network(options.network)
-        self._known = np.zeros(2, np.int64)
+        self.rates = options.network.rating
         train = events[: sizes[0]]
         self.known_users = int(train.user.max(initial=-1)) + 1  # met in train: only they may have an offset
         self.known_items = int(train.item.max(initial=-1)) + 1
@@ -97,7 +97,7 @@ class DReX:
         segments = []
         self._train: window.Plan
         width = options.width
-        for part, (begin, end) in enumerate(zip(begins[:-1], begins[1:], strict=True)):
+        for part, (begin, end) in enumerate(itertools.pairwise(begins)):
             stretch = events[int(begin) : int(end)]
             before, past = history.advance(stretch, past, options.bias)
             known_users = int(events.user[:begin].max(initial=-1)) + 1
@@ -225,9 +225,7 @@ class DReX:
         size = options.state_size
         text = None
         if options.vocabulary_size:
-            text = text_encoder.encode(
-                options.text_encoder, params["text"], events.text, len(events.rating), text_key
-            )
+            text = text_encoder.encode(options.text_encoder, params["text"], events.text, len(events.rating), text_key)
         inputs, weights = self.network.apply(
             {"params": params["network"]},
             self._modalities(events, text),

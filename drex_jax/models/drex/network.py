@@ -33,6 +33,7 @@ class NetworkOptions:
     offsets: bool = True
     residual: bool = False
     dropout: float = 0.0
+    rating: bool = True
     ranking: bool = False
     vocabulary_size: int = 0  # 0: no text modality
     text_width: int = 64
@@ -146,7 +147,8 @@ class Network(nn.Module):
     def setup(self):
         self.fusion = Fusion(self.options)
         self.cells = Cells(self.options)
-        self.rating_head = Head(self.options)
+        if self.options.rating:
+            self.rating_head = Head(self.options)
         if self.options.ranking:
             self.ranking_head = Head(self.options)
         state = nn.initializers.normal(0.3)
@@ -173,6 +175,7 @@ class Network(nn.Module):
         """Touches every parameter, for `init`."""
         inputs, _ = self.inputs(modalities, True)
         row = jnp.zeros((inputs.shape[0], self.options.state_size + AUXILIARY))
-        self.rate(row, row)
+        if self.options.rating:
+            self.rate(row, row)
         if self.options.ranking:
             self.prefer(row, row)

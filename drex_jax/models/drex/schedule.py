@@ -154,7 +154,8 @@ def schedule(user: np.ndarray, item: np.ndarray, width: int = 0) -> Schedule:
     """Packs a stream into steps.
 
     Args:
-      user, item: int [N] non-negative ids in time order.
+      user: int [N], non-negative ids in time order.
+      item: int [N], likewise.
       width: most interactions a step; 0 chooses one from N and the depth (`choose_width`).
 
     Returns:

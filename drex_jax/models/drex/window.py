@@ -8,6 +8,7 @@ Letters: n interactions of a window (padded), S steps, B lanes, U users and I it
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,9 +90,7 @@ def window_begins(n: int, count: int) -> np.ndarray:
     return np.linspace(0, n, max(min(count, n), 1) + 1).round().astype(np.int64)
 
 
-def plan(
-    events: Events, before: Before, *, count: int, width: int, known_users: int = 0, known_items: int = 0
-) -> Plan:
+def plan(events: Events, before: Before, *, count: int, width: int, known_users: int = 0, known_items: int = 0) -> Plan:
     """Prepares `events` in `count` windows.
 
     Args:
@@ -99,10 +98,11 @@ def plan(
       before: what precedes each of them.
       count: number of windows.
       width: lanes a step; 0 chooses one for all windows.
-      known_users, known_items: how many had been met before the stretch (numbers below these are not fresh).
+      known_users: how many users had been met before the stretch (numbers below are not fresh).
+      known_items: likewise.
     """
     begins = window_begins(len(events), count)
-    spans = list(zip(begins[:-1], begins[1:], strict=True))
+    spans = list(itertools.pairwise(begins))
     if not width:
         trial = [schedule.schedule(events.user[a:b], events.item[a:b], 1).depth for a, b in spans]
         width = schedule.choose_width(int(np.diff(begins).max()), max(trial))

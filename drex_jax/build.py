@@ -1,0 +1,138 @@
+"""Models by name: what a configuration and a data set make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from drex_jax import biases, evaluate
+from drex_jax.dataset import Dataset
+from drex_jax.errors import UserError
+from drex_jax.models.baselines.bias import Bias, GlobalMean, RunningBias
+from drex_jax.models.baselines.matrix_factorisation import MatrixFactorisation
+from drex_jax.models.baselines.matrix_factorisation import Options as FactorOptions
+from drex_jax.models.baselines.popularity import Popularity
+from drex_jax.models.drex.model import DReX
+from drex_jax.models.drex.model import Options as DReXOptions
+from drex_jax.models.drex.network import NetworkOptions
+from drex_jax.models.protocol import Model
+
+NEEDS_RATINGS = ("global_mean", "bias", "running_bias", "matrix_factorisation")
+RELEVANT_SHARE = 0.75  # of the rating range, where no threshold is given: 4 of 1 to 5
+
+
+def build(name: str, config: ConfigDict, dataset: Dataset, seed: int) -> Model:
+    """The model `name` over a data set.
+
+    Raises:
+      UserError: the data lack what the model learns from.
+    """
+    return BUILDERS[name](config, dataset, seed)
+
+
+def applicable(name: str, dataset: Dataset) -> bool:
+    """Whether a baseline has what it needs: most need train ratings."""
+    return name not in NEEDS_RATINGS or bool(dataset.events.has_rating[: dataset.sizes[0]].any())
+
+
+def evaluation(config: ConfigDict, dataset: Dataset) -> evaluate.Options:
+    """How a run is evaluated."""
+    low, high = dataset.interactions.rating_range or (0.0, 1.0)
+    threshold = config.evaluate.threshold
+    return evaluate.Options(
+        cutoffs=tuple(config.evaluate.cutoffs),
+        threshold=low + RELEVANT_SHARE * (high - low) if threshold is None else threshold,
+        rating_range=dataset.interactions.rating_range,
+        mask=config.protocol,
+        block=config.evaluate.block,
+        ranking=config.evaluate.ranking,
+    )
+
+
+def _bias_arguments(dataset: Dataset) -> tuple:
+    """What both kinds of bias are fitted on: train and validation."""
+    train, validation, _ = dataset.sizes
+    events = dataset.events
+    seen = slice(0, train + validation)
+    scale = dataset.interactions.rating_range or (0.0, 0.0)
+    columns = events.user[seen], events.item[seen], events.rating[seen]
+    return *columns, train, events.num_users, events.num_items, scale
+
+
+def _drex(config: ConfigDict, dataset: Dataset, seed: int) -> DReX:
+    model, events, train = config.model, dataset.events, dataset.sizes[0]
+    ratings = events.rating[:train][events.has_rating[:train]]
+    has_ratings = len(ratings) > 0
+    if not has_ratings and not model.ranking_weight:
+        raise UserError(
+            "no train interaction has a rating, so there is nothing to predict: set model.ranking_weight above 0"
+        )
+    network = NetworkOptions(
+        state_size=model.state_size,
+        feature_size=model.feature_size,
+        head=model.head,
+        hidden_size=model.hidden_size,
+        partner=model.partner,
+        rating_modality=model.rating_modality and has_ratings,
+        time_modality=model.time_modality,
+        vector_modalities=tuple(sorted(events.vectors)) if model.vector_modalities else (),
+        offsets=model.offsets,
+        residual=model.residual and has_ratings,
+        dropout=model.dropout,
+        rating=bool(model.rating_weight) and has_ratings,
+        ranking=model.ranking_weight > 0,
+        vocabulary_size=0 if dataset.vocabulary is None else len(dataset.vocabulary),
+        text_width=config.text.width,
+        text_dropout=config.text.dropout,
+    )
+    bias = biases.fit_running_bias(*_bias_arguments(dataset)) if has_ratings else biases.RunningBias(0.0, 1.0, 1.0)
+    options = DReXOptions(
+        network=network,
+        bias=bias,
+        rating_mean=float(ratings.mean(dtype=np.float64)) if has_ratings else 0.0,
+        rating_deviation=max(float(ratings.std(dtype=np.float64)), 1e-3) if has_ratings else 1.0,
+        rating_weight=model.rating_weight if has_ratings else 0.0,
+        ranking_weight=model.ranking_weight,
+        ranking_loss=model.ranking_loss,
+        negatives=model.negatives,
+        offset_dropout=model.offset_dropout,
+        bptt_windows=config.train.bptt_windows,
+        width=config.schedule.width,
+        seed=seed,
+    )
+    return DReX(options, events, dataset.sizes)
+
+
+def _global_mean(config: ConfigDict, dataset: Dataset, seed: int) -> GlobalMean:
+    mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
+    return GlobalMean(mean, dataset.events, dataset.sizes)
+
+
+def _bias(config: ConfigDict, dataset: Dataset, seed: int) -> Bias:
+    return Bias(biases.fit_static_bias(*_bias_arguments(dataset)), dataset.events, dataset.sizes)
+
+
+def _running_bias(config: ConfigDict, dataset: Dataset, seed: int) -> RunningBias:
+    return RunningBias(biases.fit_running_bias(*_bias_arguments(dataset)), dataset.events, dataset.sizes)
+
+
+def _popularity(config: ConfigDict, dataset: Dataset, seed: int) -> Popularity:
+    return Popularity(dataset.events, dataset.sizes)
+
+
+def _matrix_factorisation(config: ConfigDict, dataset: Dataset, seed: int) -> MatrixFactorisation:
+    mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
+    return MatrixFactorisation(FactorOptions(mean=mean, seed=seed), dataset.events, dataset.sizes)
+
+
+BUILDERS: dict[str, Callable[[ConfigDict, Dataset, int], Model]] = {
+    "drex": _drex,
+    "global_mean": _global_mean,
+    "bias": _bias,
+    "running_bias": _running_bias,
+    "popularity": _popularity,
+    "matrix_factorisation": _matrix_factorisation,
+    "drex_ratings": lambda config, dataset, seed: _drex(config, dataset.ratings_only(), seed),
+}

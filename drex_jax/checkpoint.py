@@ -1,0 +1,111 @@
+"""Saving and restoring (Orbax): everything needed to continue, and the finished model."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from drex_jax.errors import UserError
+
+KEPT = 2  # the newest checkpoints kept; the best parameters travel inside each
+
+
+class Checkpoints:
+    """The training checkpoints of one run. A context manager: leaving it waits for the last asynchronous save."""
+
+    def __init__(self, folder: pathlib.Path):
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
+        self._folder = folder.resolve()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.close()
+
+    def save(self, step: int, arrays: Any, facts: dict[str, Any]) -> None:
+        """Saves a tree of arrays and a JSON dictionary under `step`; asynchronous.
+
+        Raises:
+          RuntimeError: the step is there already.
+        """
+        saved = self._manager.save(
+            step,
+            args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), facts=ocp.args.JsonSave(facts)),
+        )
+        if not saved:
+            raise RuntimeError(f"{self._folder}: step {step} was not saved: it exists")
+
+    def restore(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
+        """The newest checkpoint that can be read: (step, arrays, facts); None if there is none.
+
+        Steps that cannot be read are skipped with a warning that names them, and removed so that they can be written
+        again.
+
+        Args:
+          like: a tree of arrays with the expected shapes and types.
+
+        Raises:
+          UserError: there are checkpoints, but none of them can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        for step in steps:
+            try:
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(arrays=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore()),
+                )
+                _check(like, restored["arrays"])
+            except (ValueError, FileNotFoundError, KeyError, OSError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                logging.warning("checkpoint %d of %s cannot be read and is skipped: %s", step, self._folder, reason)
+                continue
+            for newer in [other for other in steps if other > step]:
+                self._manager.delete(newer)
+            return step, restored["arrays"], restored["facts"]
+        if steps:
+            raise UserError(
+                f"{self._folder}: none of the checkpoints {steps} can be read; remove the folder to start over"
+            )
+        return None
+
+
+def _check(like: Any, restored: Any) -> None:
+    """Raises ValueError where a restored array is not of the expected shape and type (Orbax casts silently)."""
+    for (path, expected), (_, found) in zip(
+        jax.tree_util.tree_leaves_with_path(like), jax.tree_util.tree_leaves_with_path(restored), strict=True
+    ):
+        if np.shape(expected) != np.shape(found) or jax.numpy.asarray(expected).dtype != found.dtype:
+            name = jax.tree_util.keystr(path)
+            raise ValueError(f"{name}: {np.shape(found)} {found.dtype} instead of {np.shape(expected)}")
+
+
+def save_model(folder: pathlib.Path, arrays: Any) -> None:
+    """Writes the finished model's arrays (atomic: Orbax renames a complete folder into place)."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.resolve(), arrays, force=True)
+
+
+def load_model(folder: pathlib.Path, like: Any) -> Any:
+    """The finished model's arrays.
+
+    Raises:
+      UserError: the folder is missing or damaged.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            restored = checkpointer.restore(folder.resolve(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+        _check(like, restored)
+    except (ValueError, FileNotFoundError, KeyError, OSError) as error:
+        raise UserError(f"{folder}: no finished model can be read there ({str(error).splitlines()[0]})") from None
+    return restored

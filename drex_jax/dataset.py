@@ -1,0 +1,108 @@
+"""From a configuration to everything a model reads, and the same again from a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from drex_jax.data import modalities, vocabulary
+from drex_jax.data.interactions import Interactions
+from drex_jax.data.loading import load
+from drex_jax.data.modalities import Events
+from drex_jax.data.split import Split, split
+from drex_jax.data.vocabulary import Vocabulary
+from drex_jax.files import read_json, write_json
+from drex_jax.options import data_options
+
+HISTORY, VOCABULARY, FACTS, QUARANTINE = "history", "vocabulary.model", "facts.json", "quarantine.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """One data set, split and encoded.
+
+    Attributes:
+      interactions: in the order of learning (`modalities.in_learning_order`).
+      split: of the table in time order.
+      events: what models read.
+      vocabulary: None where there is no text modality.
+      facts: what reading found, for results: `sha256`, `rows_read`, `duplicates`, `rejected`, `notices`,
+        `noise_floor` (synthetic data only, else None).
+    """
+
+    interactions: Interactions
+    split: Split
+    events: Events
+    vocabulary: Vocabulary | None
+    facts: dict
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Train, validation and test interactions."""
+        return len(self.split.train), len(self.split.validation), len(self.split.test)
+
+    def ratings_only(self) -> Dataset:
+        """The same without texts and vectors."""
+        return dataclasses.replace(
+            self, events=dataclasses.replace(self.events, tokens=None, vectors={}), vocabulary=None
+        )
+
+
+def prepare(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
+    """Reads the raw files into the run directory, or opens what an earlier start of this run left there.
+
+    Raises:
+      UserError: the data cannot be read, split or encoded as the configuration asks.
+    """
+    history = workdir / HISTORY
+    if not (history / FACTS).exists():
+        interactions, report = load(data_options(config), workdir / QUARANTINE)
+        for line in report.lines:
+            print(line)
+        parts = _split(interactions, config)
+        interactions.save(history)
+        words = None
+        if config.text.enabled and bool(interactions.has_text[parts.train].any()):
+            words = vocabulary.train(interactions.text.take(parts.train), config.text.vocabulary_size)
+        if words is not None:
+            words.save(history / VOCABULARY)
+        facts = {
+            "sha256": interactions.sha256(),
+            "rows_read": report.rows_read,
+            "duplicates": report.duplicates,
+            "rejected": report.rejected,
+            "notices": list(report.notices),
+            "noise_floor": report.noise_floor,
+        }
+        write_json(history / FACTS, facts)  # the last file: its presence says that the folder is whole
+    return open_dataset(config, workdir)
+
+
+def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
+    """The data set of a run directory, without its raw files.
+
+    Raises:
+      UserError: a file of it is missing or damaged.
+    """
+    history = workdir / HISTORY
+    facts = read_json(history / FACTS)
+    interactions = Interactions.load(history)
+    parts = _split(interactions, config)
+    words = Vocabulary.load(history / VOCABULARY) if (history / VOCABULARY).exists() else None
+    ordered = modalities.in_learning_order(interactions, parts)
+    sizes = (len(parts.train), len(parts.validation), len(parts.test))
+    shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
+    events = modalities.events(ordered, sizes, words, config.text.max_tokens, shuffle)
+    if events.tokens is not None and events.tokens.truncated:
+        cut = f"{events.tokens.truncated:,} of {len(ordered):,} reviews were cut at {config.text.max_tokens} tokens"
+        facts["notices"].append(cut)
+    if config.text.shuffled:
+        facts["notices"].append("control: every review was moved to another interaction of its part of the split")
+    return Dataset(ordered, parts, events, words, facts)
+
+
+def _split(interactions: Interactions, config: ConfigDict) -> Split:
+    return split(interactions, config.split.kind, config.split.validation, config.split.test, config.seed)

@@ -1,0 +1,256 @@
+"""The one training loop, for every model: batches in order, validation after each epoch, stop, resume."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from drex_jax.checkpoint import Checkpoints
+from drex_jax.errors import Stopped, UserError
+from drex_jax.evaluate import Evaluator, Selection, lower_is_better
+from drex_jax.metrics_log import MetricsLog
+from drex_jax.models.protocol import Carry, Model, Params
+
+FLUSH = 50  # steps between visits of the losses to the host
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to train. Fields as in `drex_jax.config`."""
+
+    epochs: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    patience: int
+    selection: str
+    checkpoint_seconds: float
+    seed: int
+    tensorboard: bool = False
+
+
+class Fitted(NamedTuple):
+    """A trained model.
+
+    Attributes:
+      params: those of the best validation.
+      selection: the frozen record.
+      timing: `train_seconds`, `compile_seconds`, `interactions_per_second`, `steps`, `epochs`, `resumed_from` (a step,
+        or None).
+    """
+
+    params: Params
+    selection: Selection
+    timing: dict[str, Any]
+
+
+class State(NamedTuple):
+    """All arrays that continue a run."""
+
+    params: Params
+    optimizer: Any
+    carry: Carry
+    best: Params
+
+
+@dataclasses.dataclass
+class Progress:
+    """All numbers that continue a run; saved as JSON beside `State`."""
+
+    step: int = 0
+    best_value: float | None = None
+    best_epoch: int = 0
+    finished: bool = False
+    seconds: float = 0.0
+    seed: int = 0
+
+
+def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Path, num_train: int) -> Fitted:
+    """Trains a model, continuing from the newest checkpoint in `folder`.
+
+    Args:
+      model: what to train.
+      evaluator: over the same data.
+      options: how.
+      folder: the run's directory, for `checkpoints/` and `metrics.jsonl`.
+      num_train: train interactions, for the rate.
+
+    Raises:
+      Stopped: SIGTERM or SIGINT came; everything is saved.
+      UserError: the loss is not finite, or validation has no metric `options.selection`.
+    """
+    params = model.init(jax.random.key(options.seed))
+    steps_per_epoch = model.steps_per_epoch()
+    if not steps_per_epoch:
+        metrics = evaluator.validate(params, {options.selection})
+        name = options.selection if options.selection in metrics else next(iter(metrics), "none")
+        return Fitted(params, Selection(name, metrics.get(name, 0.0), 0), {})
+    total = options.epochs * steps_per_epoch
+    optimizer = _optimizer(options, total)
+    state = State(params, optimizer.init(params), model.start(params), jax.tree.map(jnp.copy, params))
+    progress = Progress(seed=options.seed)
+    with Checkpoints(folder / "checkpoints") as checkpoints, _stop_requests() as stop:
+        restored = checkpoints.restore(state)
+        if restored is not None:
+            step, state, facts = restored
+            progress = Progress(**facts)
+            logging.info("continuing from step %d of %s", step, folder)
+        log = MetricsLog(folder / "metrics.jsonl", progress.step, tensorboard=options.tensorboard)
+        train_step, compile_seconds = _compile(model, optimizer, state, options.seed)
+        resumed_from = progress.step if restored is not None else None
+        saved_at = begun = time.monotonic()
+        spent = progress.seconds  # training alone, without validation
+
+        def save() -> None:
+            if progress.step not in saved_steps:
+                progress.seconds = spent
+                checkpoints.save(progress.step, state, dataclasses.asdict(progress))
+                saved_steps.add(progress.step)
+
+        saved_steps = {progress.step} if restored is not None else set()
+        bar = tqdm(total=options.epochs * num_train, unit=" interactions", disable=not sys.stderr.isatty())
+        bar.update(progress.step * num_train // steps_per_epoch)
+        while not progress.finished and progress.step < total:
+            epoch, first = divmod(progress.step, steps_per_epoch)
+            if first == 0:
+                state = state._replace(carry=model.start(state.params))
+            begun = time.monotonic()
+            pending: list[dict[str, jax.Array]] = []
+            for batch in itertools.islice(model.batches(epoch), first, None):
+                state, sums = train_step(state, batch, progress.step)
+                pending.append(sums)
+                progress.step += 1
+                bar.update(num_train // steps_per_epoch)
+                at_end = progress.step % steps_per_epoch == 0
+                if at_end or stop.requested or len(pending) == FLUSH:
+                    losses = _to_host(pending, progress.step)
+                    spent += time.monotonic() - begun
+                    metrics = evaluator.validate(state.params, {options.selection}) if at_end else {}
+                    log.write(progress.step, epoch, losses, metrics)
+                    begun, pending = time.monotonic(), []
+                    if at_end:
+                        state = _judge(state, progress, metrics, epoch, options)
+                        bar.set_postfix({options.selection: f"{metrics[options.selection]:.4f}"})
+                        progress.finished |= progress.step == total
+                if stop.requested:
+                    save()
+                    raise Stopped(f"stopped by {stop.requested} at step {progress.step}, saved; run the same command")
+            if progress.finished or time.monotonic() - saved_at >= options.checkpoint_seconds:
+                save()
+                saved_at = time.monotonic()
+        bar.close()
+        log.close()
+    timing = {
+        "train_seconds": spent,
+        "compile_seconds": compile_seconds,
+        "interactions_per_second": num_train * (progress.step / steps_per_epoch) / max(spent, 1e-9),
+        "steps": progress.step,
+        "epochs": progress.step // steps_per_epoch,
+        "resumed_from": resumed_from,
+    }
+    assert progress.best_value is not None
+    return Fitted(state.best, Selection(options.selection, progress.best_value, progress.best_epoch), timing)
+
+
+def _optimizer(options: Options, total: int) -> optax.GradientTransformation:
+    """AdamW under a warm-up and a cosine to a twentieth of the peak, gradients clipped by their global norm."""
+    peak = options.learning_rate
+    warmup = min(options.warmup_steps, total // 2)
+    rate = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, total, peak / 20)
+    return optax.chain(
+        optax.clip_by_global_norm(options.clip_norm), optax.adamw(rate, weight_decay=options.weight_decay)
+    )
+
+
+def _compile(model: Model, optimizer: optax.GradientTransformation, state: State, seed: int) -> tuple[Any, float]:
+    """The pure training step, compiled, and how long that took: (state, batch, step) -> (state, sums)."""
+    base = jax.random.key(seed)
+
+    def train_step(state: State, batch: Any, step: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        key = jax.random.fold_in(base, step)
+        grad = jax.value_and_grad(model.loss, has_aux=True)
+        (loss, (carry, sums)), gradient = grad(state.params, state.carry, batch, key)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        norm = optax.global_norm(gradient)
+        return State(params, optimizer_state, carry, state.best), {"loss": loss, "gradient_norm": norm, **sums}
+
+    jitted = jax.jit(train_step)
+    begun = time.monotonic()
+    sample = next(iter(model.batches(0)))
+    jitted.lower(state, sample, np.int32(0)).compile()
+    seconds = time.monotonic() - begun
+    return lambda state, batch, step: jitted(state, batch, np.int32(step)), seconds
+
+
+def _to_host(pending: list[dict[str, jax.Array]], last: int) -> list[dict[str, float]]:
+    """The losses of the last steps as numbers.
+
+    Raises:
+      UserError: one of them is not finite; the message names its step.
+    """
+    losses = [{name: float(value) for name, value in sums.items()} for sums in jax.device_get(pending)]
+    for step, values in enumerate(losses, last - len(losses) + 1):
+        if not np.isfinite(list(values.values())).all():
+            raise UserError(
+                f"the loss is not finite at step {step} ({', '.join(f'{k}={v:g}' for k, v in values.items())}): lower "
+                "train.learning_rate or train.clip_norm; the last good checkpoint is kept"
+            )
+    return losses
+
+
+def _judge(state: State, progress: Progress, metrics: dict[str, float], epoch: int, options: Options) -> State:
+    """Keeps the best parameters, and ends training where patience does."""
+    if options.selection not in metrics:
+        raise UserError(
+            f"train.selection={options.selection}: validation has no such metric here; "
+            f"choose one of {' '.join(sorted(name for name in metrics if 'lists' not in name))}"
+        )
+    value = metrics[options.selection]
+    sign = 1 if lower_is_better(options.selection) else -1
+    if progress.best_value is None or sign * value < sign * progress.best_value:
+        progress.best_value, progress.best_epoch = value, epoch
+        state = state._replace(best=jax.tree.map(jnp.copy, state.params))
+    progress.finished = epoch - progress.best_epoch >= options.patience
+    return state
+
+
+@dataclasses.dataclass
+class _Stop:
+    """The name of the signal that asked for a stop, or an empty string."""
+
+    requested: str = ""
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[_Stop]:
+    """While inside, SIGTERM and SIGINT are noted instead of obeyed. Off the main thread they stay as they are."""
+    stop = _Stop()
+
+    def note(number: int, _: object) -> None:
+        stop.requested = signal.Signals(number).name
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:
+        before = {}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,62 @@
+"""Baselines that predict by biases alone: none of them, fitted ones, running ones."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from drex_jax import biases
+from drex_jax.data.modalities import Events
+from drex_jax.models.baselines.tables import ClosedForm, Lookup, unchanging
+from drex_jax.models.drex import history
+from drex_jax.models.protocol import Carry, Trace
+
+
+class GlobalMean(ClosedForm):
+    """Everyone rates everything with the mean of the train ratings."""
+
+    ranks = False
+
+    def __init__(self, mean: float, events: Events, sizes: tuple[int, int, int]):
+        super().__init__(
+            np.full((events.num_users, 1), mean), np.zeros((events.num_items, 1)), unchanging(events, sizes)
+        )
+
+
+class Bias(ClosedForm):
+    """Mean + user bias + item bias, fitted on train (`biases.StaticBias`)."""
+
+    def __init__(self, bias: biases.StaticBias, events: Events, sizes: tuple[int, int, int]):
+        super().__init__(bias.mean + bias.user[:, None], bias.item[:, None], unchanging(events, sizes))
+
+
+class RunningBias(ClosedForm):
+    """Mean + both biases as they move with every rating (`biases.RunningBias`)."""
+
+    stateful = True
+
+    def __init__(self, bias: biases.RunningBias, events: Events, sizes: tuple[int, int, int]):
+        past = history.History.start(events.num_users, events.num_items)
+        begins = np.cumsum((0, *sizes))
+        segments = []
+
+        def rows(past: history.History) -> tuple[np.ndarray, np.ndarray]:
+            user, item = history.tables(past, bias)
+            return user[:, :1] + np.float32(bias.mean), item[:, :1]
+
+        start = rows(past)
+        for begin, end in itertools.pairwise(begins):
+            part = events[int(begin) : int(end)]
+            before, past = history.advance(part, past, bias)
+            after = rows(past)
+            user_before, item_before = before.bias[:, :1] + np.float32(bias.mean), before.bias[:, 1:]
+            item_after = after_each(part.item, item_before, after[1])
+            segments.append(Lookup(part.user, part.item, Trace(user_before, item_before, item_after), Carry(*after)))
+        super().__init__(*start, tuple(segments))
+
+
+def after_each(ids: np.ndarray, before: np.ndarray, final: np.ndarray) -> np.ndarray:
+    """Rows [n, E] just after each interaction: those before the id's next one, or the final table's."""
+    _, following = history.neighbours(ids, len(final))
+    return np.where((following < len(ids))[:, None], before[np.minimum(following, len(ids) - 1)], final[ids])

@@ -1,0 +1,117 @@
+"""Biased matrix factorisation (Koren, Bell and Volinsky, 2009), fitted on train ratings by gradient descent."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from drex_jax import objectives
+from drex_jax.data.modalities import Events
+from drex_jax.models.baselines.tables import Lookup, observe, unchanging
+from drex_jax.models.protocol import Carry, Trace
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Size and regularisation.
+
+    Attributes:
+      size: D of the factors.
+      l2: weight of the squared factors and biases of a batch's users and items.
+      batch_size: ratings a step.
+      seed: of the order of the ratings.
+    """
+
+    mean: float
+    size: int = 16
+    l2: float = 0.02
+    batch_size: int = 1024
+    seed: int = 0
+
+
+class Batch(NamedTuple):
+    """Ratings less the mean; padding is not valid. All [batch_size]."""
+
+    user: np.ndarray
+    item: np.ndarray
+    target: np.ndarray
+    valid: np.ndarray
+
+
+class MatrixFactorisation:
+    """Mean + b_u + b_i + <p_u, q_i>. Users and items without a train rating have zeros."""
+
+    rates = True
+    ranks = True
+    stateful = False
+
+    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int]):
+        self._options = options
+        self._rows = np.flatnonzero(events.has_rating[: sizes[0]])
+        self._events = events
+        self._known_user = np.isin(np.arange(events.num_users), events.user[self._rows])[:, None]
+        self._known_item = np.isin(np.arange(events.num_items), events.item[self._rows])[:, None]
+        self._segments = unchanging(events, sizes)
+
+    def init(self, key: jax.Array) -> dict[str, jax.Array]:
+        """Factors and biases, [U, D + 1] and [I, D + 1]; the last column is the bias."""
+        size = self._options.size
+        keys = jax.random.split(key)
+        shapes = (("user", self._events.num_users), ("item", self._events.num_items))
+        return {
+            name: (0.1 * jax.random.normal(k, (n, size + 1))).at[:, -1].set(0.0)
+            for k, (name, n) in zip(keys, shapes, strict=True)
+        }
+
+    def start(self, params: dict[str, jax.Array]) -> Carry:
+        """The factors, of those met in train."""
+        return Carry(params["user"] * self._known_user, params["item"] * self._known_item)
+
+    def steps_per_epoch(self) -> int:
+        """Batches."""
+        return -(-len(self._rows) // self._options.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """All train ratings in a random order."""
+        rows = np.random.default_rng((self._options.seed, epoch)).permutation(self._rows)
+        size, events = self._options.batch_size, self._events
+        for begin in range(0, len(rows), size):
+            chosen = rows[begin : begin + size]
+            padded = np.pad(chosen, (0, size - len(chosen)), mode="edge")
+            target = events.rating[padded] - np.float32(self._options.mean)
+            yield Batch(events.user[padded], events.item[padded], target, np.arange(size) < len(chosen))
+
+    def loss(
+        self, params: dict[str, jax.Array], carry: Carry, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Carry, Mapping[str, jax.Array]]]:
+        """Squared error and L2."""
+        user, item = params["user"][batch.user], params["item"][batch.item]
+        error = objectives.squared_error(_product(user, item), batch.target, batch.valid)
+        weight = batch.valid[:, None] / jnp.maximum(batch.valid.sum(), 1)
+        penalty = (weight * (user**2 + item**2)).sum()
+        return error + self._options.l2 * penalty, (carry, {"rating_loss": error})
+
+    def segments(self) -> tuple[Lookup, ...]:
+        """Train, validation and test."""
+        return self._segments
+
+    def observe(self, params: dict[str, Any], carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
+        """Nothing changes."""
+        return observe(carry, segment)
+
+    def rate(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
+        """Ratings [n] from rows [n, D + 1]."""
+        return self._options.mean + _product(user, item)
+
+    def rank(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
+        """Predicted ratings [n, m] less the mean."""
+        return user[:, :-1] @ item[:, :-1].T + user[:, -1:] + item[:, -1][None, :]
+
+
+def _product(user: jax.Array, item: jax.Array) -> jax.Array:
+    return (user[:, :-1] * item[:, :-1]).sum(1) + user[:, -1] + item[:, -1]

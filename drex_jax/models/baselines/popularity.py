@@ -1,0 +1,37 @@
+"""Popularity: items in the order of how often they were met, up to the moment."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from drex_jax.data.modalities import Events
+from drex_jax.models.baselines.bias import after_each
+from drex_jax.models.baselines.tables import ClosedForm, Lookup
+from drex_jax.models.protocol import Carry, Trace
+
+
+class Popularity(ClosedForm):
+    """Ranks by the number of interactions so far; predicts no rating."""
+
+    rates = False
+    stateful = True
+
+    def __init__(self, events: Events, sizes: tuple[int, int, int]):
+        begins = np.cumsum((0, *sizes))
+        no_user = np.zeros((events.num_users, 1), np.float32)
+        count = np.zeros((events.num_items, 1), np.float32)
+        start, segments = count, []
+        for begin, end in itertools.pairwise(begins):
+            user, item = events.user[begin:end], events.item[begin:end]
+            order = np.argsort(item, kind="stable")
+            within = np.empty((len(item), 1), np.float32)
+            run_begins = np.flatnonzero(np.diff(item[order], prepend=-1))
+            lengths = np.diff(run_begins, append=len(item))
+            within[order, 0] = np.arange(len(item)) - np.repeat(run_begins, lengths)
+            before = count[item] + within
+            count = count + np.bincount(item, minlength=events.num_items)[:, None].astype(np.float32)
+            trace = Trace(no_user[user], before, after_each(item, before, count))
+            segments.append(Lookup(user, item, trace, Carry(no_user, count)))
+        super().__init__(no_user, start, tuple(segments))

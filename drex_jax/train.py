@@ -1,0 +1,192 @@
+"""From a configuration to a finished run directory, in the order a run happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import logging
+import pathlib
+import platform
+import time
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from drex_jax import build, checkpoint, fit, parallel
+from drex_jax import config as config_lib
+from drex_jax import evaluate as evaluation
+from drex_jax.data import leaks
+from drex_jax.dataset import Dataset, open_dataset, prepare
+from drex_jax.files import read_json, write_json, write_text
+from drex_jax.models.drex.model import DReX
+
+SCHEMA = 1
+RESULTS, RUN, MODEL = "results.json", "run.json", "model"
+FACTOR_TRAINING = {"epochs": 100, "learning_rate": 1e-2, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "drex_jax")
+
+
+def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+    """Trains the configured model and its baselines, evaluates them, and writes the run directory.
+
+    Continues an interrupted run; returns the results of a finished one.
+
+    Args:
+      config: resolved and checked.
+      workdir: the run directory; one that exists must be of the same configuration.
+
+    Returns:
+      What is in `results.json`.
+
+    Raises:
+      UserError: a mistake in the data or the configuration.
+      Stopped: SIGTERM or SIGINT; everything is saved.
+    """
+    if (workdir / RESULTS).exists():
+        return read_json(workdir / RESULTS)
+    devices = parallel.open_devices(config.devices.mapping)
+    write_text(workdir / "config.json", config_lib.to_json(config))
+    dataset = prepare(config, workdir)
+    seeds = list(range(config.seed, config.seed + config.replicas))
+    begun = time.monotonic()
+    runs = [_run(config.model.name, config, dataset, seed_folder(workdir, config, seed), seed) for seed in seeds]
+    baselines = {name: _baseline(name, config, dataset, workdir, runs) for name in config.baselines}
+    first = runs[0]
+    results = {
+        "schema": SCHEMA,
+        "model": config.model.name,
+        "dataset": {
+            "name": dataset.interactions.name,
+            "sha256": dataset.facts["sha256"],
+            "users": dataset.interactions.num_users,
+            "items": dataset.interactions.num_items,
+            "interactions": len(dataset.interactions),
+            **{name: dataset.facts[name] for name in ("rows_read", "duplicates", "rejected", "noise_floor")},
+        },
+        "split": {
+            "kind": dataset.split.kind,
+            "sizes": dataset.split.sizes,
+            "boundaries": dataset.split.boundaries,
+        },
+        "protocol": config.protocol,
+        "definitions": evaluation.definitions(build.evaluation(config, dataset)),
+        "seeds": seeds,
+        "selection": first["selection"],
+        **_summary(runs),
+        "baselines": {name: baseline for name, baseline in baselines.items() if baseline is not None},
+        "schedule": first["schedule"],
+        "leaks": [*dataset.split.leaks, *leaks.found(dataset.interactions, dataset.sizes)],
+        "notices": dataset.facts["notices"],
+        "timing": {**first["timing"], "total_seconds": time.monotonic() - begun},
+        "environment": {
+            "devices": len(devices),
+            "mapping": config.devices.mapping,
+            "device_kind": devices[0].device_kind,
+            "python": platform.python_version(),
+            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+    }
+    write_json(workdir / RESULTS, results)
+    return read_json(workdir / RESULTS)
+
+
+def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
+    """Computes the test metrics of a finished run again, from what its directory holds, and returns its results.
+
+    Raises:
+      UserError: the run is not finished, or its directory is damaged.
+    """
+    results = read_json(workdir / RESULTS)
+    config = config_lib.from_json(workdir / "config.json")
+    parallel.open_devices(config.devices.mapping)
+    dataset = open_dataset(config, workdir)
+    runs = []
+    for seed in results["seeds"]:
+        folder = seed_folder(workdir, config, seed)
+        model = build.build(config.model.name, config, dataset, seed)
+        like = _finished_arrays(model)
+        params = checkpoint.load_model(folder / MODEL, like)["params"]
+        evaluator = evaluation.Evaluator(model, dataset.events, dataset.sizes, build.evaluation(config, dataset))
+        selection = evaluation.Selection(**read_json(folder / RUN)["selection"])
+        runs.append({"test": evaluator.evaluate_test(params, selection)[0]})
+    return results | _summary(runs)
+
+
+def seed_folder(workdir: pathlib.Path, config: ConfigDict, seed: int) -> pathlib.Path:
+    """Where one seed's checkpoints and model are: the run directory for the first, `replicas/SEED` for others."""
+    return workdir if seed == config.seed else workdir / "replicas" / str(seed)
+
+
+def _run(name: str, config: ConfigDict, dataset: Dataset, folder: pathlib.Path, seed: int) -> dict[str, Any]:
+    """One model, one seed: train, select, and only then evaluate on test. A finished one is read back."""
+    if (folder / RUN).exists():
+        return read_json(folder / RUN)
+    model = build.build(name, config, dataset, seed)
+    evaluator = evaluation.Evaluator(model, dataset.events, dataset.sizes, build.evaluation(config, dataset))
+    settings = dict(config.train)
+    if name == "matrix_factorisation":
+        settings |= FACTOR_TRAINING
+    options = fit.Options(
+        seed=seed, **{field: settings[field] for field in fit.Options.__dataclass_fields__ if field != "seed"}
+    )
+    logging.info("%s, seed %d: training", name, seed)
+    fitted = fit.fit(model, evaluator, options, folder, dataset.sizes[0])
+    test, carry = evaluator.evaluate_test(fitted.params, fitted.selection)
+    checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": carry})
+    record = {
+        "model": name,
+        "seed": seed,
+        "selection": dataclasses.asdict(fitted.selection),
+        "test": test,
+        "timing": fitted.timing,
+        "schedule": _schedule(model),
+    }
+    write_json(folder / RUN, record)  # the last file: its presence says that this seed is done
+    return record
+
+
+def _baseline(
+    name: str, config: ConfigDict, dataset: Dataset, workdir: pathlib.Path, runs: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """A baseline's entry of the results; None where the data lack what it needs."""
+    if not build.applicable(name, dataset):
+        logging.warning("baseline %s needs train ratings, of which there are none: left out", name)
+        return None
+    if name == "drex_ratings" and dataset.events.tokens is None and not dataset.events.vectors:
+        return {"model": name, "same_as": runs[0]["model"], **_summary(runs)}
+    seeds = [run["seed"] for run in runs] if name in ("matrix_factorisation", "drex_ratings") else [config.seed]
+    folder = workdir / "baselines" / name
+    per_seed = [_run(name, config, dataset, seed_folder(folder, config, seed), seed) for seed in seeds]
+    entry = {"model": name, "seeds": seeds, "selection": per_seed[0]["selection"], **_summary(per_seed)}
+    write_json(folder / RESULTS, {"schema": SCHEMA, **entry})
+    return entry
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, and each seed's figures."""
+    per_seed = [run["test"] for run in runs]
+    return {"test": evaluation.mean_over_seeds(per_seed), "per_seed": per_seed}
+
+
+def _schedule(model: Any) -> dict[str, Any] | None:
+    """What the train windows' schedules came to; None for a model without them."""
+    if not isinstance(model, DReX):
+        return None
+    schedules = model.schedules
+    steps = sum(schedule.steps for schedule in schedules)
+    width = schedules[0].width
+    return {
+        "windows": len(schedules),
+        "depth": sum(schedule.depth for schedule in schedules),
+        "width": width,
+        "steps": steps,
+        "bound": sum(schedule.bound for schedule in schedules),
+        "fill": sum(len(schedule.step) for schedule in schedules) / max(steps * width, 1),
+    }
+
+
+def _finished_arrays(model: Any) -> dict[str, Any]:
+    """The shapes of a finished model's arrays."""
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    return {"params": params, "carry": jax.eval_shape(model.start, params)}
