@@ -75,7 +75,7 @@ def evidence(
     review = np.searchsorted(offsets, starts, side="right") - 1
     count = np.bincount(review, minlength=len(offsets) - 1)
     total = np.bincount(review, mass, len(offsets) - 1)
-    mass *= (count / np.maximum(total, np.finfo(np.float64).tiny))[review]
+    mass *= np.divide(count, total, out=np.zeros_like(total), where=total > 0)[review]
     matrix = sparse.csr_array((mass, (review, word[starts])), shape=(len(offsets) - 1, num_words))[rows]
     matrix.sum_duplicates()
     matrix.data = np.log2(1 + matrix.data)
