@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import io
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ class Vocabulary:
             batch = [html.unescape(texts[row]) for row in range(begin, min(begin + ENCODE_ROWS, len(texts)))]
             encoded = self._pieces.encode(batch, out_type=int, num_threads=THREADS)
             full = np.array([len(ids) for ids in encoded], np.int64)
-            ids = np.fromiter((piece for ids in encoded for piece in ids), np.int32, full.sum())
+            ids = np.fromiter(itertools.chain.from_iterable(encoded), np.int32, full.sum())
             kept = _cut_at_word(begins_word[ids], full, max_tokens)
             starts = np.cumsum(full) - full
             within = np.arange(len(ids)) - np.repeat(starts, full)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-BUDGET = 8192  # tokens a chunk: what the encoder has alive at once, forward and backward
+BUDGET = 4096  # tokens a chunk, what the encoder has alive at once: a core's cache; an accelerator wants more
 
 
 class BucketShape(NamedTuple):

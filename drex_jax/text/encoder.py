@@ -28,7 +28,8 @@ class TextEncoder(nn.Module):
       vocabulary_size: V.
       width: D of embeddings and convolution.
       features: F.
-      dropout: the rate at which whole tokens are dropped from the embeddings and entries from the pooled vector.
+      dropout: the rate at which entries of the pooled vector are dropped, and whole tokens lose their embedding
+        (without rescaling: the pooled vector is normalised). Masks of [R, T, D] cost more than they are worth.
     """
 
     vocabulary_size: int
@@ -50,9 +51,9 @@ class TextEncoder(nn.Module):
         context = padded[:, :-2] * taps[0] + x * taps[1] + padded[:, 2:] * taps[2] + bias
         h = x + nn.relu(context)  # [R, T, D]
 
-        keys = jnp.tanh(nn.Dense(self.width, name="key")(h))
-        score = keys @ self.param("query", nn.initializers.normal(self.width**-0.5), (self.width,))  # [R, T]
-        score = jnp.where(present, score, -jnp.inf)
+        query = self.param("query", nn.initializers.normal(self.width**-0.5), (self.width,))
+        keys = jnp.tanh(nn.Dense(self.width, name="key")(h.reshape(-1, self.width)))  # [R T, D]: one plain product
+        score = jnp.where(present, (keys @ query).reshape(ids.shape), -jnp.inf)  # [R, T]
         highest = jnp.max(score, axis=1, keepdims=True)
         mass = jnp.exp(score - jax.lax.stop_gradient(jnp.where(jnp.isfinite(highest), highest, 0.0)))
         attention = mass / jnp.maximum(mass.sum(axis=1, keepdims=True), jnp.finfo(mass.dtype).tiny)

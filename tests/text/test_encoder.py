@@ -114,7 +114,7 @@ def test_extreme_scores_do_not_overflow(encoder, params):
     feature, attention = text_encoder.encode_chunk(encoder, large, ids)
     assert np.isfinite(feature).all()
     np.testing.assert_allclose(attention.sum(1), 1, rtol=1e-6)
-    gradient = jax.grad(lambda p: text_encoder.encode_chunk(encoder, p, ids)[0].sum())(large)
+    gradient = jax.jit(jax.grad(lambda p: text_encoder.encode_chunk(encoder, p, ids)[0].sum()))(large)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
@@ -132,7 +132,7 @@ def test_dropout_follows_its_key_and_differs_between_chunks(encoder, params):
 
 
 def test_dropout_is_the_same_in_both_phases(encoder, params, texts):
-    batch = batch_of(texts, (16, 40), 64)
+    batch = batch_of(texts, (40,), 160)
     key = jax.random.key(5)
 
     @jax.jit
@@ -154,8 +154,9 @@ def test_memory_of_the_gradient_does_not_grow_with_the_history(encoder, params):
             batch = batching.TextBatch((ids,), (row,))
             return jnp.sum(text_encoder.encode(encoder, params, batch, 8 * chunks) ** 2)
 
-        compiled = jax.jit(jax.grad(loss)).lower(params, ids, row).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        memory = jax.jit(jax.grad(loss)).lower(params, ids, row).compile().memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
 
     residuals = 8 * 32 * WIDTH * 4  # of one chunk's token vectors
     growth = (temporary_bytes(64) - temporary_bytes(4)) / 60
@@ -176,7 +177,8 @@ def test_a_sharded_batch_gives_the_same_gradients(encoder, params):
         return jax.lax.pmean(jax.grad(local_loss)(varying, ids, row), "data")
 
     spread = jax.jit(jax.shard_map(sharded, mesh=mesh, in_specs=(P(), P("data"), P("data")), out_specs=P()))
-    parts = [jax.grad(local_loss)(params, ids[2 * d : 2 * d + 2], row[:2]) for d in range(devices)]
+    local = jax.jit(jax.grad(local_loss))
+    parts = [local(params, ids[2 * d : 2 * d + 2], row[:2]) for d in range(devices)]
     expected = jax.tree.map(lambda *leaves: sum(leaves) / devices, *parts)
     for a, b in zip(jax.tree.leaves(spread(params, ids, row)), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
