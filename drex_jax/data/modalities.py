@@ -49,7 +49,8 @@ class Events:
         begin, end, stride = rows.indices(len(self))
         if stride != 1:
             raise ValueError(f"only contiguous parts, not a stride of {stride}")
-        tokens = self.tokens and self.tokens._replace(offsets=self.tokens.offsets[begin : end + 1])
+        end = max(begin, end)
+        tokens = None if self.tokens is None else self.tokens.part(begin, end)
         vectors = {name: values[rows] for name, values in self.vectors.items()}
         return dataclasses.replace(
             self,

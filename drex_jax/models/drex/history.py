@@ -47,12 +47,12 @@ class Before(NamedTuple):
     """What is known of each of n interactions just before it.
 
     Attributes:
-      count: float32 [n, 2], earlier interactions of its user and of its item.
+      counts: float32 [n, 2], earlier interactions of its user and of its item.
       gap: float32 [n, 2], seconds since them, at least 0; NaN for the first.
       bias: float32 [n, 2], running bias of its user and of its item, in rating units.
     """
 
-    count: np.ndarray
+    counts: np.ndarray
     gap: np.ndarray
     bias: np.ndarray
 
@@ -92,7 +92,7 @@ def advance(events: Events, history: History, bias: RunningBias) -> tuple[Before
     sums, terms = bias.run(events.user, events.item, events.rating, history.bias)
     last = np.stack([user_last, item_last], 1)
     before = Before(
-        count=np.stack([user_count, item_count], 1).astype(np.float32),
+        counts=np.stack([user_count, item_count], 1).astype(np.float32),
         gap=np.maximum(events.timestamp[:, None] - last, 0).astype(np.float32),
         bias=np.stack([terms.user_bias, terms.item_bias], 1).astype(np.float32),
     )
@@ -101,9 +101,11 @@ def advance(events: Events, history: History, bias: RunningBias) -> tuple[Before
 
 def tables(history: History, bias: RunningBias) -> tuple[np.ndarray, np.ndarray]:
     """What a head reads of everyone besides the state: float32 [U, 2] and [I, 2] of (running bias, log1p count)."""
+
+    def side(sums, rated, shrinkage, count):
+        mean = np.divide(sums, rated + shrinkage, out=np.zeros(len(sums)), where=rated > 0)
+        return np.stack([mean, np.log1p(count)], 1).astype(np.float32)
+
     sums = history.bias
-    user_bias = sums.user_sum / (sums.user_count + bias.user_shrinkage)
-    item_bias = sums.item_sum / (sums.item_count + bias.item_shrinkage)
-    user = np.stack([user_bias, np.log1p(history.user_count)], 1)
-    item = np.stack([item_bias, np.log1p(history.item_count)], 1)
-    return user.astype(np.float32), item.astype(np.float32)
+    user = side(sums.user_sum, sums.user_count, bias.user_shrinkage, history.user_count)
+    return user, side(sums.item_sum, sums.item_count, bias.item_shrinkage, history.item_count)

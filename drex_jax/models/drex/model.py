@@ -50,21 +50,18 @@ class Options:
 
 
 class Batch(NamedTuple):
-    """A training window and its negatives (None without a ranking loss); see `window.negatives`."""
+    """A training window and its negatives (None without a ranking loss)."""
 
     window: window.Window
-    negative: np.ndarray | None
-    negative_valid: np.ndarray | None
+    negatives: window.Negatives | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A prepared stretch: its windows, its items, and the auxiliaries of everyone after it."""
+    """A prepared stretch: its windows, and where each of its items goes on."""
 
     plan: window.Plan
     item_next: np.ndarray  # int32 [n]: the item's next interaction in the stretch; n + item where there is none
-    user_auxiliary: np.ndarray  # float32 [U, 2]
-    item_auxiliary: np.ndarray  # float32 [I, 2]
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -102,15 +99,17 @@ class DReX:
             before, past = history.advance(stretch, past, options.bias)
             known_users = int(events.user[:begin].max(initial=-1)) + 1
             known_items = int(events.item[:begin].max(initial=-1)) + 1
-            prepare = partial(window.plan, stretch, before, known_users=known_users, known_items=known_items)
+            after = history.tables(past, options.bias)
+            prepare = partial(window.plan, stretch, before, after, known_users=known_users, known_items=known_items)
             if part == 0:
                 self._train = prepare(count=options.bptt_windows, width=width)
                 width = self._train.schedules[0].width  # one run keeps one width
             plan = self._train if part == 0 else prepare(count=-(-len(stretch) // OBSERVED), width=width)
             _, following = neighbours(stretch.item, self.num_items)
             item_next = np.where(following < len(stretch), following, len(stretch) + stretch.item)
-            segments.append(Segment(plan, item_next.astype(np.int32), *history.tables(past, options.bias)))
-        self._segments = tuple(segments)
+            segments.append(Segment(plan, item_next.astype(np.int32)))
+        train_segment, validation, test = segments
+        self._segments = (train_segment, validation, test)
         self._observe = jax.jit(self._observe_window)
 
     # Parameters and states
@@ -153,13 +152,13 @@ class DReX:
         """The train windows in time order, with this epoch's negatives."""
         for number, train_window in enumerate(self._train.windows):
             if not self.options.ranking_weight:
-                yield Batch(train_window, None, None)
+                yield Batch(train_window, None)
                 continue
             rng = np.random.default_rng((self.options.seed, epoch, number))
-            index, valid = window.negatives(
-                train_window.item, train_window.known, self.num_items, self.options.negatives, rng
+            draws = self.options.negatives
+            yield Batch(
+                train_window, window.negatives(train_window.item, train_window.known, self.num_items, draws, rng)
             )
-            yield Batch(train_window, index, valid & train_window.valid[:, None])
 
     def loss(
         self, params: dict[str, Any], carry: Carry, batch: Batch, key: jax.Array
@@ -169,29 +168,31 @@ class DReX:
         text_key, offset_key, network_key = jax.random.split(key, 3)
         user_before, item_before, after = self._scan(params, carry, events, text_key, offset_key, network_key)
 
-        def apply(method, *args):
-            return self.network.apply(
-                {"params": params["network"]}, *args, False, method=method, rngs={"dropout": network_key}
-            )
+        def scores(method: str, user: jax.Array, item: jax.Array) -> jax.Array:
+            return self._apply(params, method, user, item, False, rngs={"dropout": network_key})
 
         total = jnp.zeros(())
         sums: dict[str, jax.Array] = {}
         if options.rating_weight:
-            rated = events.valid & ~jnp.isnan(events.rating)
-            target = (events.rating - options.rating_mean) / options.rating_deviation
+            target = (jnp.asarray(events.rating) - options.rating_mean) / options.rating_deviation
+            rated = jnp.asarray(events.valid) & ~jnp.isnan(target)
             if options.network.residual:
                 target = target - self._base(user_before, item_before)
-            error = objectives.squared_error(apply("rate", user_before, item_before), target, rated)
+            error = objectives.squared_error(scores("rate", user_before, item_before), target, rated)
             total += options.rating_weight * error
             sums["rating_loss"] = error * options.rating_deviation**2
-        if options.ranking_weight:
-            moments = jnp.concatenate([item_before, after.item])[batch.negative]  # [n, negatives, E]
-            positive = apply("prefer", user_before, item_before)
-            negative = apply("prefer", user_before[:, None], moments)
-            ranking = objectives.RANKING_LOSSES[options.ranking_loss](positive, negative, batch.negative_valid)
+        if batch.negatives is not None:
+            moments = jnp.concatenate([item_before, after.item])[batch.negatives.state]  # [n, negatives, E]
+            positive = scores("prefer", user_before, item_before)
+            negative = scores("prefer", user_before[:, None], moments)
+            valid = jnp.asarray(batch.negatives.valid)
+            ranking = objectives.RANKING_LOSSES[options.ranking_loss](positive, negative, valid)
             total += options.ranking_weight * ranking
             sums["ranking_loss"] = ranking
         return total, (jax.lax.stop_gradient(after), sums)
+
+    def _apply(self, params: dict[str, Any], method: str, *args: Any, **kwargs: Any) -> Any:
+        return self.network.apply({"params": params["network"]}, *args, method=method, **kwargs)
 
     def _modalities(self, events: window.Window, text: jax.Array | None) -> dict[str, jax.Array]:
         """Everything an interaction brings, by name [n, width]; NaN where it is missing."""
@@ -201,11 +202,11 @@ class DReX:
         bias = events.bias / self.options.rating_deviation
         if options.rating_modality:
             surprise = rating - bias.sum(1, keepdims=True)
-            modalities["rating"] = jnp.concatenate([rating, surprise], 1) if options.residual else rating
+            modalities["rating"] = jnp.concatenate([rating, surprise], 1) if options.residual else jnp.asarray(rating)
         if options.time_modality:
             first = jnp.isnan(events.gap)
             days = jnp.log1p(jnp.where(first, 0.0, events.gap) / DAY)
-            modalities["time"] = jnp.concatenate([days / 4, first.astype(jnp.float32), jnp.log1p(events.count) / 4], 1)
+            modalities["time"] = jnp.concatenate([days / 4, first.astype(jnp.float32), jnp.log1p(events.counts) / 4], 1)
         for name in options.vector_modalities:
             modalities[name] = jnp.asarray(events.vectors[name])
         if options.vocabulary_size:
@@ -226,13 +227,8 @@ class DReX:
         text = None
         if options.vocabulary_size:
             text = text_encoder.encode(options.text_encoder, params["text"], events.text, len(events.rating), text_key)
-        inputs, weights = self.network.apply(
-            {"params": params["network"]},
-            self._modalities(events, text),
-            network_key is None,
-            method="inputs",
-            rngs=None if network_key is None else {"dropout": network_key},
-        )
+        rngs = None if network_key is None else {"dropout": network_key}
+        inputs, weights = self._apply(params, "inputs", self._modalities(events, text), network_key is None, rngs=rngs)
         tables = []
         for side, rows, fresh in (
             ("user", events.user_rows, events.user_fresh),
@@ -254,21 +250,24 @@ class DReX:
         lanes = jnp.concatenate([inputs, jnp.zeros((1, inputs.shape[1]))])[events.lanes]  # [S, B, 6D]
         table, before = recurrence.scan_states(weights, jnp.concatenate(tables), lanes, jnp.asarray(events.rows))
         before = before.reshape(steps * width, 2, size)[events.slots]  # [n, 2, D]
-        log_count = jnp.log1p(events.count)
+        log_count = jnp.log1p(events.counts)
         rows = [
             jnp.concatenate([before[:, side], events.bias[:, side : side + 1], log_count[:, side : side + 1]], 1)
             for side in (0, 1)
         ]
         users = len(events.user_rows)
+        items = users + len(events.item_rows)
+        user_after = jnp.concatenate([table[:users], events.user_auxiliary], axis=1)
+        item_after = jnp.concatenate([table[users:items], events.item_auxiliary], axis=1)
         after = Carry(
-            carry.user.at[events.user_rows, :size].set(table[:users], mode="drop"),
-            carry.item.at[events.item_rows, :size].set(table[users : users + len(events.item_rows)], mode="drop"),
+            carry.user.at[events.user_rows].set(user_after, mode="drop"),
+            carry.item.at[events.item_rows].set(item_after, mode="drop"),
         )
         return rows[0], rows[1], after
 
     # Use
 
-    def segments(self) -> tuple[Segment, ...]:
+    def segments(self) -> tuple[Segment, Segment, Segment]:
         """Train, validation and test."""
         return self._segments
 
@@ -289,10 +288,6 @@ class DReX:
             carry, user, item = self._observe(params, carry, events)
             users.append(user[:n])
             items.append(item[:n])
-        size = self.options.network.state_size
-        carry = Carry(
-            carry.user.at[:, size:].set(segment.user_auxiliary), carry.item.at[:, size:].set(segment.item_auxiliary)
-        )
         user, item = jnp.concatenate(users), jnp.concatenate(items)
         return carry, Trace(user, item, jnp.concatenate([item, carry.item])[segment.item_next])
 
@@ -303,14 +298,14 @@ class DReX:
 
     def rate(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
         """Predicted ratings [n] from rows [n, E]."""
-        standard = self.network.apply({"params": params["network"]}, user, item, method="rate")
+        standard = self._apply(params, "rate", user, item)
         if self.options.network.residual:
             standard = standard + self._base(user, item)
         return self.options.rating_mean + self.options.rating_deviation * standard
 
     def rank(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
         """Scores [n, m]: of the ranking head where it is trained, else predicted ratings (up to a user's constant)."""
-        scores = self.network.apply({"params": params["network"]}, user, item, method="rank")
+        scores = self._apply(params, "rank", user, item)
         if self.options.network.residual and not self.options.network.ranking:
             size = self.options.network.state_size
             scores = scores + item[None, :, size] / self.options.rating_deviation

@@ -26,21 +26,22 @@ class Window(NamedTuple):
     Attributes:
       valid: bool [n].
       rating: float32 [n], NaN where missing.
-      count, gap, bias: float32 [n, 2] of `Before`.
+      counts, gap, bias: float32 [n, 2] of `Before`.
       vectors: float32 [n, width] by name, NaN where missing.
       text: the reviews in length buckets, or None.
       user_rows, item_rows: int32 [Ru], [Ri], the rows touched; U or I where padded.
       user_fresh, item_fresh: bool [Ru], [Ri], met for the first time in this window.
+      user_auxiliary, item_auxiliary: float32 [Ru, 2], [Ri, 2], running bias and log1p count after the window.
       lanes: int32 [S, B], the interaction in each lane; n in an empty one.
       rows: int32 [S, B, 2], each lane's rows of the scan's table: users, items, then two for each empty lane.
       slots: int32 [n], position of each interaction in the flattened lanes; 0 where padded.
-      item: int32 [n], the item; 0 where padded.
+      item: int32 [n], the item; I where padded.
       known: int32 [n], how many items had been met before it: these are its negatives' range.
     """
 
     valid: np.ndarray
     rating: np.ndarray
-    count: np.ndarray
+    counts: np.ndarray
     gap: np.ndarray
     bias: np.ndarray
     vectors: dict[str, np.ndarray]
@@ -49,6 +50,8 @@ class Window(NamedTuple):
     item_rows: np.ndarray
     user_fresh: np.ndarray
     item_fresh: np.ndarray
+    user_auxiliary: np.ndarray
+    item_auxiliary: np.ndarray
     lanes: np.ndarray
     rows: np.ndarray
     slots: np.ndarray
@@ -90,12 +93,41 @@ def window_begins(n: int, count: int) -> np.ndarray:
     return np.linspace(0, n, max(min(count, n), 1) + 1).round().astype(np.int64)
 
 
-def plan(events: Events, before: Before, *, count: int, width: int, known_users: int = 0, known_items: int = 0) -> Plan:
+def _auxiliary_after(ids: np.ndarray, rows: np.ndarray, after: np.ndarray, spans: list[tuple[int, int]]):
+    """For each window, float32 [touched, 2] of one side as they stand after it.
+
+    Args:
+      ids: int32 [N] of the stretch.
+      rows: float32 [N, 2], the auxiliaries of each of them just before its interaction.
+      after: float32 [ids, 2], those of everyone after the stretch.
+      spans: begin and end of each window.
+    """
+    _, following = schedule.neighbours(ids, len(after))
+    stacked = np.concatenate([rows, after])
+    auxiliaries = []
+    for a, b in spans:
+        touched, from_end = np.unique(ids[a:b][::-1], return_index=True)
+        later = following[b - 1 - from_end]  # the next interaction, beyond the window; N where there is none
+        auxiliaries.append(stacked[np.where(later < len(ids), later, len(ids) + touched)])
+    return auxiliaries
+
+
+def plan(
+    events: Events,
+    before: Before,
+    after: tuple[np.ndarray, np.ndarray],
+    *,
+    count: int,
+    width: int,
+    known_users: int = 0,
+    known_items: int = 0,
+) -> Plan:
     """Prepares `events` in `count` windows.
 
     Args:
       events: the stretch, in the order of learning.
       before: what precedes each of them.
+      after: `history.tables` of everyone after the stretch.
       count: number of windows.
       width: lanes a step; 0 chooses one for all windows.
       known_users: how many users had been met before the stretch (numbers below are not fresh).
@@ -114,10 +146,13 @@ def plan(events: Events, before: Before, *, count: int, width: int, known_users:
     steps = max(s.steps for s in schedules)
     user_size = max(len(users) for users, _ in touched)
     item_size = max(len(items) for _, items in touched)
+    auxiliary = np.stack([before.bias, np.log1p(before.counts)], axis=-1)  # [N, side, 2]
+    user_after = _auxiliary_after(events.user, auxiliary[:, 0], after[0], spans)
+    item_after = _auxiliary_after(events.item, auxiliary[:, 1], after[1], spans)
     texts = [None] * len(spans) if events.tokens is None else _text_batches(events.tokens, spans)
 
     windows = []
-    for (a, b), packed, (users, items), text in zip(spans, schedules, touched, texts, strict=True):
+    for number, ((a, b), packed, (users, items)) in enumerate(zip(spans, schedules, touched, strict=True)):
         n = b - a
         lanes = np.full((steps, width), n, np.int32)
         lanes[: packed.steps] = packed.events()
@@ -129,41 +164,51 @@ def plan(events: Events, before: Before, *, count: int, width: int, known_users:
             Window(
                 valid=np.arange(size) < n,
                 rating=_pad(events.rating[a:b], size, np.nan),
-                count=_pad(before.count[a:b], size, 0),
+                counts=_pad(before.counts[a:b], size, 0),
                 gap=_pad(before.gap[a:b], size, np.nan),
                 bias=_pad(before.bias[a:b], size, 0),
                 vectors={name: _pad(values[a:b], size, np.nan) for name, values in events.vectors.items()},
-                text=text,
+                text=texts[number],
                 user_rows=_pad(users.astype(np.int32), user_size, events.num_users),
                 item_rows=_pad(items.astype(np.int32), item_size, events.num_items),
                 user_fresh=_pad(users >= met_users[a], user_size, False),
                 item_fresh=_pad(items >= met_items[a], item_size, False),
+                user_auxiliary=_pad(user_after[number], user_size, 0),
+                item_auxiliary=_pad(item_after[number], item_size, 0),
                 lanes=np.where(lanes < n, lanes, size).astype(np.int32),
                 rows=rows.astype(np.int32),
                 slots=_pad(packed.slots(), size, 0),
-                item=_pad(events.item[a:b], size, 0),
+                item=_pad(events.item[a:b], size, events.num_items),  # a number that no negative has
                 known=_pad(met_items[a:b].astype(np.int32), size, 0),
             )
         )
     return Plan(windows, begins, schedules)
 
 
-def negatives(item: np.ndarray, known: np.ndarray, num_items: int, draws: int, rng: np.random.Generator):
+class Negatives(NamedTuple):
+    """Items to rank below those of a window's interactions, each at the moment of its interaction.
+
+    Attributes:
+      state: int32 [n, draws] into [the n item states before each interaction, then the I states after the window].
+      valid: bool [n, draws], false where there is nothing to draw or the draw is the interaction's own item.
+    """
+
+    state: np.ndarray
+    valid: np.ndarray
+
+
+def negatives(item: np.ndarray, known: np.ndarray, num_items: int, draws: int, rng: np.random.Generator) -> Negatives:
     """Uniform negatives, each at the moment of its interaction.
 
     A negative j of interaction k is drawn from the items met before k; its state at that moment is the one before j's
     first interaction at or after k in the window, and the one after the window where there is none.
 
     Args:
-      item: int [n], the items of the window's interactions in time order (padding at the end).
+      item: int [n], the items of the window's interactions in time order; I in the padding at the end.
       known: int [n], items met before each; below 1 there is nothing to draw.
       num_items: I.
       draws: negatives an interaction.
       rng: the source of the draws.
-
-    Returns:
-      index: int32 [n, draws] into [the n item states before each interaction, then the I states after the window].
-      valid: bool [n, draws], false where there is nothing to draw or the draw is the interaction's own item.
     """
     n = len(item)
     drawn = (rng.random((n, draws)) * known[:, None]).astype(np.int64)
@@ -173,4 +218,4 @@ def negatives(item: np.ndarray, known: np.ndarray, num_items: int, draws: int, r
     following = order[np.minimum(position, n - 1)]
     inside = (position < n) & (item[following] == drawn)
     valid = (known[:, None] > 0) & (drawn != item[:, None])
-    return np.where(inside, following, n + np.minimum(drawn, num_items - 1)).astype(np.int32), valid
+    return Negatives(np.where(inside, following, n + np.minimum(drawn, num_items - 1)).astype(np.int32), valid)
