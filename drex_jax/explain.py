@@ -1,0 +1,112 @@
+"""Keyword profiles of a trained model: computed once after training, kept in the run directory, read back to explain."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from drex_jax.data import storage
+from drex_jax.data.strings import Strings
+from drex_jax.data.vocabulary import Tokens
+from drex_jax.dataset import Dataset
+from drex_jax.models.drex import keywords
+from drex_jax.text import batching
+from drex_jax.text import encoder as text_encoder
+
+KEYWORDS, SCHEMA = "keywords", "keywords 1"
+WORDS_A_PROFILE = 10
+REVIEWS_AT_ONCE = 16_384
+
+
+class KeywordProfiles(NamedTuple):
+    """The words of everyone's train reviews that the model attends to beyond what the corpus has anyway.
+
+    Attributes:
+      words: by number.
+      users, items: one profile each, by the data set's numbers.
+    """
+
+    words: Strings
+    users: keywords.Profiles
+    items: keywords.Profiles
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes them, all or nothing."""
+        columns: dict[str, np.ndarray | Strings] = {"words": self.words}
+        for side, profile in (("user", self.users), ("item", self.items)):
+            columns |= {f"{side}_word": profile.word, f"{side}_weight": profile.weight}
+        storage.write_columns(folder, {"schema": SCHEMA}, columns)
+
+    @classmethod
+    def load(cls, folder: pathlib.Path) -> KeywordProfiles:
+        """Reads what `save` wrote.
+
+        Raises:
+          UserError: there is nothing to read, or it is damaged.
+        """
+        storage.read_header(folder, SCHEMA)
+        sides = [
+            keywords.Profiles(
+                storage.read_array(folder, f"{side}_word", np.int32, 2),
+                storage.read_array(folder, f"{side}_weight", np.float32, 2),
+            )
+            for side in ("user", "item")
+        ]
+        return cls(storage.read_strings(folder, "words"), *sides)
+
+
+def token_attention(encoder: text_encoder.TextEncoder, params: Any, tokens: Tokens, num_reviews: int) -> np.ndarray:
+    """float32 [total]: the weight of every token within its review, of the first `num_reviews` (0 for the others)."""
+    weights = np.zeros(len(tokens.ids), np.float32)
+    lengths = tokens.lengths[:num_reviews]
+    spans = [(begin, min(begin + REVIEWS_AT_ONCE, num_reviews)) for begin in range(0, num_reviews, REVIEWS_AT_ONCE)]
+    shapes = batching.fit(
+        [lengths[begin:end] for begin, end in spans], batching.bucket_lengths(max(int(lengths.max(initial=1)), 1))
+    )
+    attend = jax.jit(lambda params, batch: text_encoder.attention(encoder, params, batch))
+    for begin, end in spans:
+        batch = batching.plan(tokens.ids, tokens.offsets, np.arange(begin, end), shapes)
+        for row, attention in zip(batch.row, attend(params, batch), strict=True):
+            inside = row < end - begin
+            review = begin + row[inside]
+            place = np.arange(attention.shape[-1])
+            present = place < lengths[review][:, None]
+            weights[(tokens.offsets[review][:, None] + place)[present]] = np.asarray(attention)[inside][present]
+    return weights
+
+
+def keyword_profiles(encoder: text_encoder.TextEncoder, params: Any, dataset: Dataset) -> KeywordProfiles:
+    """Profiles of all users and items from their train reviews.
+
+    Args:
+      encoder: the trained model's review encoder.
+      params: its parameters.
+      dataset: with texts.
+    """
+    assert dataset.vocabulary is not None
+    assert dataset.events.tokens is not None
+    tokens, train = dataset.events.tokens, dataset.sizes[0]
+    words = dataset.vocabulary.words(tokens)
+    attention = token_attention(encoder, params, tokens, train)
+    reviews = keywords.evidence(words.word, words.first, tokens.offsets, attention, np.arange(train), len(words.names))
+    related = keywords.relatedness(reviews)
+    users, items = (
+        keywords.profiles(reviews, related, owner[:train], count, WORDS_A_PROFILE)
+        for owner, count in (
+            (dataset.events.user, dataset.events.num_users),
+            (dataset.events.item, dataset.events.num_items),
+        )
+    )
+    return KeywordProfiles(Strings.of(words.names), users, items)
+
+
+def describe(profiles: KeywordProfiles, dataset: Dataset, side: str, ids: Sequence[str]) -> str:
+    """The profiles of users or items (`side`) by id, a line each: "id: word (weight), ..."."""
+    known = dataset.interactions.user_ids if side == "user" else dataset.interactions.item_ids
+    numbers = {name: number for number, name in enumerate(known)}
+    found = profiles.users if side == "user" else profiles.items
+    return keywords.describe(found, np.array([numbers[name] for name in ids]), list(ids), list(profiles.words))

@@ -1,0 +1,47 @@
+"""Prints the keyword profiles of a finished run.
+
+    python tools/keywords.py --workdir=runs/amazon-Musical_Instruments [--users=5] [--items=5]
+
+Takes those with the most train reviews.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+import numpy as np
+
+from drex_jax import config as config_lib
+from drex_jax import explain
+from drex_jax.dataset import open_dataset
+from drex_jax.errors import UserError
+
+
+def main() -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    parser.add_argument("--users", type=int, default=5)
+    parser.add_argument("--items", type=int, default=5)
+    arguments = parser.parse_args()
+    try:
+        profiles = explain.KeywordProfiles.load(arguments.workdir / explain.KEYWORDS)
+        dataset = open_dataset(config_lib.from_json(arguments.workdir / "config.json"), arguments.workdir)
+    except UserError as error:
+        print(f"keywords: {error}", file=sys.stderr)
+        return 2
+    train = dataset.sizes[0]
+    for side, count in (("user", arguments.users), ("item", arguments.items)):
+        column = dataset.events.user if side == "user" else dataset.events.item
+        names = dataset.interactions.user_ids if side == "user" else dataset.interactions.item_ids
+        reviewed = column[:train][dataset.interactions.has_text[:train]]
+        busiest = np.argsort(-np.bincount(reviewed, minlength=len(names)), kind="stable")[:count]
+        print(f"{side}s with the most train reviews:")
+        print(explain.describe(profiles, dataset, side, [names[int(number)] for number in busiest]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
