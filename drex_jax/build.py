@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from drex_jax import biases, evaluate
+from drex_jax.config import Config
 from drex_jax.dataset import Dataset
 from drex_jax.errors import UserError
 from drex_jax.models.baselines.bias import Bias, GlobalMean, RunningBias
@@ -23,7 +23,7 @@ NEEDS_RATINGS = ("global_mean", "bias", "running_bias", "matrix_factorisation")
 RELEVANT_SHARE = 0.75  # of the rating range, where no threshold is given: 4 of 1 to 5
 
 
-def build(name: str, config: ConfigDict, dataset: Dataset, seed: int) -> Model:
+def build(name: str, config: Config, dataset: Dataset, seed: int) -> Model:
     """The model `name` over a data set.
 
     Raises:
@@ -37,7 +37,7 @@ def applicable(name: str, dataset: Dataset) -> bool:
     return name not in NEEDS_RATINGS or bool(dataset.events.has_rating[: dataset.sizes[0]].any())
 
 
-def evaluation(config: ConfigDict, dataset: Dataset) -> evaluate.Options:
+def evaluation(config: Config, dataset: Dataset) -> evaluate.Options:
     """How a run is evaluated."""
     low, high = dataset.interactions.rating_range or (0.0, 1.0)
     threshold = config.evaluate.threshold
@@ -61,7 +61,7 @@ def _bias_arguments(dataset: Dataset) -> tuple:
     return *columns, train, events.num_users, events.num_items, scale
 
 
-def _drex(config: ConfigDict, dataset: Dataset, seed: int) -> DReX:
+def _drex(config: Config, dataset: Dataset, seed: int) -> DReX:
     model, events, train = config.model, dataset.events, dataset.sizes[0]
     ratings = events.rating[:train][events.has_rating[:train]]
     has_ratings = len(ratings) > 0
@@ -105,29 +105,29 @@ def _drex(config: ConfigDict, dataset: Dataset, seed: int) -> DReX:
     return DReX(options, events, dataset.sizes)
 
 
-def _global_mean(config: ConfigDict, dataset: Dataset, seed: int) -> GlobalMean:
+def _global_mean(config: Config, dataset: Dataset, seed: int) -> GlobalMean:
     mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
     return GlobalMean(mean, dataset.events, dataset.sizes)
 
 
-def _bias(config: ConfigDict, dataset: Dataset, seed: int) -> Bias:
+def _bias(config: Config, dataset: Dataset, seed: int) -> Bias:
     return Bias(biases.fit_static_bias(*_bias_arguments(dataset)), dataset.events, dataset.sizes)
 
 
-def _running_bias(config: ConfigDict, dataset: Dataset, seed: int) -> RunningBias:
+def _running_bias(config: Config, dataset: Dataset, seed: int) -> RunningBias:
     return RunningBias(biases.fit_running_bias(*_bias_arguments(dataset)), dataset.events, dataset.sizes)
 
 
-def _popularity(config: ConfigDict, dataset: Dataset, seed: int) -> Popularity:
+def _popularity(config: Config, dataset: Dataset, seed: int) -> Popularity:
     return Popularity(dataset.events, dataset.sizes)
 
 
-def _matrix_factorisation(config: ConfigDict, dataset: Dataset, seed: int) -> MatrixFactorisation:
+def _matrix_factorisation(config: Config, dataset: Dataset, seed: int) -> MatrixFactorisation:
     mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
     return MatrixFactorisation(FactorOptions(mean=mean, seed=seed), dataset.events, dataset.sizes)
 
 
-BUILDERS: dict[str, Callable[[ConfigDict, Dataset, int], Model]] = {
+BUILDERS: dict[str, Callable[[Config, Dataset, int], Model]] = {
     "drex": _drex,
     "global_mean": _global_mean,
     "bias": _bias,

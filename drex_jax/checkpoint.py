@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from drex_jax.errors import UserError
@@ -82,12 +81,11 @@ class Checkpoints:
 
 def _check(like: Any, restored: Any) -> None:
     """Raises ValueError where a restored array is not of the expected shape and type (Orbax casts silently)."""
-    for (path, expected), (_, found) in zip(
-        jax.tree_util.tree_leaves_with_path(like), jax.tree_util.tree_leaves_with_path(restored), strict=True
-    ):
-        if np.shape(expected) != np.shape(found) or jax.numpy.asarray(expected).dtype != found.dtype:
+    expectations = jax.tree_util.tree_leaves_with_path(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+    for (path, expected), found in zip(expectations, jax.tree.leaves(restored), strict=True):
+        if (expected.shape, expected.dtype) != (found.shape, found.dtype):
             name = jax.tree_util.keystr(path)
-            raise ValueError(f"{name}: {np.shape(found)} {found.dtype} instead of {np.shape(expected)}")
+            raise ValueError(f"{name}: {found.shape} {found.dtype} instead of {expected.shape} {expected.dtype}")
 
 
 def save_model(folder: pathlib.Path, arrays: Any) -> None:

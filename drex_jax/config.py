@@ -11,6 +11,8 @@ from ml_collections.config_dict import placeholder
 
 from drex_jax.errors import UserError
 
+Config = Any  # a ConfigDict, to whoever reads its fields: what they hold has no static types
+
 
 def base() -> ConfigDict:
     """A new configuration with every field at its default. Experiments change values; unknown fields are refused."""
@@ -87,7 +89,7 @@ def base() -> ConfigDict:
     config.train.clip_norm = 1.0
     config.train.patience = 5
     config.train.selection = "mse"  # a validation metric
-    config.train.checkpoint_seconds = 30.0  # at the end of an epoch, if so much time has passed since the last
+    config.train.checkpoint_seconds = 30.0  # a checkpoint after so much time, and at every stop
     config.train.tensorboard = False  # extra `tensorboard`
 
     config.schedule = ConfigDict()
@@ -124,7 +126,7 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
-def from_json(path: pathlib.Path) -> ConfigDict:
+def from_json(path: pathlib.Path) -> Config:
     """The locked configuration that `to_json` wrote into the file at `path`.
 
     A field that the file lacks, because the run is older than the field, has its default.

@@ -6,8 +6,8 @@ import dataclasses
 import pathlib
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from drex_jax.config import Config
 from drex_jax.data import modalities, vocabulary
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.loading import load
@@ -51,7 +51,7 @@ class Dataset:
         )
 
 
-def prepare(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
+def prepare(config: Config, workdir: pathlib.Path) -> Dataset:
     """Reads the raw files into the run directory, or opens what an earlier start of this run left there.
 
     Raises:
@@ -76,12 +76,13 @@ def prepare(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
             "rejected": report.rejected,
             "notices": list(report.notices),
             "noise_floor": report.noise_floor,
+            "vocabulary": words is not None,
         }
         write_json(history / FACTS, facts)  # the last file: its presence says that the folder is whole
     return open_dataset(config, workdir)
 
 
-def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
+def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     """The data set of a run directory, without its raw files.
 
     Raises:
@@ -91,18 +92,18 @@ def open_dataset(config: ConfigDict, workdir: pathlib.Path) -> Dataset:
     facts = read_json(history / FACTS)
     interactions = Interactions.load(history)
     parts = _split(interactions, config)
-    words = Vocabulary.load(history / VOCABULARY) if (history / VOCABULARY).exists() else None
+    words = Vocabulary.load(history / VOCABULARY) if facts["vocabulary"] else None
     ordered = modalities.in_learning_order(interactions, parts)
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
     events = modalities.events(ordered, sizes, words, config.text.max_tokens, shuffle)
-    if events.tokens is not None and events.tokens.truncated:
-        cut = f"{events.tokens.truncated:,} of {len(ordered):,} reviews were cut at {config.text.max_tokens} tokens"
-        facts["notices"].append(cut)
+    cut = 0 if events.tokens is None else events.tokens.truncated
+    if cut:
+        facts["notices"].append(f"{cut:,} of {len(ordered):,} reviews were cut at {config.text.max_tokens} tokens")
     if config.text.shuffled:
         facts["notices"].append("control: every review was moved to another interaction of its part of the split")
     return Dataset(ordered, parts, events, words, facts)
 
 
-def _split(interactions: Interactions, config: ConfigDict) -> Split:
+def _split(interactions: Interactions, config: Config) -> Split:
     return split(interactions, config.split.kind, config.split.validation, config.split.test, config.seed)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.data.modalities import Events
-from drex_jax.metrics.ranking import ranking_metrics, rated_items_ranks
+from drex_jax.metrics.ranking import METRICS, ranking_metrics, rated_items_ranks
 from drex_jax.metrics.rating import rating_metrics
 from drex_jax.models.drex.schedule import neighbours
 from drex_jax.models.protocol import Carry, Model, Params, Trace
@@ -88,7 +88,7 @@ class Evaluator:
         self._first[present] = first
         self._past = _Past(events)
         self._rate = jax.jit(model.rate)
-        self._top = jax.jit(partial(_top_hits, model.rank), static_argnames="k")
+        self._relevant_ranks = jax.jit(partial(_relevant_ranks, model.rank), static_argnames="k")
         self._moment_ranks = jax.jit(partial(_moment_ranks, model.rank))
 
     def validate(self, params: Params, names: set[str]) -> dict[str, float]:
@@ -99,6 +99,19 @@ class Evaluator:
         _, trace = model.observe(params, start, validation)
         ranking = self._options.ranking and any("@" in name and "/" not in name for name in names)
         return self._prequential(params, start, trace, 1, ranking)
+
+    def validation_metrics(self) -> list[str]:
+        """The names that `validate` can give."""
+        options, model, rows = self._options, self._model, self._rows(1)
+        rated, relevant = self._events.has_rating[rows], self._relevant[rows]
+        ranking = [f"{name}@{cutoff}" for name in METRICS for cutoff in options.cutoffs]
+        names = []
+        if model.rates and rated.any():
+            names += ["mse", "rmse", "mae"]
+            names += [f"rated_items/{name}" for name in ranking] if (rated & relevant).any() else []
+        if model.ranks and options.ranking and relevant.any():
+            names += ranking
+        return names
 
     def evaluate_test(self, params: Params, selection: Selection) -> tuple[dict[str, dict[str, float]], Carry]:
         """Frozen and prequential metrics of test, and the rows after the whole file.
@@ -172,13 +185,13 @@ class Evaluator:
             size = (0, options.block - len(block))  # one shape for every block
             block = np.pad(block, size)
             padded = [np.pad(matrix, (size, (0, 0))) for matrix in (masked, relevant)]
-            hits = self._top(params, carry.user[block], carry.item, candidates, *padded, k=largest)
-            blocks.append(np.asarray(hits)[: options.block - size[1]])
-        hits = np.concatenate(blocks)  # bool [lists, K]: whether place p holds a relevant item
-        hit_lists, places = np.nonzero(hits)
-        misses = np.bincount(lists) - hits.sum(1)
-        ranks = np.concatenate([places + 1, np.zeros(misses.sum(), np.int64)])
-        of = np.concatenate([hit_lists, np.repeat(np.arange(len(users)), misses)])
+            ranks = self._relevant_ranks(params, carry.user[block], carry.item, candidates, *padded, k=largest)
+            blocks.append(np.asarray(ranks)[: options.block - size[1]])
+        ranked = np.concatenate(blocks)  # [lists, K]
+        hit = ranked > 0
+        misses = np.bincount(lists) - hit.sum(1)
+        ranks = np.concatenate([ranked[hit], np.zeros(misses.sum(), np.int64)])
+        of = np.repeat(np.tile(np.arange(len(users)), 2), np.concatenate([hit.sum(1), misses]))
         metrics = ranking_metrics(ranks, of, len(users), options.cutoffs)
         return metrics | {"lists": float(len(users)), "candidates": float((self._first < train_end).sum())}
 
@@ -201,6 +214,10 @@ class Evaluator:
         events, options = self._events, self._options
         n, block = rows.stop - rows.start, options.block
         item = events.item[rows]
+        padding = -n % block  # one shape for every block
+        user_before, item_after = (
+            jnp.pad(values, ((0, padding), (0, 0))) for values in (trace.user_before, trace.item_after)
+        )
         ranks = []
         for begin in range(0, n, block):
             size = min(block, n - begin)
@@ -210,22 +227,17 @@ class Evaluator:
             masked = self._past.mask(events.user[moments], touched_before)
             candidates = (self._first[None, :] < moments[:, None]) & ~masked  # [b, I]
             _, following = neighbours(item[chosen], events.num_items)  # within the block; b where there is none
-            padding = block - size  # one shape for every block
-            padded_item = np.pad(item[chosen], (0, padding))
-            traces = [
-                jnp.pad(values[chosen], ((0, padding), (0, 0))) for values in (trace.user_before, trace.item_after)
-            ]
-            found = self._moment_ranks(
+            found, table = self._moment_ranks(
                 params,
-                *traces,
+                user_before,
+                item_after,
+                np.int32(begin),
                 table,
-                padded_item,
-                np.pad(np.where(following < size, following, block), (0, padding), constant_values=-1),
-                np.pad(candidates, ((0, padding), (0, 0))),
+                np.pad(item[chosen], (0, block - size)),
+                np.pad(np.where(following < size, following, block), (0, block - size), constant_values=-1),
+                np.pad(candidates, ((0, block - size), (0, 0))),
             )
             ranks.append(np.asarray(found)[:size][self._relevant[moments]])
-            last = following >= size
-            table = table.at[item[chosen][last]].set(trace.item_after[chosen][last])
         return np.concatenate(ranks).astype(np.int64)
 
 
@@ -252,27 +264,36 @@ class _Past:
 
 
 def _scores(rank: Any, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-    scores = rank(params, user, item)
+    """Scores [b, m] in full precision, so that no accelerator's short products make ties; NaN stands last."""
+    with jax.default_matmul_precision("highest"):
+        scores = rank(params, user, item)
     return jnp.where(jnp.isnan(scores), -jnp.inf, scores)
 
 
-def _top_hits(rank, params, user, item, candidates, masked, relevant, *, k):
-    """Bool [b, K]: whether each of a list's first K places holds a relevant item."""
+def _relevant_ranks(rank, params, user, item, candidates, masked, relevant, *, k):
+    """int32 [b, K]: the ranks, up to K, of each list's relevant candidates; 0 in places that are left over.
+
+    The m-th best of them stands behind m - 1 others and behind all irrelevant candidates that score as high: those
+    among the K best of the irrelevant ones are all that matter up to rank K.
+    """
     scores = _scores(rank, params, user, item)  # [b, I]
-    scores = jnp.where(relevant, jnp.nextafter(scores, -jnp.inf), scores)  # ties go against the model
     allowed = candidates & ~masked
-    top, places = jax.lax.top_k(jnp.where(allowed, scores, -jnp.inf), k)
-    return jnp.take_along_axis(relevant & allowed, places, axis=1) & (top > -jnp.inf)
+    own, ahead = (
+        jax.lax.top_k(jnp.where(allowed & side, scores, -jnp.inf), k)[0] for side in (relevant, ~relevant)
+    )  # [b, K] each, best first
+    ranks = 1 + jnp.arange(k) + (ahead[:, None, :] >= own[:, :, None]).sum(2)
+    return jnp.where((own > -jnp.inf) & (ranks <= k), ranks, 0)
 
 
-def _moment_ranks(rank, params, user, item_after, table, item, following, candidates):
-    """int32 [b]: rank of each interaction's own item at its moment; see `Evaluator._prequential_ranks`.
+def _moment_ranks(rank, params, user_before, item_after, begin, table, item, following, candidates):
+    """The rank of each interaction's own item at its moment, int32 [b], and the item rows after the block.
 
-    `user` [b, E]: rows before each interaction; `item_after` [b, E]: its item's row after it; `table` [I, E]: item rows
-    at the block's start; `item` int [b]; `following` int [b]: the item's next interaction in the block, b where there
-    is none, -1 in padding; `candidates` bool [b, I].
+    `user_before`, `item_after` [n, E]: rows of users before and of items after each interaction, of which the block's
+    start at `begin`; `table` [I, E]: item rows at the block's start; `item` int [b]; `following` int [b]: the item's
+    next interaction in the block, b where there is none, -1 in padding; `candidates` bool [b, I].
     """
     size = len(item)
+    user, item_after = (jax.lax.dynamic_slice_in_dim(rows, begin, size) for rows in (user_before, item_after))
     scores = _scores(rank, params, user, table)
     changed = _scores(rank, params, user, item_after)  # [b, b]: user of row k, item as interaction j left it
     k, j = jnp.arange(size)[:, None], jnp.arange(size)[None, :]
@@ -282,7 +303,8 @@ def _moment_ranks(rank, params, user, item_after, table, item, following, candid
     own = jnp.take_along_axis(scores, item[:, None], axis=1)
     ahead = candidates & (scores >= own) & (jnp.arange(table.shape[0])[None, :] != item[:, None])
     inside = jnp.take_along_axis(candidates, item[:, None], axis=1)[:, 0] & (own[:, 0] > -jnp.inf)
-    return jnp.where(inside, 1 + ahead.sum(1), 0)
+    table = table.at[jnp.where(following == size, item, table.shape[0])].set(item_after, mode="drop")
+    return jnp.where(inside, 1 + ahead.sum(1), 0), table
 
 
 def definitions(options: Options) -> dict[str, str]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import math
 import pathlib
 import signal
 import sys
@@ -26,6 +27,7 @@ from drex_jax.metrics_log import MetricsLog
 from drex_jax.models.protocol import Carry, Model, Params
 
 FLUSH = 50  # steps between visits of the losses to the host
+REMEDY = "lower train.learning_rate or train.clip_norm; the last good checkpoint is kept"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +96,17 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
       Stopped: SIGTERM or SIGINT came; everything is saved.
       UserError: the loss is not finite, or validation has no metric `options.selection`.
     """
-    params = model.init(jax.random.key(options.seed))
+    params = jax.jit(model.init)(jax.random.key(options.seed))  # at once: op by op it takes seconds
     steps_per_epoch = model.steps_per_epoch()
+    choices = evaluator.validation_metrics()
     if not steps_per_epoch:
-        metrics = evaluator.validate(params, {options.selection})
-        name = options.selection if options.selection in metrics else next(iter(metrics), "none")
-        return Fitted(params, Selection(name, metrics.get(name, 0.0), 0), {})
+        name = options.selection if options.selection in choices else next(iter(choices), "none")
+        return Fitted(params, Selection(name, evaluator.validate(params, {name}).get(name, 0.0), 0), {})
+    if options.selection not in choices:
+        raise UserError(
+            f"train.selection={options.selection}: validation has no such metric here; "
+            f"choose one of {' '.join(choices) or '(none: no validation interaction is rated or relevant)'}"
+        )
     total = options.epochs * steps_per_epoch
     optimizer = _optimizer(options, total)
     state = State(params, optimizer.init(params), model.start(params), jax.tree.map(jnp.copy, params))
@@ -110,55 +117,48 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
             step, state, facts = restored
             progress = Progress(**facts)
             logging.info("continuing from step %d of %s", step, folder)
-        log = MetricsLog(folder / "metrics.jsonl", progress.step, tensorboard=options.tensorboard)
-        train_step, compile_seconds = _compile(model, optimizer, state, options.seed)
         resumed_from = progress.step if restored is not None else None
-        saved_at = begun = time.monotonic()
-        spent = progress.seconds  # training alone, without validation
-
-        def save() -> None:
-            if progress.step not in saved_steps:
-                progress.seconds = spent
-                checkpoints.save(progress.step, state, dataclasses.asdict(progress))
-                saved_steps.add(progress.step)
-
-        saved_steps = {progress.step} if restored is not None else set()
+        train_step, compile_seconds = _compile(model, optimizer, state, options.seed)
+        log = MetricsLog(folder / "metrics.jsonl", progress.step, tensorboard=options.tensorboard)
         bar = tqdm(total=options.epochs * num_train, unit=" interactions", disable=not sys.stderr.isatty())
         bar.update(progress.step * num_train // steps_per_epoch)
-        while not progress.finished and progress.step < total:
-            epoch, first = divmod(progress.step, steps_per_epoch)
-            if first == 0:
-                state = state._replace(carry=model.start(state.params))
-            begun = time.monotonic()
-            pending: list[dict[str, jax.Array]] = []
-            for batch in itertools.islice(model.batches(epoch), first, None):
-                state, sums = train_step(state, batch, progress.step)
-                pending.append(sums)
-                progress.step += 1
-                bar.update(num_train // steps_per_epoch)
-                at_end = progress.step % steps_per_epoch == 0
-                if at_end or stop.requested or len(pending) == FLUSH:
+        saved_at = time.monotonic()
+        with log, bar:
+            while not progress.finished:
+                epoch, first = divmod(progress.step, steps_per_epoch)
+                if first == 0:
+                    state = state._replace(carry=model.start(state.params))
+                begun = time.monotonic()
+                pending: list[dict[str, jax.Array]] = []
+                for batch in itertools.islice(model.batches(epoch), first, None):
+                    state, sums = train_step(state, batch, progress.step)
+                    pending.append(sums)
+                    progress.step += 1
+                    bar.update(num_train // steps_per_epoch)
+                    at_end = progress.step % steps_per_epoch == 0
+                    if not (at_end or stop.requested or len(pending) == FLUSH):
+                        continue
                     losses = _to_host(pending, progress.step)
-                    spent += time.monotonic() - begun
+                    progress.seconds += time.monotonic() - begun  # training alone, without validation
                     metrics = evaluator.validate(state.params, {options.selection}) if at_end else {}
-                    log.write(progress.step, epoch, losses, metrics)
-                    begun, pending = time.monotonic(), []
                     if at_end:
-                        state = _judge(state, progress, metrics, epoch, options)
-                        bar.set_postfix({options.selection: f"{metrics[options.selection]:.4f}"})
+                        state = _judge(state, progress, metrics[options.selection], epoch, options)
                         progress.finished |= progress.step == total
-                if stop.requested:
-                    save()
-                    raise Stopped(f"stopped by {stop.requested} at step {progress.step}, saved; run the same command")
-            if progress.finished or time.monotonic() - saved_at >= options.checkpoint_seconds:
-                save()
-                saved_at = time.monotonic()
-        bar.close()
-        log.close()
+                        bar.set_postfix({options.selection: f"{metrics[options.selection]:.4f}"})
+                    log.write(progress.step, epoch, losses, metrics)
+                    stopped = stop.requested
+                    if stopped or progress.finished or time.monotonic() - saved_at >= options.checkpoint_seconds:
+                        checkpoints.save(progress.step, state, dataclasses.asdict(progress))
+                        saved_at = time.monotonic()
+                    if stopped:
+                        raise Stopped(f"stopped by {stopped} at step {progress.step}, saved; run the same command")
+                    begun, pending = time.monotonic(), []
+    if stop.requested:  # since the last step
+        raise Stopped(f"stopped by {stop.requested} after the last step, saved; run the same command")
     timing = {
-        "train_seconds": spent,
+        "train_seconds": progress.seconds,
         "compile_seconds": compile_seconds,
-        "interactions_per_second": num_train * (progress.step / steps_per_epoch) / max(spent, 1e-9),
+        "interactions_per_second": num_train * (progress.step / steps_per_epoch) / max(progress.seconds, 1e-9),
         "steps": progress.step,
         "epochs": progress.step // steps_per_epoch,
         "resumed_from": resumed_from,
@@ -208,20 +208,20 @@ def _to_host(pending: list[dict[str, jax.Array]], last: int) -> list[dict[str, f
     for step, values in enumerate(losses, last - len(losses) + 1):
         if not np.isfinite(list(values.values())).all():
             raise UserError(
-                f"the loss is not finite at step {step} ({', '.join(f'{k}={v:g}' for k, v in values.items())}): lower "
-                "train.learning_rate or train.clip_norm; the last good checkpoint is kept"
+                f"the loss is not finite at step {step} ({', '.join(f'{k}={v:g}' for k, v in values.items())}): "
+                f"{REMEDY}"
             )
     return losses
 
 
-def _judge(state: State, progress: Progress, metrics: dict[str, float], epoch: int, options: Options) -> State:
-    """Keeps the best parameters, and ends training where patience does."""
-    if options.selection not in metrics:
-        raise UserError(
-            f"train.selection={options.selection}: validation has no such metric here; "
-            f"choose one of {' '.join(sorted(name for name in metrics if 'lists' not in name))}"
-        )
-    value = metrics[options.selection]
+def _judge(state: State, progress: Progress, value: float, epoch: int, options: Options) -> State:
+    """Keeps the best parameters, and ends training where patience does.
+
+    Raises:
+      UserError: the validation metric is not finite.
+    """
+    if not math.isfinite(value):
+        raise UserError(f"validation {options.selection} is {value} after step {progress.step}: {REMEDY}")
     sign = 1 if lower_is_better(options.selection) else -1
     if progress.best_value is None or sign * value < sign * progress.best_value:
         progress.best_value, progress.best_epoch = value, epoch

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pathlib
 from typing import Any
 
 import orjson
 
+from drex_jax.errors import UserError
+from drex_jax.files import write_text
+
 
 class MetricsLog:
-    """Appends to `metrics.jsonl`, and to TensorBoard where asked."""
+    """Appends to `metrics.jsonl`, and to TensorBoard where asked. A context manager: leaving it closes the files."""
 
     def __init__(self, path: pathlib.Path, step: int, *, tensorboard: bool = False):
-        """Drops what was logged after `step`: it will be logged again."""
+        """Drops what was logged after `step`: it will be logged again.
+
+        Raises:
+          UserError: `tensorboard` without the package that writes its files.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
         if path.exists():
@@ -23,13 +31,15 @@ class MetricsLog:
                         kept.append(line)
                 except (orjson.JSONDecodeError, KeyError, TypeError):
                     break  # a line torn by a crash, and nothing useful after it
-        path.write_bytes(b"".join(kept))
+        self._board = _tensorboard(path.parent / "tensorboard", step) if tensorboard else None
+        write_text(path, b"".join(kept).decode())
         self._file = path.open("a")
-        self._board: Any = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
 
-            self._board = SummaryWriter(str(path.parent / "tensorboard"))
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def write(self, last: int, epoch: int, losses: list[dict[str, float]], validation: dict[str, float]) -> None:
         """The losses of consecutive steps up to `last`, and the validation that followed the last of them."""
@@ -48,3 +58,14 @@ class MetricsLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _tensorboard(folder: pathlib.Path, step: int) -> Any:
+    """A writer of TensorBoard's files that hides what was written after `step`."""
+    try:
+        board = importlib.import_module("tensorboardX")
+    except ImportError:
+        raise UserError(
+            "train.tensorboard=true needs the package tensorboardX: pip install 'drex_jax[tensorboard]'"
+        ) from None
+    return board.SummaryWriter(str(folder), purge_step=step + 1)

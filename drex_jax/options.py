@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from drex_jax.config import Config
 from drex_jax.data.loading import DataOptions, SyntheticOptions
 
 
-def data_options(config: ConfigDict) -> DataOptions:
+def data_options(config: Config) -> DataOptions:
     """What `drex_jax.data.loading.load` takes, from `config.data`."""
     fields: dict[str, Any] = config.to_dict()["data"]
     known = {field.name for field in dataclasses.fields(DataOptions)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 from drex_jax.errors import UserError
 
 
-def open_devices(mapping: str) -> list[jax.Device]:
+def open_devices(mapping: str) -> list[Any]:
     """The devices of this run.
 
     Raises:

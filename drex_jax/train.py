@@ -11,13 +11,14 @@ import time
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from drex_jax import build, checkpoint, fit, parallel
+from drex_jax import build, checkpoint, explain, fit, parallel
 from drex_jax import config as config_lib
 from drex_jax import evaluate as evaluation
+from drex_jax.config import Config
 from drex_jax.data import leaks
 from drex_jax.dataset import Dataset, open_dataset, prepare
+from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_json, write_text
 from drex_jax.models.drex.model import DReX
 
@@ -27,7 +28,7 @@ FACTOR_TRAINING = {"epochs": 100, "learning_rate": 1e-2, "warmup_steps": 10, "we
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "drex_jax")
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Trains the configured model and its baselines, evaluates them, and writes the run directory.
 
     Continues an interrupted run; returns the results of a finished one.
@@ -43,6 +44,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
       UserError: a mistake in the data or the configuration.
       Stopped: SIGTERM or SIGINT; everything is saved.
     """
+    _check_agreement(config, workdir)
     if (workdir / RESULTS).exists():
         return read_json(workdir / RESULTS)
     devices = parallel.open_devices(config.devices.mapping)
@@ -113,12 +115,20 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     return results | _summary(runs)
 
 
-def seed_folder(workdir: pathlib.Path, config: ConfigDict, seed: int) -> pathlib.Path:
+def _check_agreement(config: Config, workdir: pathlib.Path) -> None:
+    """Refuses to continue a run under a configuration it was not made with."""
+    path = workdir / "config.json"
+    changed = config_lib.differences(config_lib.from_json(path), config) if path.exists() else []
+    if changed:
+        raise UserError(f"{workdir} holds a run with another configuration ({'; '.join(changed)})")
+
+
+def seed_folder(workdir: pathlib.Path, config: Config, seed: int) -> pathlib.Path:
     """Where one seed's checkpoints and model are: the run directory for the first, `replicas/SEED` for others."""
     return workdir if seed == config.seed else workdir / "replicas" / str(seed)
 
 
-def _run(name: str, config: ConfigDict, dataset: Dataset, folder: pathlib.Path, seed: int) -> dict[str, Any]:
+def _run(name: str, config: Config, dataset: Dataset, folder: pathlib.Path, seed: int) -> dict[str, Any]:
     """One model, one seed: train, select, and only then evaluate on test. A finished one is read back."""
     if (folder / RUN).exists():
         return read_json(folder / RUN)
@@ -134,6 +144,9 @@ def _run(name: str, config: ConfigDict, dataset: Dataset, folder: pathlib.Path, 
     fitted = fit.fit(model, evaluator, options, folder, dataset.sizes[0])
     test, carry = evaluator.evaluate_test(fitted.params, fitted.selection)
     checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": carry})
+    if isinstance(model, DReX) and dataset.events.tokens is not None and name == config.model.name:
+        encoder = model.options.network.text_encoder
+        explain.keyword_profiles(encoder, fitted.params["text"], dataset).save(folder / explain.KEYWORDS)
     record = {
         "model": name,
         "seed": seed,
@@ -147,14 +160,21 @@ def _run(name: str, config: ConfigDict, dataset: Dataset, folder: pathlib.Path, 
 
 
 def _baseline(
-    name: str, config: ConfigDict, dataset: Dataset, workdir: pathlib.Path, runs: list[dict[str, Any]]
+    name: str, config: Config, dataset: Dataset, workdir: pathlib.Path, runs: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
     """A baseline's entry of the results; None where the data lack what it needs."""
     if not build.applicable(name, dataset):
         logging.warning("baseline %s needs train ratings, of which there are none: left out", name)
         return None
     if name == "drex_ratings" and dataset.events.tokens is None and not dataset.events.vectors:
-        return {"model": name, "same_as": runs[0]["model"], **_summary(runs)}
+        seeds = [run["seed"] for run in runs]
+        return {
+            "model": name,
+            "same_as": runs[0]["model"],
+            "seeds": seeds,
+            "selection": runs[0]["selection"],
+            **_summary(runs),
+        }
     seeds = [run["seed"] for run in runs] if name in ("matrix_factorisation", "drex_ratings") else [config.seed]
     folder = workdir / "baselines" / name
     per_seed = [_run(name, config, dataset, seed_folder(folder, config, seed), seed) for seed in seeds]

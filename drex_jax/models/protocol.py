@@ -78,7 +78,7 @@ class Model(Protocol):
         """(loss, (carry after the batch, sums to log))."""
         ...
 
-    def segments(self) -> tuple[Segment, Segment, Segment]:
+    def segments(self) -> tuple[Segment, ...]:
         """Train, validation and test, prepared once: each continues where the one before it ends."""
         ...
 

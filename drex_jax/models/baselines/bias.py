@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 
 from drex_jax import biases
@@ -52,7 +53,8 @@ class RunningBias(ClosedForm):
             after = rows(past)
             user_before, item_before = before.bias[:, :1] + np.float32(bias.mean), before.bias[:, 1:]
             item_after = after_each(part.item, item_before, after[1])
-            segments.append(Lookup(part.user, part.item, Trace(user_before, item_before, item_after), Carry(*after)))
+            trace = Trace(*map(jnp.asarray, (user_before, item_before, item_after)))
+            segments.append(Lookup(part.user, part.item, trace, Carry(*map(jnp.asarray, after))))
         super().__init__(*start, tuple(segments))
 
 

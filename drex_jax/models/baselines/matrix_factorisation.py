@@ -91,8 +91,9 @@ class MatrixFactorisation:
     ) -> tuple[jax.Array, tuple[Carry, Mapping[str, jax.Array]]]:
         """Squared error and L2."""
         user, item = params["user"][batch.user], params["item"][batch.item]
-        error = objectives.squared_error(_product(user, item), batch.target, batch.valid)
-        weight = batch.valid[:, None] / jnp.maximum(batch.valid.sum(), 1)
+        valid = jnp.asarray(batch.valid)
+        error = objectives.squared_error(_product(user, item), jnp.asarray(batch.target), valid)
+        weight = valid[:, None] / jnp.maximum(valid.sum(), 1)
         penalty = (weight * (user**2 + item**2)).sum()
         return error + self._options.l2 * penalty, (carry, {"rating_loss": error})
 

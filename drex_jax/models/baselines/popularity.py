@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.data.modalities import Events
@@ -32,6 +33,6 @@ class Popularity(ClosedForm):
             within[order, 0] = np.arange(len(item)) - np.repeat(run_begins, lengths)
             before = count[item] + within
             count = count + np.bincount(item, minlength=events.num_items)[:, None].astype(np.float32)
-            trace = Trace(no_user[user], before, after_each(item, before, count))
-            segments.append(Lookup(user, item, trace, Carry(no_user, count)))
+            trace = Trace(*map(jnp.asarray, (no_user[user], before, after_each(item, before, count))))
+            segments.append(Lookup(user, item, trace, Carry(jnp.asarray(no_user), jnp.asarray(count))))
         super().__init__(no_user, start, tuple(segments))

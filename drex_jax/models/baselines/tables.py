@@ -39,7 +39,7 @@ def observe(carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
     if segment.trace is None or segment.after is None:
         item = carry.item[segment.item]
         return carry, Trace(carry.user[segment.user], item, item)
-    return Carry(*map(jnp.asarray, segment.after)), Trace(*map(jnp.asarray, segment.trace))
+    return segment.after, segment.trace
 
 
 def unchanging(events: Events, sizes: tuple[int, int, int]) -> tuple[Lookup, ...]:
