@@ -1,0 +1,96 @@
+"""Small streams with every kind of gap, and DReX over them."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from drex_jax.biases import RunningBias
+from drex_jax.data.modalities import Events
+from drex_jax.data.vocabulary import Tokens
+from drex_jax.models.drex.model import DReX, Options
+from drex_jax.models.drex.network import NetworkOptions
+
+VOCABULARY = 20
+NETWORK_FIELDS = {field.name for field in dataclasses.fields(NetworkOptions)}
+
+
+def by_first_appearance(ids):
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(int(k), len(numbers)) for k in ids], np.int32)
+
+
+def _events(n=30, seed=0, users=6, items=7, rated=0.7, reviewed=0.6, pictured=0.5, spare=1):
+    """n interactions with a hub on both sides, ties in time, and the given shares of each modality present."""
+    rng = np.random.default_rng(seed)
+    user = by_first_appearance(np.where(rng.random(n) < 0.3, 0, rng.integers(0, users, n)))
+    item = by_first_appearance(np.where(rng.random(n) < 0.3, 0, rng.integers(0, items, n)))
+    timestamp = 1e9 + np.cumsum(rng.integers(0, 3, n)) * 40_000.0
+    rating = np.where(rng.random(n) < rated, rng.integers(1, 6, n), np.nan).astype(np.float32)
+    lengths = np.where(rng.random(n) < reviewed, rng.integers(1, 7, n), 0)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = Tokens(rng.integers(1, VOCABULARY, offsets[-1]).astype(np.int32), offsets, lengths == 6)
+    picture = rng.normal(0, 1, (n, 3)).astype(np.float32)
+    picture[rng.random(n) >= pictured] = np.nan
+    num_users, num_items = int(user.max()) + 1 + spare, int(item.max()) + 1 + spare
+    return Events(user, item, timestamp, rating, tokens, {"picture": picture}, num_users, num_items)
+
+
+def _drex(events, sizes=None, **options):
+    """DReX with every modality (leave some out by keyword), no dropout, and parameters none of which is zero."""
+    network = {"state_size": 4, "feature_size": 5, "hidden_size": 6, "text_width": 4, "text_dropout": 0.0}
+    network |= {"vocabulary_size": 0 if events.tokens is None else VOCABULARY}
+    network |= {"vector_modalities": tuple(sorted(events.vectors)), "ranking": bool(options.get("ranking_weight"))}
+    given = {"rating_mean": 3.2, "rating_deviation": 1.3, "offset_dropout": 0.0, "negatives": 4, "width": 3}
+    for name, value in options.items():
+        (network if name in NETWORK_FIELDS else given)[name] = value
+    bias = RunningBias(3.2, 2.0, 1.5)
+    model = DReX(Options(NetworkOptions(**network), bias, **given), events, sizes or (len(events), 0, 0))
+    params = model.init(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return model, tree.unflatten(
+        [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    )
+
+
+@pytest.fixture(scope="session")
+def make_events():
+    return _events
+
+
+@pytest.fixture(scope="session")
+def make_drex():
+    return _drex
+
+
+def _replay(model, params):
+    """The carry after everything, and the traces of train, validation and test in one."""
+    carry, traces = model.start(params), []
+    for segment in model.segments():
+        if len(segment):
+            carry, trace = model.observe(params, carry, segment)
+            traces.append(trace)
+    return carry, jax.tree.map(lambda *parts: np.concatenate(parts), *traces)
+
+
+@pytest.fixture(scope="session")
+def replay():
+    return _replay
+
+
+def _train_losses(model, params, epoch=0, key=0):
+    """[(loss, sums, gradient)] of an epoch's windows with these parameters throughout, and the carry after it."""
+    step = jax.jit(jax.value_and_grad(model.loss, has_aux=True))
+    carry, results = model.start(params), []
+    for batch in model.batches(epoch):
+        (loss, (carry, sums)), gradient = step(params, carry, batch, jax.random.key(key))
+        results.append((loss, sums, gradient))
+    assert step._cache_size() == 1  # windows of one shape: one program
+    return results, carry
+
+
+@pytest.fixture(scope="session")
+def train_losses():
+    return _train_losses
