@@ -60,11 +60,11 @@ class Checkpoints:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in steps:
             try:
+                _check(target, self._folder / str(step) / "arrays")
                 restored = self._manager.restore(
                     step,
                     args=ocp.args.Composite(arrays=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore()),
                 )
-                _check(like, restored["arrays"])
             except (ValueError, FileNotFoundError, KeyError, OSError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 logging.warning("checkpoint %d of %s cannot be read and is skipped: %s", step, self._folder, reason)
@@ -79,13 +79,19 @@ class Checkpoints:
         return None
 
 
-def _check(like: Any, restored: Any) -> None:
-    """Raises ValueError where a restored array is not of the expected shape and type (Orbax casts silently)."""
-    expectations = jax.tree_util.tree_leaves_with_path(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
-    for (path, expected), found in zip(expectations, jax.tree.leaves(restored), strict=True):
-        if (expected.shape, expected.dtype) != (found.shape, found.dtype):
-            name = jax.tree_util.keystr(path)
+def _check(target: Any, folder: pathlib.Path) -> None:
+    """Raises ValueError where an array saved in `folder` is of another type or shape (Orbax casts silently)."""
+    saved = _leaves(ocp.StandardCheckpointHandler().metadata(folder).tree)
+    for name, expected in _leaves(target).items():
+        found = saved[name]
+        if (tuple(found.shape), found.dtype) != (expected.shape, expected.dtype):
             raise ValueError(f"{name}: {found.shape} {found.dtype} instead of {expected.shape} {expected.dtype}")
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their names, in which a tuple's field and a dictionary's key look alike."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def save_model(folder: pathlib.Path, arrays: Any) -> None:
@@ -100,10 +106,11 @@ def load_model(folder: pathlib.Path, like: Any) -> Any:
     Raises:
       UserError: the folder is missing or damaged.
     """
+    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
+        _check(target, folder.resolve())
         with ocp.StandardCheckpointer() as checkpointer:
-            restored = checkpointer.restore(folder.resolve(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
-        _check(like, restored)
+            restored = checkpointer.restore(folder.resolve(), target)
     except (ValueError, FileNotFoundError, KeyError, OSError) as error:
         raise UserError(f"{folder}: no finished model can be read there ({str(error).splitlines()[0]})") from None
     return restored

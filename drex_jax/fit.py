@@ -187,7 +187,7 @@ def _compile(model: Model, optimizer: optax.GradientTransformation, state: State
         (loss, (carry, sums)), gradient = grad(state.params, state.carry, batch, key)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         return State(params, optimizer_state, carry, state.best), {"loss": loss, "gradient_norm": norm, **sums}
 
     jitted = jax.jit(train_step)

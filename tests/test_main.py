@@ -1,6 +1,5 @@
 """The door's promises: exit statuses, one line for a mistake, results on success."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -24,8 +23,7 @@ TINY = (
     "--config.data.synthetic.num_interactions=300",
     "--config.data.synthetic.num_users=20",
     "--config.data.synthetic.num_items=15",
-    "--config.text.width=8",
-    "--config.text.max_tokens=16",
+    "--config.text.enabled=false",
     "--config.model.state_size=4",
     "--config.model.feature_size=4",
     "--config.train.bptt_windows=2",
@@ -39,9 +37,6 @@ RESULTS: dict[str, Any] = {
     "test": {"prequential": {"mse": 0.25}},
     "baselines": {},
 }
-needs_train = pytest.mark.skipif(
-    importlib.util.find_spec("drex_jax.train") is None, reason="drex_jax.train does not exist yet"
-)
 
 
 @pytest.fixture
@@ -156,7 +151,6 @@ def test_program_mistake_is_one_line_without_jax() -> None:
     assert done.stderr.count("\n") == 1
 
 
-@needs_train
 @pytest.mark.parametrize("name", ["amazon.py:Musical_Instruments", "yelp.py", "movielens.py", "tripadvisor.py"])
 def test_experiment_without_its_data(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
@@ -168,7 +162,6 @@ def test_experiment_without_its_data(
     assert err.count("\n") == 1
 
 
-@needs_train
 def test_real_run_then_again_then_evaluate(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*TINY, f"--workdir={tmp_path}", "--config.train.epochs=2")
     assert run(*arguments) == 0
@@ -186,7 +179,6 @@ def test_real_run_then_again_then_evaluate(tmp_path: pathlib.Path, capsys: pytes
     assert again["test"]["prequential"]["mse"] == pytest.approx(results["test"]["prequential"]["mse"], abs=1e-6)
 
 
-@needs_train
 def test_stopped_run_continues(tmp_path: pathlib.Path) -> None:
     arguments = [*TINY, f"--workdir={tmp_path}", "--config.train.epochs=60", "--config.train.patience=60"]
     command = [sys.executable, "-m", "drex_jax.main", *arguments]

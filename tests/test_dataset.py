@@ -1,0 +1,72 @@
+"""The data set of a run directory: prepared once, opened without raw files."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drex_jax import config
+from drex_jax.dataset import open_dataset, prepare
+from drex_jax.errors import UserError
+
+
+def settings(**changes: Any) -> Any:
+    chosen = config.base()
+    chosen.data.synthetic.update(num_interactions=200, num_users=12, num_items=10)
+    chosen.text.update(vocabulary_size=300, max_tokens=4)
+    chosen.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+    return chosen
+
+
+def test_prepared_once_and_opened_without_raw_data(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare(settings(), tmp_path)
+    monkeypatch.setattr("drex_jax.dataset.load", None)
+    for again in (prepare(settings(), tmp_path), open_dataset(settings(), tmp_path)):
+        assert again.facts == first.facts
+        assert again.sizes == first.sizes
+        np.testing.assert_array_equal(again.events.rating, first.events.rating)
+        assert again.events.tokens is not None
+        assert first.events.tokens is not None
+        np.testing.assert_array_equal(again.events.tokens.ids, first.events.tokens.ids)
+    assert sum(first.sizes) == 200
+    assert any("were cut at 4 tokens" in notice for notice in first.facts["notices"])
+
+
+def test_preparation_cut_short_is_done_again(tmp_path: pathlib.Path) -> None:
+    first = prepare(settings(), tmp_path)
+    (tmp_path / "history" / "facts.json").unlink()  # the last file written
+    (tmp_path / "history" / "user.npy").write_bytes(b"half")
+    assert prepare(settings(), tmp_path).facts == first.facts
+
+
+def test_ratings_only(tmp_path: pathlib.Path) -> None:
+    dataset = prepare(settings(), tmp_path).ratings_only()
+    assert dataset.vocabulary is None
+    assert dataset.events.tokens is None
+    assert dataset.events.vectors == {}
+
+
+@pytest.mark.parametrize("changes", [{"text__enabled": False}, {"data__synthetic__missing_text": 1.0}])
+def test_without_texts_there_is_no_vocabulary(tmp_path: pathlib.Path, changes: dict[str, Any]) -> None:
+    dataset = prepare(settings(**changes), tmp_path)
+    assert dataset.vocabulary is None
+    assert dataset.events.tokens is None
+    assert not (tmp_path / "history" / "vocabulary.model").exists()
+
+
+def test_lost_vocabulary_is_named(tmp_path: pathlib.Path) -> None:
+    prepare(settings(), tmp_path)
+    (tmp_path / "history" / "vocabulary.model").unlink()
+    with pytest.raises(UserError, match=r"vocabulary.model"):
+        open_dataset(settings(), tmp_path)
+
+
+def test_order_of_learning_under_a_random_split(tmp_path: pathlib.Path) -> None:
+    dataset = prepare(settings(split__kind="random"), tmp_path)
+    train = dataset.sizes[0]
+    assert (np.diff(dataset.interactions.timestamp[:train]) >= 0).all()
+    assert dataset.events.user[0] == dataset.events.item[0] == 0
+    assert dataset.events.user[:train].max() + 1 == len(set(dataset.events.user[:train].tolist()))

@@ -1,0 +1,280 @@
+"""The loop: resuming is exact wherever it was stopped, selection, patience, losses that are not finite."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drex_jax import fit as loop
+from drex_jax.checkpoint import Checkpoints
+from drex_jax.errors import Stopped, UserError
+from drex_jax.fit import Options, fit
+
+STEPS, EPOCHS = 3, 4  # batches an epoch
+OPTIONS = Options(
+    epochs=EPOCHS,
+    learning_rate=0.05,
+    warmup_steps=2,
+    weight_decay=1e-3,
+    clip_norm=1.0,
+    patience=EPOCHS,
+    selection="mse",
+    checkpoint_seconds=1e9,
+    seed=3,
+)
+
+
+class Toy:
+    """Linear regression with noise from the step's key and a carry that every step changes."""
+
+    def __init__(self, steps: int = STEPS, before: Callable[[int], None] = lambda step: None):
+        self.steps, self.before = steps, before
+
+    def init(self, key: jax.Array) -> dict[str, jax.Array]:
+        return {"w": jax.random.normal(key, (4,)), "b": jnp.zeros(())}
+
+    def start(self, params: dict[str, jax.Array]) -> jax.Array:
+        return params["w"] * 0.1
+
+    def steps_per_epoch(self) -> int:
+        return self.steps
+
+    def batches(self, epoch: int) -> Iterator[np.ndarray]:
+        for number in range(self.steps):
+            self.before(epoch * self.steps + number)
+            yield np.random.default_rng((epoch, number)).normal(size=(6, 4)).astype(np.float32)
+
+    def loss(self, params: Any, carry: jax.Array, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple]:
+        noise = 0.1 * jax.random.normal(key, (len(batch),))
+        target = batch @ jnp.arange(4.0) + noise
+        loss = ((batch @ (params["w"] + carry) + params["b"] - target) ** 2).mean()
+        return loss, (jax.lax.stop_gradient(0.5 * carry + 0.01 * params["w"]), {"rating_loss": loss})
+
+
+class Judge:
+    """Stands for the evaluator: validation is a script of values, one an epoch, or the distance to the truth."""
+
+    def __init__(self, values: list[float] | None = None, names: tuple[str, ...] = ("mse", "ndcg@10")):
+        self.values, self.names, self.seen = values, names, []
+
+    def validation_metrics(self) -> list[str]:
+        return list(self.names)
+
+    def validate(self, params: Any, names: set[str]) -> dict[str, float]:
+        self.seen.append(jax.tree.map(np.asarray, params))
+        value = float(((params["w"] - np.arange(4)) ** 2).sum()) if self.values is None else self.values.pop(0)
+        return dict.fromkeys(self.names, value)
+
+
+def run(folder: pathlib.Path, model: Any = None, judge: Any = None, **changes: Any) -> loop.Fitted:
+    return fit(model or Toy(), judge or Judge(), dataclasses.replace(OPTIONS, **changes), folder, 18)
+
+
+def lines(folder: pathlib.Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(left: Any, right: Any) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, loop.Fitted]:
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(folder)
+
+
+def stopping_at(*steps: int, number: signal.Signals = signal.SIGTERM) -> Toy:
+    """A model during whose batches a signal comes, once at each of `steps`."""
+    left = set(steps)
+
+    def before(step: int) -> None:
+        if step in left:
+            left.discard(step)
+            signal.raise_signal(number)
+
+    return Toy(before=before)
+
+
+def test_training_learns_and_logs_every_step(whole: tuple[pathlib.Path, loop.Fitted]) -> None:
+    folder, fitted = whole
+    log = lines(folder)
+    assert [line["step"] for line in log] == list(range(1, STEPS * EPOCHS + 1))
+    assert [line["epoch"] for line in log] == [step // STEPS for step in range(STEPS * EPOCHS)]
+    assert [line["step"] for line in log if "validation" in line] == [3, 6, 9, 12]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert all(line["gradient_norm"] > 0 for line in log)
+    assert fitted.timing["steps"] == STEPS * EPOCHS
+    assert fitted.timing["resumed_from"] is None
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [(0, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGTERM), (7, signal.SIGTERM), (11, signal.SIGTERM)],
+)  # the first, within an epoch, an epoch's last, and the very last
+def test_stopped_anywhere_and_resumed_is_bitwise_the_same(
+    whole: tuple[pathlib.Path, loop.Fitted], tmp_path: pathlib.Path, step: int, number: signal.Signals
+) -> None:
+    folder, expected = whole
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match=f"{number.name}.*step {step + 1}"):
+        run(tmp_path, stopping_at(step, number=number))
+    assert signal.getsignal(number) is before
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, step + 2))
+    fitted = run(tmp_path)
+    assert same(fitted.params, expected.params)
+    assert fitted.selection == expected.selection
+    assert fitted.timing["resumed_from"] == step + 1
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (folder / "metrics.jsonl").read_bytes()
+
+
+def test_killed_between_checkpoints_logs_no_step_twice(
+    whole: tuple[pathlib.Path, loop.Fitted], tmp_path: pathlib.Path
+) -> None:
+    """A crash loses what came after the last checkpoint; the log lost nothing, and must forget it."""
+
+    def crash(step: int) -> None:
+        if step == 8:
+            raise MemoryError
+
+    with pytest.raises(Stopped):
+        run(tmp_path, stopping_at(3))
+    with pytest.raises(MemoryError):
+        run(tmp_path, Toy(before=crash))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "epoch": 2, "los')  # torn
+    folder, expected = whole
+    fitted = run(tmp_path)
+    assert fitted.timing["resumed_from"] == 4
+    assert same(fitted.params, expected.params)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (folder / "metrics.jsonl").read_bytes()
+
+
+def test_finished_run_is_not_trained_again(tmp_path: pathlib.Path) -> None:
+    expected = run(tmp_path)
+    judge = Judge()
+    fitted = run(tmp_path, judge=judge)
+    assert same(fitted.params, expected.params)
+    assert fitted.selection == expected.selection
+    assert judge.seen == []
+
+
+def test_signal_after_the_last_step_is_not_lost(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Checkpoints.save
+
+    def interrupted(self: Checkpoints, *arguments: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        save(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", interrupted)
+    with pytest.raises(Stopped, match="SIGTERM"):
+        run(tmp_path)
+    monkeypatch.undo()
+    assert run(tmp_path).timing["resumed_from"] == STEPS * EPOCHS
+
+
+@pytest.mark.parametrize(
+    ("selection", "values", "best", "epochs", "stop"),
+    [
+        ("mse", [5.0, 2.0, 3.0, 3.0, 1.0, 1.0], 1, 4, None),  # two epochs without a better one
+        ("mse", [5.0, 4.0, 4.5, 3.0, 3.0, 3.0], 3, 6, 8),  # an equal one is no better
+        ("ndcg@10", [0.1, 0.3, 0.2, 0.2, 0.9, 0.9], 1, 4, 7),  # higher is better
+    ],
+)
+def test_patience_and_the_best_parameters(
+    tmp_path: pathlib.Path, selection: str, values: list[float], best: int, epochs: int, stop: int | None
+) -> None:
+    judge = Judge(list(values))
+    changes = {"patience": 2, "epochs": 6, "selection": selection}
+    if stop is not None:
+        with pytest.raises(Stopped):
+            run(tmp_path, stopping_at(stop), judge, **changes)
+    fitted = run(tmp_path, judge=judge, **changes)
+    assert dataclasses.astuple(fitted.selection) == (selection, values[best], best)
+    assert fitted.timing["epochs"] == epochs == len(judge.seen)
+    assert same(fitted.params, judge.seen[best])
+    assert not same(fitted.params, judge.seen[-1])
+
+
+def test_loss_that_is_not_finite_names_its_step_and_leaves_good_checkpoints(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "FLUSH", 2)
+
+    class Bad(Toy):
+        def batches(self, epoch: int) -> Iterator[np.ndarray]:
+            for number, batch in enumerate(super().batches(epoch)):
+                yield batch * np.float32(np.inf if epoch * STEPS + number == 7 else 1)
+
+    with pytest.raises(UserError, match=r"not finite at step 8 .*train.learning_rate"):
+        run(tmp_path, Bad(), checkpoint_seconds=0.0)
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 7))
+    assert run(tmp_path).timing["resumed_from"] == 6
+
+
+@pytest.mark.parametrize("steps", [1, STEPS])
+def test_exploding_learning_rate(tmp_path: pathlib.Path, steps: int) -> None:
+    with pytest.raises(UserError, match=r"(not finite at|inf after|nan after) step \d"):
+        run(tmp_path, Toy(steps), learning_rate=1e30, warmup_steps=0, checkpoint_seconds=0.0)
+
+
+def test_validation_that_is_not_finite(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="validation mse is nan after step 6"):
+        run(tmp_path, judge=Judge([1.0, float("nan")]))
+
+
+@pytest.mark.parametrize("names", [("mse", "rmse"), ()])
+def test_selection_that_does_not_exist_lists_the_choices(tmp_path: pathlib.Path, names: tuple[str, ...]) -> None:
+    judge = Judge(names=names)
+    with pytest.raises(UserError, match=r"train.selection=ndcg@10: .*" + (" ".join(names) or "none")):
+        run(tmp_path, judge=judge, selection="ndcg@10")
+    assert judge.seen == []  # before any training
+
+
+def test_closed_form_model_has_nothing_to_train(tmp_path: pathlib.Path) -> None:
+    fitted = run(tmp_path, Toy(0), Judge([0.5]), selection="mae")
+    assert dataclasses.astuple(fitted.selection) == ("mse", 0.5, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_without_its_package(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match=r"drex_jax\[tensorboard\]"):
+        run(tmp_path, tensorboard=True)
+
+
+def test_tensorboard_gets_what_the_log_gets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    calls: list[tuple] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int):
+            calls.append(("opened", folder, purge_step))
+
+        def add_scalar(self, *arguments: Any) -> None:
+            calls.append(arguments)
+
+        def close(self) -> None:
+            calls.append(("closed",))
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))  # pyright: ignore
+    run(tmp_path, tensorboard=True)
+    assert calls[0] == ("opened", str(tmp_path / "tensorboard"), 1)
+    assert calls[-1] == ("closed",)
+    logged = [(name, value, line["step"]) for line in lines(tmp_path) for name, value in line.items() if name == "loss"]
+    assert [call for call in calls if call[0] == "loss"] == logged
+    assert len([call for call in calls if call[0] == "mse"]) == EPOCHS
