@@ -21,8 +21,8 @@ def by_first_appearance(ids):
     return np.array([numbers.setdefault(int(k), len(numbers)) for k in ids], np.int32)
 
 
-def _events(n=30, seed=0, users=6, items=7, rated=0.7, reviewed=0.6, pictured=0.5, spare=1):
-    """n interactions with a hub on both sides, ties in time, and the given shares of each modality present."""
+def _events(n=30, seed=0, users=6, items=7, rated=0.7, reviewed=0.0, pictured=0.5, spare=1):
+    """A stream of n with a hub on both sides, ties in time, and the given shares of each modality present."""
     rng = np.random.default_rng(seed)
     user = by_first_appearance(np.where(rng.random(n) < 0.3, 0, rng.integers(0, users, n)))
     item = by_first_appearance(np.where(rng.random(n) < 0.3, 0, rng.integers(0, items, n)))
@@ -34,7 +34,9 @@ def _events(n=30, seed=0, users=6, items=7, rated=0.7, reviewed=0.6, pictured=0.
     picture = rng.normal(0, 1, (n, 3)).astype(np.float32)
     picture[rng.random(n) >= pictured] = np.nan
     num_users, num_items = int(user.max()) + 1 + spare, int(item.max()) + 1 + spare
-    return Events(user, item, timestamp, rating, tokens, {"picture": picture}, num_users, num_items)
+    return Events(
+        user, item, timestamp, rating, tokens if reviewed else None, {"picture": picture}, num_users, num_items
+    )
 
 
 def _drex(events, sizes=None, **options):

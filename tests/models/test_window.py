@@ -56,7 +56,7 @@ def test_negatives_are_every_met_item_alike():
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_windows_hold_their_interactions_once(make_events, count):
-    events = make_events(31)
+    events = make_events(31, reviewed=0.6)
     plan = plan_of(events, count)
     assert len(plan) == 31
     assert len(plan.windows) == count

@@ -84,7 +84,7 @@ def _pad(values: np.ndarray, size: int, fill: float) -> np.ndarray:
 def _text_batches(tokens: Tokens, spans: list[tuple[int, int]]) -> list[batching.TextBatch]:
     """The reviews of each window, all of one shape."""
     lengths = tokens.lengths
-    shapes = batching.fit([lengths[a:b] for a, b in spans], batching.bucket_lengths(max(int(lengths.max()), 1)))
+    shapes = batching.fit([lengths[a:b] for a, b in spans], batching.bucket_lengths(int(lengths.max(initial=1))))
     return [batching.plan(tokens.ids, tokens.offsets, np.arange(a, b), shapes) for a, b in spans]
 
 
