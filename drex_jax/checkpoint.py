@@ -81,7 +81,8 @@ class Checkpoints:
 
 def _check(target: Any, folder: pathlib.Path) -> None:
     """Raises ValueError where an array saved in `folder` is of another type or shape (Orbax casts silently)."""
-    saved = _leaves(ocp.StandardCheckpointHandler().metadata(folder).tree)
+    metadata = ocp.StandardCheckpointHandler().metadata(folder)  # pyright: ignore[reportArgumentType] (any path will do)
+    saved = _leaves(metadata.tree)
     for name, expected in _leaves(target).items():
         found = saved[name]
         if (tuple(found.shape), found.dtype) != (expected.shape, expected.dtype):
