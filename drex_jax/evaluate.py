@@ -61,7 +61,7 @@ class Selection:
     Attributes:
       metric: its name.
       value: on validation, prequential.
-      epoch: of the chosen parameters; 0 for a closed-form model.
+      epoch: of the chosen parameters, counted from 1; 0 for a closed-form model.
     """
 
     metric: str

@@ -1,4 +1,4 @@
-"""Keyword profiles of a trained model: computed once after training, kept in the run directory, read back to explain."""
+"""Keyword profiles of a trained model: computed after training, kept in the run directory, read back to explain."""
 
 from __future__ import annotations
 
@@ -69,13 +69,10 @@ def token_attention(encoder: text_encoder.TextEncoder, params: Any, tokens: Toke
     )
     attend = jax.jit(lambda params, batch: text_encoder.attention(encoder, params, batch))
     for begin, end in spans:
-        batch = batching.plan(tokens.ids, tokens.offsets, np.arange(begin, end), shapes)
-        for row, attention in zip(batch.row, attend(params, batch), strict=True):
-            inside = row < end - begin
-            review = begin + row[inside]
-            place = np.arange(attention.shape[-1])
-            present = place < lengths[review][:, None]
-            weights[(tokens.offsets[review][:, None] + place)[present]] = np.asarray(attention)[inside][present]
+        rows = np.arange(begin, end)
+        batch = batching.plan(tokens.ids, tokens.offsets, rows, shapes)
+        attended = tuple(np.asarray(attention) for attention in attend(params, batch))
+        weights += batching.unplan(attended, batch, tokens.offsets, rows, len(weights))
     return weights
 
 

@@ -11,7 +11,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -118,7 +118,8 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
             progress = Progress(**facts)
             logging.info("continuing from step %d of %s", step, folder)
         resumed_from = progress.step if restored is not None else None
-        train_step, compile_seconds = _compile(model, optimizer, state, options.seed)
+        key = jax.random.key(options.seed)
+        train_step, compile_seconds = _compile(model, optimizer, state, key)
         log = MetricsLog(folder / "metrics.jsonl", progress.step, tensorboard=options.tensorboard)
         bar = tqdm(total=options.epochs * num_train, unit=" interactions", disable=not sys.stderr.isatty())
         bar.update(progress.step * num_train // steps_per_epoch)
@@ -131,7 +132,7 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
                 begun = time.monotonic()
                 pending: list[dict[str, jax.Array]] = []
                 for batch in itertools.islice(model.batches(epoch), first, None):
-                    state, sums = train_step(state, batch, progress.step)
+                    state, sums = train_step(state, batch, key, np.int32(progress.step))
                     pending.append(sums)
                     progress.step += 1
                     bar.update(num_train // steps_per_epoch)
@@ -142,10 +143,10 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
                     progress.seconds += time.monotonic() - begun  # training alone, without validation
                     metrics = evaluator.validate(state.params, {options.selection}) if at_end else {}
                     if at_end:
-                        state = _judge(state, progress, metrics[options.selection], epoch, options)
+                        state = _judge(state, progress, metrics[options.selection], epoch + 1, options)
                         progress.finished |= progress.step == total
                         bar.set_postfix({options.selection: f"{metrics[options.selection]:.4f}"})
-                    log.write(progress.step, epoch, losses, metrics)
+                    log.write(progress.step, epoch + 1, losses, metrics)
                     stopped = stop.requested
                     if stopped or progress.finished or time.monotonic() - saved_at >= options.checkpoint_seconds:
                         checkpoints.save(progress.step, state, dataclasses.asdict(progress))
@@ -168,34 +169,36 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
 
 
 def _optimizer(options: Options, total: int) -> optax.GradientTransformation:
-    """AdamW under a warm-up and a cosine to a twentieth of the peak, gradients clipped by their global norm."""
+    """AdamW under a warm-up and a cosine to a twentieth of the peak, gradients clipped by their global norm.
+
+    Weights decay in matrices alone: not in biases, starting states and other vectors.
+    """
     peak = options.learning_rate
     warmup = min(options.warmup_steps, total // 2)
-    rate = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, total, peak / 20)
-    return optax.chain(
-        optax.clip_by_global_norm(options.clip_norm), optax.adamw(rate, weight_decay=options.weight_decay)
+    rate = optax.warmup_cosine_decay_schedule(peak / (warmup + 1), peak, warmup, total, peak / 20)
+    decay = optax.adamw(
+        rate, weight_decay=options.weight_decay, mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     )
+    return optax.chain(optax.clip_by_global_norm(options.clip_norm), decay)
 
 
-def _compile(model: Model, optimizer: optax.GradientTransformation, state: State, seed: int) -> tuple[Any, float]:
-    """The pure training step, compiled, and how long that took: (state, batch, step) -> (state, sums)."""
-    base = jax.random.key(seed)
+def _compile(
+    model: Model, optimizer: optax.GradientTransformation, state: State, key: jax.Array
+) -> tuple[Callable[..., tuple[State, dict[str, jax.Array]]], float]:
+    """The pure training step, compiled, and how long that took: (state, batch, key, step) -> (state, sums)."""
 
-    def train_step(state: State, batch: Any, step: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-        key = jax.random.fold_in(base, step)
+    def train_step(state: State, batch: Any, key: jax.Array, step: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         grad = jax.value_and_grad(model.loss, has_aux=True)
-        (loss, (carry, sums)), gradient = grad(state.params, state.carry, batch, key)
+        (loss, (carry, sums)), gradient = grad(state.params, state.carry, batch, jax.random.fold_in(key, step))
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(gradient)
         return State(params, optimizer_state, carry, state.best), {"loss": loss, "gradient_norm": norm, **sums}
 
-    jitted = jax.jit(train_step)
     begun = time.monotonic()
     sample = next(iter(model.batches(0)))
-    jitted.lower(state, sample, np.int32(0)).compile()
-    seconds = time.monotonic() - begun
-    return lambda state, batch, step: jitted(state, batch, np.int32(step)), seconds
+    compiled = jax.jit(train_step).lower(state, sample, key, np.int32(0)).compile()
+    return compiled, time.monotonic() - begun
 
 
 def _to_host(pending: list[dict[str, jax.Array]], last: int) -> list[dict[str, float]]:

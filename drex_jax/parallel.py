@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 from typing import Any
 
 import jax
@@ -9,13 +11,20 @@ import jax
 from drex_jax.errors import UserError
 
 
-def open_devices(mapping: str) -> list[Any]:
-    """The devices of this run.
+def open_device(mapping: str, cache: str | None = None) -> Any:
+    """The device of this run, with compiled programs kept on disk between runs.
+
+    Args:
+      mapping: `devices.mapping`; this version trains on the first device whatever it is.
+      cache: the folder for compiled programs; None: `drex_jax` in the user's cache folder.
 
     Raises:
       UserError: a mapping that is not there yet.
     """
     if mapping == "pmap":
         raise UserError("devices.mapping=pmap is not available in this version; use shard_map or none")
-    devices = jax.devices()
-    return devices[:1] if mapping == "none" else devices
+    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "drex_jax")
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", cache or str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return jax.devices()[0]

@@ -47,7 +47,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     _check_agreement(config, workdir)
     if (workdir / RESULTS).exists():
         return read_json(workdir / RESULTS)
-    devices = parallel.open_devices(config.devices.mapping)
+    device = parallel.open_device(config.devices.mapping, config.data.cache_dir)
     write_text(workdir / "config.json", config_lib.to_json(config))
     dataset = prepare(config, workdir)
     seeds = list(range(config.seed, config.seed + config.replicas))
@@ -82,9 +82,9 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         "notices": dataset.facts["notices"],
         "timing": {**first["timing"], "total_seconds": time.monotonic() - begun},
         "environment": {
-            "devices": len(devices),
+            "devices": 1,
             "mapping": config.devices.mapping,
-            "device_kind": devices[0].device_kind,
+            "device_kind": device.device_kind,
             "python": platform.python_version(),
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         },
@@ -101,7 +101,7 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     """
     results = read_json(workdir / RESULTS)
     config = config_lib.from_json(workdir / "config.json")
-    parallel.open_devices(config.devices.mapping)
+    parallel.open_device(config.devices.mapping, config.data.cache_dir)
     dataset = open_dataset(config, workdir)
     runs = []
     for seed in results["seeds"]:

@@ -25,6 +25,10 @@ def get_config() -> ConfigDict:
     config.data.name = "MovieLens latest-small"
     config.data.path = str(pathlib.Path(os.environ.get("DREX_JAX_DATA", "data"), "movielens_latest_small"))
     config.text.enabled = False
-    config.train.epochs = 40
-    config.train.patience = 10
+    config.model.dropout = 0.2
+    config.model.offsets = False
+    config.model.ranking_weight = 0.1
+    config.train.epochs = 25
+    config.train.patience = 6
+    config.train.bptt_windows = 32
     return config

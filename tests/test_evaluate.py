@@ -58,8 +58,6 @@ class Moving(ClosedForm):
       tables: (user rows, item rows) before each event, and after the last: the truth that a twin reads.
     """
 
-    stateful = True
-
     def __init__(self, events: Events, sizes: tuple[int, int, int], seed: int = 0, *, levels: int = 4, nans: float = 0):
         rng = np.random.default_rng(seed)
 

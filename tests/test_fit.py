@@ -110,7 +110,7 @@ def test_training_learns_and_logs_every_step(whole: tuple[pathlib.Path, loop.Fit
     folder, fitted = whole
     log = lines(folder)
     assert [line["step"] for line in log] == list(range(1, STEPS * EPOCHS + 1))
-    assert [line["epoch"] for line in log] == [step // STEPS for step in range(STEPS * EPOCHS)]
+    assert [line["epoch"] for line in log] == [step // STEPS + 1 for step in range(STEPS * EPOCHS)]
     assert [line["step"] for line in log if "validation" in line] == [3, 6, 9, 12]
     assert log[-1]["loss"] < log[0]["loss"]
     assert all(line["gradient_norm"] > 0 for line in log)
@@ -200,7 +200,7 @@ def test_patience_and_the_best_parameters(
         with pytest.raises(Stopped):
             run(tmp_path, stopping_at(stop), judge, **changes)
     fitted = run(tmp_path, judge=judge, **changes)
-    assert dataclasses.astuple(fitted.selection) == (selection, values[best], best)
+    assert dataclasses.astuple(fitted.selection) == (selection, values[best], best + 1)
     assert fitted.timing["epochs"] == epochs == len(judge.seen)
     assert same(fitted.params, judge.seen[best])
     assert not same(fitted.params, judge.seen[-1])

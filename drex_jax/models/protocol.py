@@ -49,12 +49,10 @@ class Model(Protocol):
     Attributes:
       rates: predicts ratings.
       ranks: orders items.
-      stateful: its rows change with every interaction, so its prequential and frozen evaluations differ.
     """
 
     rates: bool
     ranks: bool
-    stateful: bool
 
     def init(self, key: jax.Array) -> Params:
         """Parameters; those of a closed-form model are final."""

@@ -35,8 +35,6 @@ class Bias(ClosedForm):
 class RunningBias(ClosedForm):
     """Mean + both biases as they move with every rating (`biases.RunningBias`)."""
 
-    stateful = True
-
     def __init__(self, bias: biases.RunningBias, events: Events, sizes: tuple[int, int, int]):
         past = history.History.start(events.num_users, events.num_items)
         begins = np.cumsum((0, *sizes))

@@ -48,7 +48,6 @@ class MatrixFactorisation:
 
     rates = True
     ranks = True
-    stateful = False
 
     def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int]):
         self._options = options

@@ -17,7 +17,6 @@ class Popularity(ClosedForm):
     """Ranks by the number of interactions so far; predicts no rating."""
 
     rates = False
-    stateful = True
 
     def __init__(self, events: Events, sizes: tuple[int, int, int]):
         begins = np.cumsum((0, *sizes))

@@ -53,7 +53,6 @@ class ClosedForm:
 
     rates = True
     ranks = True
-    stateful = False
 
     def __init__(self, user: np.ndarray, item: np.ndarray, segments: tuple[Lookup, ...]):
         """`user` [U, E] and `item` [I, E]: everyone's rows at the start."""

@@ -71,7 +71,6 @@ class DReX:
     """The model over one data set. See `drex_jax.models.protocol.Model`."""
 
     ranks = True
-    stateful = True
 
     def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int]):
         """Prepares train, validation and test.
