@@ -24,7 +24,7 @@ def open_device(mapping: str, cache: str | None = None) -> Any:
     if mapping == "pmap":
         raise UserError("devices.mapping=pmap is not available in this version; use shard_map or none")
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "drex_jax")
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", cache or str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return jax.devices()[0]

@@ -20,7 +20,7 @@ FILES = ("reviews_{}_5.json.gz", "{}_5.json.gz", "{}.jsonl.gz", "{}.jsonl")
 
 
 def get_config(category: str = "") -> ConfigDict:
-    """One category's reviews: ratings, texts and times, a small state over the running bias, strong dropout."""
+    """One category's reviews: ratings, texts and times, with the defaults that were chosen on Musical Instruments."""
     if not category:
         raise UserError("name the category: --config=experiments/amazon.py:Musical_Instruments")
     folder = pathlib.Path(os.environ.get("DREX_JAX_DATA", "data"), f"amazon_{category.lower()}")
@@ -30,17 +30,4 @@ def get_config(category: str = "") -> ConfigDict:
     config.data.name = f"Amazon {category.replace('_', ' ')}"
     config.data.path = str(next((file for file in files if file.is_file()), files[0]))
     config.text.vocabulary_size = 4000
-    config.text.width = 32
-    config.text.dropout = 0.2
-    config.model.state_size = 16
-    config.model.feature_size = 16
-    config.model.dropout = 0.5
-    config.model.offsets = False
-    config.model.residual = True
-    config.model.ranking_weight = 1.0
-    config.train.epochs = 25
-    config.train.patience = 8
-    config.train.bptt_windows = 8
-    config.train.learning_rate = 3e-3
-    config.train.weight_decay = 0.1
     return config

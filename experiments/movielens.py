@@ -25,10 +25,14 @@ def get_config() -> ConfigDict:
     config.data.name = "MovieLens latest-small"
     config.data.path = str(pathlib.Path(os.environ.get("DREX_JAX_DATA", "data"), "movielens_latest_small"))
     config.text.enabled = False
+    config.model.state_size = 32
+    config.model.feature_size = 32
     config.model.dropout = 0.2
-    config.model.offsets = False
+    config.model.residual = False
     config.model.ranking_weight = 0.1
     config.train.epochs = 25
     config.train.patience = 6
     config.train.bptt_windows = 32
+    config.train.learning_rate = 1e-2
+    config.train.weight_decay = 1e-4
     return config

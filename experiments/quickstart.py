@@ -13,13 +13,19 @@ from drex_jax.config import base
 
 
 def get_config() -> ConfigDict:
-    """6,000 synthetic reviews by 300 users of 200 items, a small model, few epochs."""
+    """12,000 synthetic reviews by 400 users of 200 items, a small model, few epochs."""
     config = base()
     config.data.format = "synthetic"
     config.data.name = "synthetic review world"
-    config.text.max_tokens = 64
-    config.text.width = 32
-    config.train.epochs = 10
-    config.train.bptt_windows = 4
-    config.model.residual = True
+    config.data.synthetic.num_interactions = 12_000
+    config.data.synthetic.num_users = 400
+    config.text.vocabulary_size = 4000
+    config.text.max_tokens = 96
+    config.text.dropout = 0.3
+    config.model.dropout = 0.3
+    config.model.ranking_weight = 0.1
+    config.train.epochs = 20
+    config.train.patience = 5
+    config.train.learning_rate = 1e-2
+    config.train.weight_decay = 1e-4
     return config

@@ -33,5 +33,4 @@ def get_config() -> ConfigDict:
     config.data.rating_min = 1.0
     config.data.rating_max = 5.0
     config.evaluate.threshold = 4.0
-    config.model.residual = True
     return config

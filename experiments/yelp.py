@@ -25,8 +25,4 @@ def get_config() -> ConfigDict:
     config.data.format = "yelp"
     config.data.name = "Yelp"
     config.data.path = str(pathlib.Path(os.environ.get("DREX_JAX_DATA", "data"), "yelp"))
-    config.model.state_size = 16
-    config.model.feature_size = 16
-    config.model.dropout = 0.5
-    config.model.residual = True
     return config

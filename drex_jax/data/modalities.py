@@ -84,6 +84,8 @@ def in_learning_order(interactions: Interactions, split: Split) -> Interactions:
     For a global time split this is the table itself; the other splits put earlier moments after later ones.
     """
     rows = learning_order(split)
+    if np.array_equal(rows, np.arange(len(interactions))):
+        return dataclasses.replace(interactions, given_split=None)
     user = _first_appearance(interactions.user[rows], interactions.num_users)
     item = _first_appearance(interactions.item[rows], interactions.num_items)
     return dataclasses.replace(
@@ -133,8 +135,11 @@ def events(
     text = interactions.text
     if shuffle_texts is not None:
         begins = np.cumsum((0, *sizes))
-        parts = [begin + shuffle_texts.permutation(size) for begin, size in zip(begins, sizes, strict=False)]
-        text = text.take(np.concatenate(parts))
+        source = np.arange(len(interactions))
+        for begin, size in zip(begins[:-1], sizes, strict=True):
+            ring = begin + shuffle_texts.permutation(size)  # each takes the text of the next one in a random ring
+            source[ring] = np.roll(ring, -1)
+        text = text.take(source)
     return Events(
         user=interactions.user,
         item=interactions.item,

@@ -22,7 +22,7 @@ from drex_jax import objectives
 from drex_jax.biases import RunningBias
 from drex_jax.data.modalities import Events
 from drex_jax.models.drex import history, recurrence, window
-from drex_jax.models.drex.network import Network, NetworkOptions
+from drex_jax.models.drex.network import Modality, Network, NetworkOptions
 from drex_jax.models.drex.schedule import neighbours
 from drex_jax.models.protocol import Carry, Trace
 from drex_jax.text import encoder as text_encoder
@@ -80,6 +80,10 @@ class DReX:
           events: all interactions, in the order of learning.
           sizes: how many of them are train, validation and test.
         """
+        if (options.rating_weight > 0, options.ranking_weight > 0) != (options.network.rating, options.network.ranking):
+            raise ValueError(
+                "a network has a rating head and a ranking head where, and only where, their weight is above 0"
+            )
         self.options = options
         self.num_users, self.num_items = events.num_users, events.num_items
         self.network = Network(options.network)
@@ -193,30 +197,32 @@ class DReX:
     def _apply(self, params: dict[str, Any], method: str, *args: Any, **kwargs: Any) -> Any:
         return self.network.apply({"params": params["network"]}, *args, method=method, **kwargs)
 
-    def _modalities(self, events: window.Window, text: jax.Array | None) -> dict[str, jax.Array]:
-        """Everything an interaction brings, by name [n, width]; NaN where it is missing."""
+    def _modalities(self, events: window.Window, text: jax.Array | None) -> dict[str, Modality]:
+        """Everything an interaction brings, by name."""
         options = self.options.network
-        modalities: dict[str, jax.Array] = {}
-        rating = ((events.rating - self.options.rating_mean) / self.options.rating_deviation)[:, None]
-        bias = events.bias / self.options.rating_deviation
+        n = len(events.rating)
+        everywhere = jnp.ones(n, bool)
+        modalities: dict[str, Modality] = {}
         if options.rating_modality:
-            surprise = rating - bias.sum(1, keepdims=True)
-            modalities["rating"] = jnp.concatenate([rating, surprise], 1) if options.residual else jnp.asarray(rating)
+            rating = ((events.rating - self.options.rating_mean) / self.options.rating_deviation)[:, None]
+            surprise = rating - events.bias.sum(1, keepdims=True) / self.options.rating_deviation
+            values = jnp.concatenate([rating, surprise], 1) if options.residual else jnp.asarray(rating)
+            modalities["rating"] = Modality(values, ~jnp.isnan(events.rating))
         if options.time_modality:
             first = jnp.isnan(events.gap)
             days = jnp.log1p(jnp.where(first, 0.0, events.gap) / DAY)
-            modalities["time"] = jnp.concatenate([days / 4, first.astype(jnp.float32), jnp.log1p(events.counts) / 4], 1)
+            values = jnp.concatenate([days / 4, first.astype(jnp.float32), jnp.log1p(events.counts) / 4], 1)
+            modalities["time"] = Modality(values, everywhere)
         for name in options.vector_modalities:
-            modalities[name] = jnp.asarray(events.vectors[name])
+            vectors = jnp.asarray(events.vectors[name])
+            modalities[name] = Modality(vectors, ~jnp.isnan(vectors).any(1))
         if options.vocabulary_size:
-            n = len(events.rating)
             present = jnp.zeros(n, bool)
             for row in events.text.row:
                 present = present.at[row].set(True, mode="drop")
-            text = jnp.zeros((n, options.feature_size)) if text is None else text
-            modalities["text"] = jnp.where(present[:, None], text, jnp.nan)
+            modalities["text"] = Modality(jnp.zeros((n, options.feature_size)) if text is None else text, present)
         if not modalities:  # an interaction is then the bare fact that it happened
-            modalities["event"] = jnp.ones((len(events.rating), 1))
+            modalities["event"] = Modality(jnp.ones((n, 1)), everywhere)
         return modalities
 
     def _scan(self, params, carry, events, text_key=None, offset_key=None, network_key=None):

@@ -7,6 +7,7 @@ count).
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,8 @@ from drex_jax.models.drex import recurrence
 from drex_jax.text.encoder import TextEncoder
 
 AUXILIARY = 2  # running bias and log1p count
+USERS_AT_ONCE = 8  # of the mlp head, whose hidden layer is [users, items, hidden]
+LONGEST_MEMORY = 32.0  # interactions; of the slowest unit at the start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,18 +48,30 @@ class NetworkOptions:
         return TextEncoder(self.vocabulary_size, self.text_width, self.feature_size, self.text_dropout)
 
 
+class Modality(NamedTuple):
+    """One modality of n interactions.
+
+    Attributes:
+      values: [n, width]; anything where absent, NaN included.
+      present: bool [n].
+    """
+
+    values: jax.Array
+    present: jax.Array
+
+
 class Fusion(nn.Module):
     """Interaction features e [n, F] from whatever modalities an interaction has (design: learned null where absent)."""
 
     options: NetworkOptions
 
     @nn.compact
-    def __call__(self, modalities: dict[str, jax.Array], deterministic: bool) -> jax.Array:
-        """`modalities`: by name [n, width]; a row with NaN is absent."""
+    def __call__(self, modalities: dict[str, Modality], deterministic: bool) -> jax.Array:
+        """`modalities`: by name; features [n, F]."""
         size = self.options.feature_size
         parts, bits = [], []
-        for name, values in sorted(modalities.items()):
-            present = ~jnp.isnan(values).any(axis=1, keepdims=True)
+        for name, (values, present) in sorted(modalities.items()):
+            present = present[:, None]
             null = self.param(f"{name}_null", nn.initializers.normal(0.1), (size,))
             encoded = nn.gelu(nn.Dense(size, name=f"{name}_encoder")(jnp.where(present, values, 0.0)))
             parts.append(jnp.where(present, encoded, null))
@@ -111,10 +126,17 @@ class Head(nn.Module):
 
     def pairs(self, user: jax.Array, item: jax.Array) -> jax.Array:
         """[n, m] from rows [n, E] and [m, E]."""
-        if self.options.head == "mlp":
-            return jax.vmap(lambda row: self(jnp.broadcast_to(row, (item.shape[0], row.shape[0])), item))(user)
         user, item, user_bias, item_bias, p, q = self._sides(user, item, True)
-        return user_bias + item_bias.T + (p @ q.T) * self.options.state_size**-0.5
+        score = user_bias + item_bias.T
+        if self.options.head == "dot":
+            return score + (p @ q.T) * self.options.state_size**-0.5
+        item_hidden = self.item_hidden(item)  # [m, hidden]
+
+        def one_user(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+            hidden = row[0] + item_hidden + self.product_hidden(row[1] * q)
+            return self.out(nn.gelu(hidden))[:, 0]
+
+        return score + jax.lax.map(one_user, (self.user_hidden(user), p), batch_size=USERS_AT_ONCE)
 
 
 class Cells(nn.Module):
@@ -134,7 +156,9 @@ class Cells(nn.Module):
                 return recurrence.CellParams(own, jnp.zeros_like(own))
             return recurrence.CellParams(own, self.param(f"{side}_partner", init, (size, 3 * size)))
 
-        bias = jnp.zeros((2, 3, size)).at[:, 1].set(1.0).reshape(-1)  # states start out slow: z near .73
+        # Units start with memories from 1 to LONGEST_MEMORY interactions (Tallec and Ollivier, 2018): z = T / (T + 1).
+        memory = jnp.log(jnp.geomspace(1.0, LONGEST_MEMORY, size))
+        bias = jnp.zeros((2, 3, size)).at[:, 1].set(memory).reshape(-1)
         inputs = nn.Dense(6 * size, name="input", bias_init=lambda *_: bias)(features)
         return inputs, recurrence.fused_weights(cell("user"), cell("item"))
 
@@ -155,7 +179,7 @@ class Network(nn.Module):
         self.user_start = self.param("user_start", state, (self.options.state_size,))
         self.item_start = self.param("item_start", state, (self.options.state_size,))
 
-    def inputs(self, modalities: dict[str, jax.Array], deterministic: bool) -> tuple[jax.Array, jax.Array]:
+    def inputs(self, modalities: dict[str, Modality], deterministic: bool) -> tuple[jax.Array, jax.Array]:
         """(projected features [n, 6D], fused weights [2D, 8D])."""
         return self.cells(self.fusion(modalities, deterministic))
 
@@ -171,7 +195,7 @@ class Network(nn.Module):
         """Ranking scores [n, m] of rows [n, E] and [m, E]: of the ranking head, or of the rating head without one."""
         return (self.ranking_head if self.options.ranking else self.rating_head).pairs(user, item)
 
-    def everything(self, modalities: dict[str, jax.Array]) -> None:
+    def everything(self, modalities: dict[str, Modality]) -> None:
         """Touches every parameter, for `init`."""
         inputs, _ = self.inputs(modalities, True)
         row = jnp.zeros((inputs.shape[0], self.options.state_size + AUXILIARY))

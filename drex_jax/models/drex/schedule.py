@@ -139,7 +139,7 @@ def lower_bound(level: np.ndarray, width: int) -> int:
     return int(np.max(np.arange(len(at_or_beyond)) - (-at_or_beyond // width)))
 
 
-def choose_width(num_interactions: int, depth: int, overhead: float = 24.0, most: int = 4096) -> int:
+def choose_width(num_interactions: int, depth: int, overhead: float = 16.0, most: int = 4096) -> int:
     """The power of two that makes steps x cost of a step smallest.
 
     A step costs about `overhead` + width (in interactions: the fixed cost of a step is worth that many of them), and
@@ -148,6 +148,15 @@ def choose_width(num_interactions: int, depth: int, overhead: float = 24.0, most
     widths = 2 ** np.arange(int(np.log2(most)) + 1)
     steps = np.maximum(depth, -(-num_interactions // widths))
     return int(widths[np.argmin(steps * (overhead + widths))])
+
+
+def depth(user: np.ndarray, item: np.ndarray) -> int:
+    """Length of the longest chain of dependent interactions; 0 of an empty stream. Arguments as in `schedule`."""
+    if not len(user):
+        return 0
+    user_links, item_links = (neighbours(ids, int(ids.max()) + 1) for ids in (user, item))
+    level, _ = _levels_and_heights(user_links[0], item_links[0], user_links[1], item_links[1])
+    return int(level.max()) + 1
 
 
 def schedule(user: np.ndarray, item: np.ndarray, width: int = 0) -> Schedule:

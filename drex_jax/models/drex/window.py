@@ -136,8 +136,8 @@ def plan(
     begins = window_begins(len(events), count)
     spans = list(itertools.pairwise(begins))
     if not width:
-        trial = [schedule.schedule(events.user[a:b], events.item[a:b], 1).depth for a, b in spans]
-        width = schedule.choose_width(int(np.diff(begins).max()), max(trial))
+        deepest = max(schedule.depth(events.user[a:b], events.item[a:b]) for a, b in spans)
+        width = schedule.choose_width(int(np.diff(begins).max()), deepest)
     schedules = [schedule.schedule(events.user[a:b], events.item[a:b], width) for a, b in spans]
     touched = [(np.unique(events.user[a:b]), np.unique(events.item[a:b])) for a, b in spans]
     met_users = np.maximum.accumulate(np.concatenate([[known_users], events.user + 1]))
