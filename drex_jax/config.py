@@ -26,7 +26,7 @@ def base() -> ConfigDict:
     config.data.format = "synthetic"  # synthetic amazon yelp movielens table
     config.data.path = placeholder(str)  # a file, or the folder that holds the format's files
     config.data.tfds_dir = placeholder(str)
-    config.data.cache_dir = placeholder(str)
+    config.data.cache_dir = placeholder(str)  # for compiled programs; None: drex_jax in the user's cache folder
     config.data.max_interactions = placeholder(int)  # the earliest n in time order
     config.data.max_bad_share = 0.05  # stop above this share of rejected rows
     config.data.k_core = 0  # keep users and items with at least k interactions, iterated; 0: off
@@ -104,8 +104,8 @@ def base() -> ConfigDict:
     config.baselines = ("global_mean", "bias", "running_bias", "popularity", "matrix_factorisation", "drex_ratings")
 
     config.devices = ConfigDict()
-    config.devices.mapping = "shard_map"  # shard_map pmap none
-    config.devices.recurrence = "auto"  # auto split replicated
+    config.devices.mapping = "shard_map"  # shard_map none; this version uses the first device
+    config.devices.recurrence = "auto"  # auto replicated
     config.lock()
     return config
 

@@ -8,21 +8,13 @@ from typing import Any
 
 import jax
 
-from drex_jax.errors import UserError
 
-
-def open_device(mapping: str, cache: str | None = None) -> Any:
-    """The device of this run, with compiled programs kept on disk between runs.
+def open_device(cache: str | None = None) -> Any:
+    """The device of this run (the first), with compiled programs kept on disk between runs.
 
     Args:
-      mapping: `devices.mapping`; this version trains on the first device whatever it is.
       cache: the folder for compiled programs; None: `drex_jax` in the user's cache folder.
-
-    Raises:
-      UserError: a mapping that is not there yet.
     """
-    if mapping == "pmap":
-        raise UserError("devices.mapping=pmap is not available in this version; use shard_map or none")
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "drex_jax")
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", cache or str(folder))

@@ -47,7 +47,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     _check_agreement(config, workdir)
     if (workdir / RESULTS).exists():
         return read_json(workdir / RESULTS)
-    device = parallel.open_device(config.devices.mapping, config.data.cache_dir)
+    device = parallel.open_device(config.data.cache_dir)
     write_text(workdir / "config.json", config_lib.to_json(config))
     dataset = prepare(config, workdir)
     seeds = list(range(config.seed, config.seed + config.replicas))
@@ -101,7 +101,7 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     """
     results = read_json(workdir / RESULTS)
     config = config_lib.from_json(workdir / "config.json")
-    parallel.open_device(config.devices.mapping, config.data.cache_dir)
+    parallel.open_device(config.data.cache_dir)
     dataset = open_dataset(config, workdir)
     runs = []
     for seed in results["seeds"]:

@@ -157,6 +157,10 @@ RULES: dict[str, Rule] = {
 }
 
 
+# Values of the agreed vocabulary that nothing implements yet: refused, so that nobody believes in them.
+UNAVAILABLE = {"devices.mapping": ("pmap",), "devices.recurrence": ("split",)}
+
+
 def check(config: ConfigDict) -> None:
     """Checks every field by itself and the few that must agree with one another.
 
@@ -197,6 +201,11 @@ def _require(name: str, value: Any, rule: Rule) -> None:
 
 
 def _check_together(fields: Mapping[str, Any]) -> None:
+    for name, missing in UNAVAILABLE.items():
+        if fields[name] in missing:
+            raise UserError(f"{name}={fields[name]} is not available in this version; leave it at its default")
+    if fields["data.tfds_dir"] is not None:
+        raise UserError("data.tfds_dir is not available in this version; data.path names the raw files")
     source, path = fields["data.format"], fields["data.path"]
     if source != "synthetic" and path is None:
         raise UserError(f"data.path is not set; data.format={source} needs a file, or the folder that holds one")

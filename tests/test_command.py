@@ -232,7 +232,7 @@ def test_every_field_has_a_rule_and_its_default_obeys() -> None:
         ({"split.validation": 0.5, "split.test": 0.5}, "nothing to train on"),
         ({"text.dropout": 1.0}, "below 1"),
         ({"model.head": "transformer"}, "one of dot mlp"),
-        ({"model.rating_weight": 0.0}, "both 0"),
+        ({"model.rating_weight": 0.0, "model.ranking_weight": 0.0}, "both 0"),
         ({"train.learning_rate": 0.0}, "above 0"),
         ({"train.selection": "accuracy"}, "ndcg@10"),
         ({"train.selection": "ndcg@07"}, "ndcg@10"),
@@ -250,6 +250,9 @@ def test_every_field_has_a_rule_and_its_default_obeys() -> None:
         ({"baselines": ("svd",)}, "global_mean"),
         ({"devices.mapping": "xmap"}, "shard_map pmap none"),
         ({"devices.recurrence": "fast"}, "auto split replicated"),
+        ({"devices.mapping": "pmap"}, "not available in this version"),
+        ({"devices.recurrence": "split"}, "not available in this version"),
+        ({"data.tfds_dir": "tfds"}, "not available in this version"),
     ],
 )
 def test_wrong_values(changes: dict[str, object], message: str) -> None:
@@ -272,7 +275,7 @@ def test_wrong_values(changes: dict[str, object], message: str) -> None:
         {"model.rating_weight": 0.0, "model.ranking_weight": 1.0, "train.selection": "recall@5"},
         {"data.format": "table", "data.path": "x.csv", "data.columns.timestamp": ""},
         {"baselines": ()},
-        {"devices.mapping": "pmap", "devices.recurrence": "split"},
+        {"devices.mapping": "none", "devices.recurrence": "replicated"},
     ],
 )
 def test_right_values(changes: dict[str, object]) -> None:

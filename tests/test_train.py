@@ -224,11 +224,6 @@ def test_ratings_missing_entirely_need_another_selection(tmp_path: pathlib.Path)
         train.train(tiny(**changes, model__ranking_weight=1.0), tmp_path / "b")
 
 
-def test_pmap_is_refused_for_now(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UserError, match=r"devices.mapping=pmap"):
-        train.train(tiny(devices__mapping="pmap"), tmp_path)
-
-
 def real_dataset(options: loading.DataOptions) -> Dataset:
     interactions, _ = loading.load(options)
     parts = split(interactions)
