@@ -1,6 +1,6 @@
 """Reviews a second through the text encoder, forward and forward + backward.
 
-python tools/text_speed.py [--budgets=4096,8192] [--reviews=4096] [--tokens=128]
+    python tools/text_speed.py [--budgets 4096 8192] [--reviews=4096] [--tokens=128]
 
 The texts are random, full to the last token, with Zipfian ids. Forward is `encode`; training is the value and gradient
 of a sum of squares of its features, in two phases, dropout on. Each figure is the median of the repeats with the lowest
@@ -9,27 +9,34 @@ and the highest; load is the machine's average over the last minute, which must 
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 
 from drex_jax.text import batching
 from drex_jax.text import encoder as text_encoder
 
-_REVIEWS = flags.DEFINE_integer("reviews", 4096, "reviews a call", lower_bound=1)
-_TOKENS = flags.DEFINE_integer("tokens", 128, "tokens a review", lower_bound=1)
-_VOCABULARY = flags.DEFINE_integer("vocabulary", 8000, "vocabulary size", lower_bound=2)
-_WIDTH = flags.DEFINE_integer("width", 64, "encoder width", lower_bound=1)
-_FEATURES = flags.DEFINE_integer("features", 32, "features a review", lower_bound=1)
-_DROPOUT = flags.DEFINE_float("dropout", 0.1, "in training", lower_bound=0, upper_bound=0.99)
-_BUDGETS = flags.DEFINE_list("budgets", [str(batching.BUDGET)], "tokens a chunk, one row of the table each")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "timed calls", lower_bound=1)
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reviews", type=int, default=4096, help="reviews a call")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens a review")
+    parser.add_argument("--vocabulary", type=int, default=8000, help="vocabulary size")
+    parser.add_argument("--width", type=int, default=64, help="encoder width")
+    parser.add_argument("--features", type=int, default=32, help="features a review")
+    parser.add_argument("--dropout", type=float, default=0.1, help="in training")
+    parser.add_argument(
+        "--budgets", type=int, nargs="+", default=[batching.BUDGET], help="tokens a chunk, one row each"
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls")
+    return parser.parse_args()
 
 
 def seconds(function: Callable[..., Any], *arguments: Any, repeats: int) -> tuple[float, np.ndarray]:
@@ -42,14 +49,14 @@ def seconds(function: Callable[..., Any], *arguments: Any, repeats: int) -> tupl
     return times[0], np.array(times[1:])
 
 
-def main(arguments: Sequence[str]) -> None:
-    if len(arguments) > 1:
-        raise app.UsageError(f"unexpected argument {arguments[1]!r}")
-    reviews, tokens = _REVIEWS.value, _TOKENS.value
+def main() -> None:
+    """The command."""
+    given = parse()
+    reviews, tokens = given.reviews, given.tokens
     rng = np.random.default_rng(0)
-    ids = np.minimum(rng.zipf(1.2, size=reviews * tokens), _VOCABULARY.value - 1).astype(np.int32)
+    ids = np.minimum(rng.zipf(1.2, size=reviews * tokens), given.vocabulary - 1).astype(np.int32)
     offsets = np.arange(reviews + 1, dtype=np.int64) * tokens
-    encoder = text_encoder.TextEncoder(_VOCABULARY.value, _WIDTH.value, _FEATURES.value, _DROPOUT.value)
+    encoder = text_encoder.TextEncoder(given.vocabulary, given.width, given.features, given.dropout)
     params = text_encoder.init(encoder, jax.random.key(0))
     key = jax.random.key(1)
 
@@ -65,19 +72,19 @@ def main(arguments: Sequence[str]) -> None:
     print(
         f"{device.device_kind} x {jax.device_count()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, ", end=""
     )
-    print(f"{reviews} reviews of {tokens} tokens, width {_WIDTH.value}, vocabulary {_VOCABULARY.value}")
+    print(f"{reviews} reviews of {tokens} tokens, width {given.width}, vocabulary {given.vocabulary}")
     print(
         f"{'budget':>8} {'chunks':>7} {'what':>8} {'reviews/s':>10} {'lowest':>8} {'highest':>8} {'first call s':>13}"
     )
-    for budget in map(int, _BUDGETS.value):
+    for budget in given.budgets:
         shapes = batching.fit([np.diff(offsets)], (tokens,), budget)
         batch = jax.device_put(batching.plan(ids, offsets, np.arange(reviews), shapes))
         for name, function in (("forward", forward), ("train", train)):
-            first, times = seconds(function, params, batch, repeats=_REPEATS.value)
+            first, times = seconds(function, params, batch, repeats=given.repeats)
             speeds = reviews / times
             print(f"{budget:>8} {shapes[0].chunks:>7} {name:>8} {np.median(speeds):>10.0f} ", end="")
             print(f"{speeds.min():>8.0f} {speeds.max():>8.0f} {first:>13.1f}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
