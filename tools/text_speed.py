@@ -30,11 +30,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=128, help="tokens a review")
     parser.add_argument("--vocabulary", type=int, default=8000, help="vocabulary size")
     parser.add_argument("--width", type=int, default=64, help="encoder width")
-    parser.add_argument("--features", type=int, default=32, help="features a review")
+    parser.add_argument("--features", type=int, default=32, help="features of a review")
     parser.add_argument("--dropout", type=float, default=0.1, help="in training")
-    parser.add_argument(
-        "--budgets", type=int, nargs="+", default=[batching.BUDGET], help="tokens a chunk, one row each"
-    )
+    parser.add_argument("--budgets", type=int, nargs="+", default=[batching.BUDGET], help="tokens a chunk, a row each")
     parser.add_argument("--repeats", type=int, default=7, help="timed calls")
     return parser.parse_args()
 
