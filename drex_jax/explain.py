@@ -59,21 +59,21 @@ class KeywordProfiles(NamedTuple):
         return cls(storage.read_strings(folder, "words"), *sides)
 
 
-def token_attention(encoder: text_encoder.TextEncoder, params: Any, tokens: Tokens, num_reviews: int) -> np.ndarray:
-    """float32 [total]: the weight of every token within its review, of the first `num_reviews` (0 for the others)."""
-    weights = np.zeros(len(tokens.ids), np.float32)
-    lengths = tokens.lengths[:num_reviews]
+def token_attention(encoder: text_encoder.TextEncoder, params: Any, tokens: Tokens) -> np.ndarray:
+    """float32 [total]: the weight of every token within its review."""
+    lengths, num_reviews = tokens.lengths, len(tokens.lengths)
     spans = [(begin, min(begin + REVIEWS_AT_ONCE, num_reviews)) for begin in range(0, num_reviews, REVIEWS_AT_ONCE)]
     shapes = batching.fit(
         [lengths[begin:end] for begin, end in spans], batching.bucket_lengths(max(int(lengths.max(initial=1)), 1))
     )
     attend = jax.jit(lambda params, batch: text_encoder.attention(encoder, params, batch))
+    weights = []
     for begin, end in spans:
-        rows = np.arange(begin, end)
-        batch = batching.plan(tokens.ids, tokens.offsets, rows, shapes)
+        part, rows = tokens.part(begin, end), np.arange(end - begin)
+        batch = batching.plan(part.ids, part.offsets, rows, shapes)
         attended = tuple(np.asarray(attention) for attention in attend(params, batch))
-        weights += batching.unplan(attended, batch, tokens.offsets, rows, len(weights))
-    return weights
+        weights.append(batching.unplan(attended, batch, part.offsets, rows, len(part.ids)))
+    return np.concatenate(weights)
 
 
 def keyword_profiles(encoder: text_encoder.TextEncoder, params: Any, dataset: Dataset) -> KeywordProfiles:
@@ -86,9 +86,10 @@ def keyword_profiles(encoder: text_encoder.TextEncoder, params: Any, dataset: Da
     """
     assert dataset.vocabulary is not None
     assert dataset.events.tokens is not None
-    tokens, train = dataset.events.tokens, dataset.sizes[0]
+    train = dataset.sizes[0]
+    tokens = dataset.events.tokens.part(0, train)
     words = dataset.vocabulary.words(tokens)
-    attention = token_attention(encoder, params, tokens, train)
+    attention = token_attention(encoder, params, tokens)
     reviews = keywords.evidence(words.word, words.first, tokens.offsets, attention, np.arange(train), len(words.names))
     related = keywords.relatedness(reviews)
     users, items = (
