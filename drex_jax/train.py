@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from drex_jax import build, checkpoint, explain, fit, parallel
+from drex_jax import __version__, build, checkpoint, explain, fit, parallel
 from drex_jax import config as config_lib
 from drex_jax import evaluate as evaluation
 from drex_jax.config import Config
@@ -25,7 +25,7 @@ from drex_jax.models.drex.model import DReX
 SCHEMA = 1
 RESULTS, RUN, MODEL = "results.json", "run.json", "model"
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 1e-2, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "drex_jax")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
 def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             "mapping": config.devices.mapping,
             "device_kind": device.device_kind,
             "python": platform.python_version(),
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "versions": {"drex_jax": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         },
     }
     write_json(workdir / RESULTS, results)
