@@ -223,7 +223,7 @@ def _check_together(fields: Mapping[str, Any]) -> None:
         raise UserError("model.rating_weight and model.ranking_weight are both 0; one must be above 0")
     selection, cutoffs = fields["train.selection"], fields["evaluate.cutoffs"]
     cutoff = selection.partition("@")[2]
-    if cutoff and not fields["evaluate.ranking"]:
+    if cutoff and not selection.startswith("rated_items/") and not fields["evaluate.ranking"]:
         raise UserError(f"train.selection is {selection!r}, which needs evaluate.ranking=true")
     if cutoff and int(cutoff) not in cutoffs:
         raise UserError(f"train.selection is {selection!r}; its cutoff must be one of evaluate.cutoffs, {cutoffs}")
