@@ -53,12 +53,7 @@ def _facts(results: Mapping[str, Any]) -> list[str]:
     ]
     boundaries = split.get("boundaries")
     if boundaries:
-        named = (
-            boundaries.items()
-            if isinstance(boundaries, Mapping)
-            else zip(("validation", "test"), boundaries, strict=True)
-        )
-        facts.append(("", ", ".join(f"{part} from {_moment(value)}" for part, value in named)))
+        facts.append(("", ", ".join(f"{part} from {_moment(value)}" for part, value in boundaries.items())))
     if "selection" in results:
         selection = results["selection"]
         facts.append(
