@@ -28,8 +28,6 @@ from drex_jax.metrics.rating import rating_metrics
 from drex_jax.models.drex.schedule import neighbours
 from drex_jax.models.protocol import Carry, Model, Params, Trace
 
-PARTS = ("train", "validation", "test")
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
