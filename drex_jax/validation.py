@@ -169,6 +169,8 @@ def check(config: ConfigDict) -> None:
     """
     fields = config_lib.flatten(config)
     for name, value in fields.items():
+        if name in ("data.columns.time", "data.columns.event"):  # modalities of the model's own
+            raise UserError(f"{name} cannot name a vector modality; the column of times is data.columns.timestamp")
         if name.startswith("data.columns."):
             _require(name, value, WORDS)
         elif name not in RULES:

@@ -268,6 +268,7 @@ def test_wrong_values(changes: dict[str, object], message: str) -> None:
     "changes",
     [
         {"train.selection": "rated_items/ndcg@20"},
+        {"train.selection": "rated_items/ndcg@20", "evaluate.ranking": False},
         {"train.selection": "mae"},
         {"data.max_bad_share": 0.0},
         {"data.rating_min": 0.0},
@@ -282,3 +283,11 @@ def test_right_values(changes: dict[str, object]) -> None:
     config = config_lib.base()
     config.update_from_flattened_dict(changes)
     validation.check(config)
+
+
+def test_a_vector_modality_cannot_take_the_name_of_the_model_s_own() -> None:
+    config = config_lib.base()
+    config_lib.add_column(config, "data.columns.time")
+    config.data.columns.time = "date"
+    with pytest.raises(UserError, match=r"data\.columns\.timestamp"):
+        validation.check(config)
