@@ -27,6 +27,7 @@ from drex_jax.metrics_log import MetricsLog
 from drex_jax.models.protocol import Carry, Model, Params
 
 FLUSH = 50  # steps between visits of the losses to the host
+LOGGER = logging.getLogger(__name__)
 REMEDY = "lower train.learning_rate or train.clip_norm; the last good checkpoint is kept"
 
 
@@ -116,7 +117,7 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
         if restored is not None:
             step, state, facts = restored
             progress = Progress(**facts)
-            logging.info("continuing from step %d of %s", step, folder)
+            LOGGER.info("continuing from step %d of %s", step, folder)
         resumed_from = progress.step if restored is not None else None
         key = jax.random.key(options.seed)
         train_step, compile_seconds = _compile(model, optimizer, state, key)
@@ -137,7 +138,8 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
                     progress.step += 1
                     bar.update(num_train // steps_per_epoch)
                     at_end = progress.step % steps_per_epoch == 0
-                    if not (at_end or stop.requested or len(pending) == FLUSH):
+                    due = time.monotonic() - saved_at >= options.checkpoint_seconds
+                    if not (at_end or due or stop.requested or len(pending) == FLUSH):
                         continue
                     losses = _to_host(pending, progress.step)
                     progress.seconds += time.monotonic() - begun  # training alone, without validation
@@ -148,7 +150,7 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
                         bar.set_postfix({options.selection: f"{metrics[options.selection]:.4f}"})
                     log.write(progress.step, epoch + 1, losses, metrics)
                     stopped = stop.requested
-                    if stopped or progress.finished or time.monotonic() - saved_at >= options.checkpoint_seconds:
+                    if stopped or progress.finished or due:
                         checkpoints.save(progress.step, state, dataclasses.asdict(progress))
                         saved_at = time.monotonic()
                     if stopped:

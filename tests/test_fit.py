@@ -206,10 +206,8 @@ def test_patience_and_the_best_parameters(
     assert not same(fitted.params, judge.seen[-1])
 
 
-def test_loss_that_is_not_finite_names_its_step_and_leaves_good_checkpoints(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "FLUSH", 2)
+def test_loss_that_is_not_finite_names_its_step_and_leaves_good_checkpoints(tmp_path: pathlib.Path) -> None:
+    """Checkpoints are due at every step here, the one before the bad step included."""
 
     class Bad(Toy):
         def batches(self, epoch: int) -> Iterator[np.ndarray]:
@@ -218,8 +216,8 @@ def test_loss_that_is_not_finite_names_its_step_and_leaves_good_checkpoints(
 
     with pytest.raises(UserError, match=r"not finite at step 8 .*train.learning_rate"):
         run(tmp_path, Bad(), checkpoint_seconds=0.0)
-    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 7))
-    assert run(tmp_path).timing["resumed_from"] == 6
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 8))
+    assert run(tmp_path).timing["resumed_from"] == 7
 
 
 @pytest.mark.parametrize("steps", [1, STEPS])
