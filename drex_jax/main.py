@@ -9,6 +9,7 @@ same command continues); 1 a mistake of ours, with its traceback.
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _execute(command: command_lib.Command) -> None:
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("drex_jax").setLevel(logging.INFO)
     from drex_jax import train  # JAX is imported here, so that a mistake in the flags is answered at once
     from drex_jax.report import table
 

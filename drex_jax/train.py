@@ -22,6 +22,7 @@ from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_json, write_text
 from drex_jax.models.drex.model import DReX
 
+LOGGER = logging.getLogger(__name__)
 SCHEMA = 1
 RESULTS, RUN, MODEL = "results.json", "run.json", "model"
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 1e-2, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
@@ -140,7 +141,7 @@ def _run(name: str, config: Config, dataset: Dataset, folder: pathlib.Path, seed
     options = fit.Options(
         seed=seed, **{field: settings[field] for field in fit.Options.__dataclass_fields__ if field != "seed"}
     )
-    logging.info("%s, seed %d: training", name, seed)
+    LOGGER.info("%s, seed %d: training", name, seed)
     fitted = fit.fit(model, evaluator, options, folder, dataset.sizes[0])
     test, carry = evaluator.evaluate_test(fitted.params, fitted.selection)
     checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": carry})
@@ -164,7 +165,7 @@ def _baseline(
 ) -> dict[str, Any] | None:
     """A baseline's entry of the results; None where the data lack what it needs."""
     if not build.applicable(name, dataset):
-        logging.warning("baseline %s needs train ratings, of which there are none: left out", name)
+        LOGGER.warning("baseline %s needs train ratings, of which there are none: left out", name)
         return None
     if name == "drex_ratings" and dataset.events.tokens is None and not dataset.events.vectors:
         seeds = [run["seed"] for run in runs]
