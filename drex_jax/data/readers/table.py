@@ -46,8 +46,8 @@ def read(
       quarantine: told of bad rows.
 
     Raises:
-      UserError: a column the file's header does not have, no user or item column, no rating range, a file of no
-        known kind.
+      UserError: a column that the file's header, or every JSON object, lacks, no user or item column, no rating range,
+        a file of no known kind.
     """
     columns = {name: column for name, column in columns.items() if column}
     for side in ("user", "item"):
@@ -115,8 +115,26 @@ def _rows(
     if head.lstrip().startswith(b"["):
         raise UserError(f"{path}: a JSON array; expected {EXPECTED} (one JSON object a line)")
     if head.lstrip().startswith(b"{"):
-        return _lookups(json_rows(path, quarantine), columns)
+        return _lookups(_with_every_key(path, json_rows(path, quarantine), columns), columns)
     return _separated(path, head, columns, quarantine)
+
+
+def _with_every_key(
+    path: Path, rows: Iterator[tuple[int, dict]], columns: Mapping[str, str]
+) -> Iterator[tuple[int, dict]]:
+    """The rows; a key that none of them has is a column the file does not have, not one that is always missing."""
+    unseen, known = dict(columns), ""
+    for line, row in rows:
+        if unseen:
+            unseen = {name: column for name, column in unseen.items() if column not in row}
+            known = ", ".join(row)
+        yield line, row
+    if unseen and known:
+        name, column = next(iter(unseen.items()))
+        raise UserError(
+            f"{path}: no object has the key {column!r} (data.columns.{name}); the last one has: "
+            f"{ascii(known)[1:-1][:200]}; expected {EXPECTED}"
+        )
 
 
 def _lookups(
