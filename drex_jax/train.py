@@ -79,7 +79,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         **_summary(runs),
         "baselines": {name: baseline for name, baseline in baselines.items() if baseline is not None},
         "schedule": first["schedule"],
-        "leaks": [*dataset.split.leaks, *leaks.found(dataset.interactions, dataset.sizes)],
+        "leaks": [*dataset.split.leaks, *leaks.found(dataset.interactions, dataset.sizes, config.data.k_core)],
         "notices": dataset.facts["notices"],
         "timing": {**first["timing"], "total_seconds": time.monotonic() - begun},
         "environment": {

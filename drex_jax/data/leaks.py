@@ -1,4 +1,4 @@
-"""Reviews that stand on both sides of a split, looked for in the data themselves."""
+"""What a split by time leaves open: reviews on both sides of it, and a choice of users and items made with hindsight."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import numpy as np
 from drex_jax.data.interactions import Interactions
 
 
-def found(interactions: Interactions, sizes: tuple[int, int, int]) -> list[str]:
-    """A sentence if a review stands on both sides of a boundary: same user, item and text; else nothing.
+def found(interactions: Interactions, sizes: tuple[int, int, int], k_core: int = 0) -> list[str]:
+    """A sentence if a review stands on both sides of a boundary (same user, item and text), and one for a k-core.
 
     (Whether the parts follow one another in time is `split.Split.leaks`.)
 
     Args:
       interactions: from `modalities.in_learning_order`.
       sizes: how many train, validation and test interactions it holds.
+      k_core: `data.k_core`: who stays in a core depends on what comes later.
     """
+    core = f"data.k_core={k_core}: who is in the data at all depends on validation and test interactions too"
+    return _copies(interactions, sizes) + ([core] if k_core > 1 else [])
+
+
+def _copies(interactions: Interactions, sizes: tuple[int, int, int]) -> list[str]:
     pairs = interactions.user.astype(np.int64) * interactions.num_items + interactions.item
     values, counts = np.unique(pairs, return_counts=True)
     copied = np.flatnonzero(interactions.has_text & np.isin(pairs, values[counts > 1]))

@@ -59,3 +59,9 @@ def test_random_tables_equal_the_slow_search(seed: int) -> None:
     sizes = (7, 4, 3)
     count = slow(rows, sizes)
     assert [int(sentence.split()[0]) for sentence in leaks.found(table(rows), sizes)] == [count] * (count > 0)
+
+
+def test_a_core_is_chosen_with_hindsight() -> None:
+    rows = [(0, 0, float(time), "") for time in range(5)]
+    assert leaks.found(table(rows), (3, 1, 1), k_core=1) == []
+    assert [sentence.split(":")[0] for sentence in leaks.found(table(rows), (3, 1, 1), k_core=5)] == ["data.k_core=5"]
