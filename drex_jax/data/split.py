@@ -10,6 +10,11 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.errors import UserError
 
 KINDS = ("global_time", "leave_last_out", "random", "given")
+REMEDIES = {
+    "leave_last_out": "some user should have 3 interactions or more",
+    "random": "it takes more of them, or a larger split.validation and split.test",
+    "given": "data.columns.split should hold all of 0 train, 1 validation and 2 test",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +80,10 @@ def split(
     train, held_out, last = (np.flatnonzero(part == number) for number in range(3))
     for name, rows in (("train", train), ("validation", held_out), ("test", last)):
         if not len(rows):
-            raise UserError(f"split.kind={kind}: the {name} part of {len(interactions):,} interactions is empty")
+            raise UserError(
+                f"split.kind={kind}: the {name} part of {len(interactions):,} interactions would be empty; "
+                f"{REMEDIES[kind]}"
+            )
     return Split(kind, train, held_out, last, {}, _leaks(kind, interactions.timestamp, train, held_out, last))
 
 
@@ -86,8 +94,9 @@ def _global_time(interactions: Interactions, validation: float, test: float) -> 
     for name, begin, end in (("train", 0, first), ("validation", first, second), ("test", second, n)):
         if begin >= end:
             raise UserError(
-                f"split.kind=global_time: the {name} part would be empty, because too few of the {n:,} interactions "
-                f"have different timestamps ({len(np.unique(time)):,} of them) for a boundary between parts"
+                f"split.kind=global_time: the {name} part would be empty: {n:,} interactions at "
+                f"{len(np.unique(time)):,} different moments are too few for shares of {validation:g} validation and "
+                f"{test:g} test"
             )
     boundaries = {"validation": float(time[first]), "test": float(time[second])}
     return Split("global_time", np.arange(first), np.arange(first, second), np.arange(second, n), boundaries, ())

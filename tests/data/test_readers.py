@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -253,6 +254,14 @@ def test_table_times(tmp_path, value, time_format, time):
     columns = {"user": "u", "item": "i", "timestamp": "t", "rating": "", "text": ""}
     interactions, _, _ = read("table", path, tmp_path, columns=columns, time_format=time_format)
     assert interactions.timestamp.tolist() == [time]
+
+
+@pytest.mark.parametrize("time_format", ["%Q", "%", "%Y %Y", "(((", "%d.%m.", "%H:%M"])
+def test_a_time_format_that_is_none_or_tells_no_year(tmp_path, time_format):
+    path = write_json(tmp_path / "f", [{"u": 1, "i": 2, "t": "1.2."}])
+    columns = {"user": "u", "item": "i", "timestamp": "t", "rating": "", "text": ""}
+    with pytest.raises(UserError, match=f"data.time_format='{re.escape(time_format)}'"):
+        read("table", path, tmp_path, columns=columns, time_format=time_format)
 
 
 @pytest.mark.parametrize("kind", ["timestamp", "date"])

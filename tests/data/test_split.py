@@ -54,7 +54,7 @@ def test_global_time_is_80_10_10_without_ties():
 
 @pytest.mark.parametrize("times", [[5] * 100, [1] * 50 + [2] * 50, [0], list(range(3))])
 def test_an_empty_part_says_why(times):
-    with pytest.raises(UserError, match="part would be empty"):
+    with pytest.raises(UserError, match=f"{len(times)} interactions at {len(set(times))} different moments"):
         split(table([0] * len(times), times))
 
 
@@ -98,7 +98,7 @@ def test_given_is_the_file_s_and_says_whether_it_leaks():
     assert len(split(table([0] * 4, [0] * 4, [0, 0, 1, 2]), "given").leaks) == 2
     with pytest.raises(UserError, match="no split column"):
         split(table([0], [0]), "given")
-    with pytest.raises(UserError, match="the test part of 2 interactions is empty"):
+    with pytest.raises(UserError, match="the test part of 2 interactions would be empty; data.columns.split"):
         split(table([0, 1], [0, 1], [0, 1]), "given")
 
 

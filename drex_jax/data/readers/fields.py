@@ -7,6 +7,7 @@ an error.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -14,6 +15,7 @@ import numpy as np
 import orjson
 
 from drex_jax.data.interactions import MAX_TIMESTAMP, MIN_TIMESTAMP
+from drex_jax.errors import UserError
 
 MAX_ID_BYTES = 1024
 MAX_TEXT_BYTES = 1_000_000
@@ -142,10 +144,23 @@ def time_parser(time_format: str) -> Callable[[object], float]:
     Args:
       time_format: a strptime format; "ms" for milliseconds since 1970; empty for seconds since 1970 or ISO 8601,
         whichever a value is (digits alone are seconds).
+
+    Raises:
+      UserError: the format is none, or one whose dates do not tell the year.
     """
     if time_format == "ms":
         return lambda value: seconds(parsed(value), per_second=1000)
     if time_format:
+        sample = datetime(2001, 2, 3, tzinfo=UTC)
+        try:
+            tells_year = datetime.strptime(sample.strftime(time_format), time_format).year == sample.year
+        except (ValueError, re.error):
+            tells_year = False
+        if not tells_year:
+            raise UserError(
+                f"data.time_format={time_format!r} is no strptime format of a date with its year; expected one such as "
+                "%d.%m.%Y, ms for milliseconds, or nothing for seconds since 1970 and ISO 8601"
+            )
 
         def by_format(value: object) -> float:
             text = str(value) if type(value) is int else value
