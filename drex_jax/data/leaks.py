@@ -1,4 +1,4 @@
-"""What a split by time leaves open: reviews on both sides of it, and a choice of users and items made with hindsight."""
+"""What a split by time leaves open: reviews on both sides of it, and a choice of users and items with hindsight."""
 
 from __future__ import annotations
 
