@@ -7,7 +7,8 @@ Command:  python -m drex_jax.main --config=experiments/movielens.py
 Data:     `ratings.csv` (and `tags.csv`), plain or gzip, or `u.data`, from https://grouplens.org/datasets/movielens/
           in `$DREX_JAX_DATA/movielens_latest_small/`, or in `data/movielens_latest_small/` where DREX_JAX_DATA is not
           set; another set: --config.data.path=FOLDER --config.data.name="MovieLens 25M"
-Expected: MEASURED
+Expected: latest-small, mean of 3 seeds (--config.replicas=3): prequential test MSE 0.553, MAE 0.541; 1 to 2 minutes a
+          seed on 2 CPU cores (docs/results.md)
 """
 
 import os

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.text.dropout = 0.3
     config.model.dropout = 0.3
     config.model.ranking_weight = 0.1
-    config.train.epochs = 20
+    config.train.epochs = 12
     config.train.patience = 5
     config.train.learning_rate = 1e-2
     config.train.weight_decay = 1e-4

@@ -64,8 +64,9 @@ def _tfidf(dataset: Dataset) -> dict[str, keywords.Profiles]:
     """TF-IDF profiles of the train reviews, every token counted once."""
     assert dataset.vocabulary is not None
     assert dataset.events.tokens is not None
-    tokens, train = dataset.events.tokens, dataset.sizes[0]
-    words = dataset.vocabulary.words(tokens)
+    train = dataset.sizes[0]
+    tokens = dataset.events.tokens.part(0, train)
+    words = dataset.vocabulary.words(tokens)  # numbered as in the run's profiles: from train reviews alone
     uniform = np.ones(len(tokens.ids), np.float32)
     counts = keywords.evidence(words.word, words.first, tokens.offsets, uniform, np.arange(train), len(words.names))
     sides = {
