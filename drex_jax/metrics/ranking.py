@@ -58,8 +58,9 @@ def ranking_per_list(
     if (hits_so_far > ranks).any():
         raise ValueError("a list has more items ranked at or above some rank than there are places")
 
-    discounts = 1 / np.log2(np.arange(max(cutoffs, default=0)) + 2)
-    ideal = np.concatenate([[0.0], np.cumsum(discounts)])  # [K + 1]
+    most = min(max(cutoffs, default=0), int(relevant.max(initial=0)))  # relevant items that a list can show
+    discounts = 1 / np.log2(np.arange(most) + 2)
+    ideal = np.concatenate([[0.0], np.cumsum(discounts)])  # [most + 1]
     values = {}
     for cutoff in cutoffs:
         inside = ranks <= cutoff

@@ -62,6 +62,11 @@ def test_a_worked_example():
     assert got["ndcg@2"][0] == pytest.approx(1 / (1 + 1 / math.log2(3)))
 
 
+def test_a_cutoff_beyond_every_catalogue_costs_no_memory():
+    got = ranking_per_list(np.array([3, 1]), np.array([0, 0]), 1, (5, 2**31 - 1))
+    assert got["ndcg@2147483647"] == got["ndcg@5"]
+
+
 def test_no_lists_have_no_mean():
     assert all(math.isnan(value) for value in ranking_metrics(np.zeros(0), np.zeros(0), 0, (5,)).values())
 
