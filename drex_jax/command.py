@@ -186,7 +186,10 @@ def _workdir(given: str | None, reference: str | None) -> pathlib.Path:
         workdir = pathlib.Path("runs", re.sub(r"[^\w.-]", "_", name))
     else:
         raise UserError("neither --config nor --workdir is given; try --config=experiments/quickstart.py")
-    nearest = next((folder for folder in (workdir, *workdir.absolute().parents) if folder.exists()), workdir)
+    try:
+        nearest = next((folder for folder in (workdir, *workdir.absolute().parents) if folder.exists()), workdir)
+    except OSError as error:  # a name too long, a loop of links
+        raise UserError(f"--workdir={workdir} can be no directory: {error.strerror}") from None
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"--workdir={workdir}: {nearest} is no directory that can be written to")
     return workdir

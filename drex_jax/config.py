@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 import pathlib
 from typing import Any
 
@@ -151,10 +152,16 @@ def from_json(path: pathlib.Path) -> Config:
 
 
 def add_column(config: ConfigDict, name: str) -> None:
-    """Makes room for a vector modality's column: the field `name`, where it is a new one in `data.columns`."""
+    """Makes room for a vector modality's column: the field `name`, where it is a new one in `data.columns`.
+
+    Raises:
+      UserError: its last part cannot be the name of a field.
+    """
     data: Any = config["data"]
     prefix, _, column = name.rpartition(".")
     if prefix == "data.columns" and column not in data.columns:
+        if not column.isidentifier() or keyword.iskeyword(column) or hasattr(ConfigDict, column):
+            raise UserError(f"{name}: {column!r} cannot name a vector modality; a plain word such as image can")
         with config.unlocked():
             data.columns[column] = ""
 

@@ -35,7 +35,11 @@ class Rule:
 
 def whole(least: int, most: int = 2**31 - 1) -> Rule:
     """A whole number within bounds, both included."""
-    wants = f"a whole number from {least} to {most}" if most < 2**31 - 1 else f"a whole number, {least} or more"
+    wants = (
+        f"a whole number from {least} to {most}"
+        if most < 2**31 - 1
+        else f"a whole number, {least} or more and below 2^31"
+    )
     return Rule(lambda value: isinstance(value, int) and least <= value <= most, wants)
 
 
@@ -69,7 +73,7 @@ NAMED = Rule(lambda value: isinstance(value, str) and bool(value.strip()), "a st
 CUTOFFS = Rule(
     lambda value: (
         len(value) > 0
-        and all(isinstance(cutoff, int) and not isinstance(cutoff, bool) and cutoff >= 1 for cutoff in value)
+        and all(isinstance(cutoff, int) and not isinstance(cutoff, bool) and 1 <= cutoff < 2**31 for cutoff in value)
         and list(value) == sorted(set(value))
     ),
     "different whole numbers of 1 or more in ascending order, such as (5, 10, 20)",
@@ -91,8 +95,8 @@ RULES: dict[str, Rule] = {
     "data.max_interactions": optional(whole(1)),
     "data.max_bad_share": share(),
     "data.k_core": whole(0),
-    "data.rating_min": optional(number()),
-    "data.rating_max": optional(number()),
+    "data.rating_min": optional(number(-1e6, 1e6)),  # what float32 can tell apart and square
+    "data.rating_max": optional(number(-1e6, 1e6)),
     "data.columns.user": NAMED,
     "data.columns.item": NAMED,
     "data.columns.rating": WORDS,

@@ -152,6 +152,17 @@ def test_default_workdir(experiment: pathlib.Path) -> None:
     assert parse(f"--config={experiment}:a/b c").workdir == pathlib.Path("runs/plain-a_b_c")
 
 
+@pytest.mark.parametrize("name", ["", "x y", "items", "class", "1st"])
+def test_a_name_that_no_vector_modality_can_have(experiment: pathlib.Path, name: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.columns\.{name}: '{name}' cannot name a vector modality"):
+        parse(f"--config={experiment}", f"--config.data.columns.{name}=embedding")
+
+
+def test_workdir_with_a_name_too_long(experiment: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="can be no directory"):
+        parse(f"--config={experiment}", f"--workdir={'x' * 300}")
+
+
 def test_workdir_that_is_a_file(experiment: pathlib.Path) -> None:
     for workdir in (experiment, experiment / "below"):
         with pytest.raises(UserError, match="no directory"):
@@ -227,6 +238,7 @@ def test_every_field_has_a_rule_and_its_default_obeys() -> None:
         ({"data.rating_min": 5.0, "data.rating_max": 5.0}, "must be below"),
         ({"data.rating_min": float("-inf"), "data.rating_max": 5.0}, "finite"),
         ({"data.columns.user": ""}, "data.columns.user is ''"),
+        ({"data.rating_min": 0.0, "data.rating_max": 1e30}, "below 1e+06"),
         ({"split.kind": "temporal"}, "global_time leave_last_out random given"),
         ({"split.test": 0.0}, "above 0"),
         ({"split.validation": 0.5, "split.test": 0.5}, "nothing to train on"),
@@ -244,6 +256,7 @@ def test_every_field_has_a_rule_and_its_default_obeys() -> None:
         ({"evaluate.cutoffs": (5, 5)}, "different"),
         ({"evaluate.cutoffs": (0,)}, "1 or more"),
         ({"evaluate.cutoffs": (True,)}, "whole numbers"),
+        ({"evaluate.cutoffs": (10, 10**20)}, "whole numbers"),
         ({"evaluate.cutoffs": ("5", 10)}, "whole numbers"),
         ({"evaluate.threshold": float("inf")}, "finite"),
         ({"baselines": ("bias", "bias")}, "different names"),

@@ -355,6 +355,11 @@ def test_wrong_places(tmp_path, format):
             load(DataOptions(format, None if path is None else str(path), columns=COLUMNS, rating_min=1, rating_max=5))
 
 
+def test_a_path_that_no_file_can_have(tmp_path):
+    with pytest.raises(UserError, match="xxx: cannot be read"):
+        load(DataOptions(format="amazon", path=str(tmp_path / ("x" * 300))))
+
+
 def test_more_than_one_candidate(tmp_path):
     for name in ("A.json", "B.json.gz", "meta_A.json"):
         (tmp_path / name).write_bytes(b"{}")

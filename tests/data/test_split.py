@@ -98,7 +98,7 @@ def test_given_is_the_file_s_and_says_whether_it_leaks():
     assert len(split(table([0] * 4, [0] * 4, [0, 0, 1, 2]), "given").leaks) == 2
     with pytest.raises(UserError, match="no split column"):
         split(table([0], [0]), "given")
-    with pytest.raises(UserError, match="the test part of 2 interactions would be empty; data.columns.split"):
+    with pytest.raises(UserError, match=r"the test part of 2 interactions would be empty; data\.columns\.split"):
         split(table([0, 1], [0, 1], [0, 1]), "given")
 
 

@@ -24,6 +24,12 @@ def find(path: str | Path | None, patterns: Iterable[str], expected: str, keep: 
         raise UserError(f"data.path is not set: it should name {expected}")
     path = Path(path)
     patterns = tuple(patterns)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass  # told below, with what was expected
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
     if path.is_dir():
         candidates = candidates_in(path, patterns, keep)
         if not candidates:
