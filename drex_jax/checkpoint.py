@@ -21,6 +21,8 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path):
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
         self._folder = folder.resolve()
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: is no folder; remove it, the run keeps its checkpoints there")
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> Checkpoints:

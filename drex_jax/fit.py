@@ -116,7 +116,12 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
         restored = checkpoints.restore(state)
         if restored is not None:
             step, state, facts = restored
-            progress = Progress(**facts)
+            try:
+                progress = Progress(**facts)
+            except TypeError:
+                raise UserError(
+                    f"{folder / 'checkpoints'}: step {step} is damaged or of another version; remove it to start over"
+                ) from None
             LOGGER.info("continuing from step %d of %s", step, folder)
         resumed_from = progress.step if restored is not None else None
         key = jax.random.key(options.seed)

@@ -24,6 +24,8 @@ class MetricsLog:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is no file; remove it, the run logs its steps there")
         if path.exists():
             for line in path.read_bytes().splitlines(keepends=True):
                 try:

@@ -118,6 +118,12 @@ def test_empty_step_folder(folder: pathlib.Path, caplog: pytest.LogCaptureFixtur
     assert found[0] == 9
 
 
+def test_a_file_in_place_of_the_folder(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match="checkpoints: is no folder; remove it"):
+        restored(tmp_path / "checkpoints")
+
+
 def test_no_step_can_be_read(folder: pathlib.Path) -> None:
     for step in ("5", "7"):
         shutil.rmtree(folder / step / "arrays")

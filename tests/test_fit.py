@@ -106,6 +106,19 @@ def stopping_at(*steps: int, number: signal.Signals = signal.SIGTERM) -> Toy:
     return Toy(before=before)
 
 
+def test_files_of_the_run_that_are_not_what_they_should_be(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"metrics\.jsonl: is no file; remove it"):
+        run(tmp_path)
+    (tmp_path / "metrics.jsonl").rmdir()
+    with pytest.raises(Stopped):
+        run(tmp_path, stopping_at(1))
+    for facts in tmp_path.glob("checkpoints/*/facts/metadata"):
+        facts.write_text('{"no": "progress"}')
+    with pytest.raises(UserError, match="step 2 is damaged or of another version; remove it"):
+        run(tmp_path)
+
+
 def test_training_learns_and_logs_every_step(whole: tuple[pathlib.Path, loop.Fitted]) -> None:
     folder, fitted = whole
     log = lines(folder)
