@@ -18,6 +18,7 @@ from drex_jax.files import read_json, write_json
 from drex_jax.options import data_options
 
 HISTORY, VOCABULARY, FACTS, QUARANTINE = "history", "vocabulary.model", "facts.json", "quarantine.jsonl"
+FACT_KEYS = ("sha256", "rows_read", "duplicates", "rejected", "notices", "noise_floor", "vocabulary")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
       UserError: a file of it is missing or damaged.
     """
     history = workdir / HISTORY
-    facts = read_json(history / FACTS)
+    facts = read_json(history / FACTS, FACT_KEYS)
     interactions = Interactions.load(history)
     parts = _split(interactions, config)
     words = Vocabulary.load(history / VOCABULARY) if facts["vocabulary"] else None

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 from drex_jax.errors import UserError
@@ -30,18 +31,21 @@ def write_text(path: pathlib.Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """The contents of a JSON file.
+def read_json(path: pathlib.Path, keys: Collection[str]) -> dict[str, Any]:
+    """The object in a JSON file, which must have `keys`.
 
     Raises:
       UserError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); the run directory is not complete") from None
     except ValueError:
         raise UserError(f"{path}: damaged; it should be JSON as the run wrote it") from None
+    if not isinstance(value, dict) or not value.keys() >= set(keys):
+        raise UserError(f"{path}: damaged; it should be a JSON object with {' '.join(keys)}, as the run wrote it")
+    return value
 
 
 def _finite(value: Any) -> Any:

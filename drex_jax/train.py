@@ -17,14 +17,16 @@ from drex_jax import config as config_lib
 from drex_jax import evaluate as evaluation
 from drex_jax.config import Config
 from drex_jax.data import leaks
-from drex_jax.dataset import Dataset, open_dataset, prepare
+from drex_jax.dataset import FACTS, HISTORY, Dataset, open_dataset, prepare
 from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_json, write_text
 from drex_jax.models.drex.model import DReX
 
 LOGGER = logging.getLogger(__name__)
 SCHEMA = 1
-RESULTS, RUN, MODEL = "results.json", "run.json", "model"
+CONFIG, RESULTS, RUN, MODEL = "config.json", "results.json", "run.json", "model"
+RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
+RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 1e-2, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
@@ -47,10 +49,16 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """
     _check_agreement(config, workdir)
     if (workdir / RESULTS).exists():
-        return read_json(workdir / RESULTS)
+        return read_json(workdir / RESULTS, RESULT_KEYS)
     device = parallel.open_device(config.data.cache_dir)
-    write_text(workdir / "config.json", config_lib.to_json(config))
-    dataset = prepare(config, workdir)
+    begins = not (workdir / CONFIG).exists()
+    write_text(workdir / CONFIG, config_lib.to_json(config))
+    try:
+        dataset = prepare(config, workdir)
+    except UserError:
+        if begins:  # nothing was made under this configuration: the corrected command may have the directory
+            (workdir / CONFIG).unlink()
+        raise
     seeds = list(range(config.seed, config.seed + config.replicas))
     begun = time.monotonic()
     runs = [_run(config.model.name, config, dataset, seed_folder(workdir, config, seed), seed) for seed in seeds]
@@ -91,7 +99,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         },
     }
     write_json(workdir / RESULTS, results)
-    return read_json(workdir / RESULTS)
+    return read_json(workdir / RESULTS, RESULT_KEYS)
 
 
 def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
@@ -100,8 +108,8 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: the run is not finished, or its directory is damaged.
     """
-    results = read_json(workdir / RESULTS)
-    config = config_lib.from_json(workdir / "config.json")
+    results = read_json(workdir / RESULTS, RESULT_KEYS)
+    config = config_lib.from_json(workdir / CONFIG)
     parallel.open_device(config.data.cache_dir)
     dataset = open_dataset(config, workdir)
     runs = []
@@ -111,14 +119,17 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
         like = _finished_arrays(model)
         params = checkpoint.load_model(folder / MODEL, like)["params"]
         evaluator = evaluation.Evaluator(model, dataset.events, dataset.sizes, build.evaluation(config, dataset))
-        selection = evaluation.Selection(**read_json(folder / RUN)["selection"])
+        selection = evaluation.Selection(**read_json(folder / RUN, RUN_KEYS)["selection"])
         runs.append({"test": evaluator.evaluate_test(params, selection)[0]})
     return results | _summary(runs)
 
 
 def _check_agreement(config: Config, workdir: pathlib.Path) -> None:
     """Refuses to continue a run under a configuration it was not made with."""
-    path = workdir / "config.json"
+    path = workdir / CONFIG
+    left = [name for name in (RESULTS, RUN, f"{HISTORY}/{FACTS}", "checkpoints") if (workdir / name).exists()]
+    if left and not path.exists():
+        raise UserError(f"{workdir} holds {left[0]} but no {CONFIG} to say of which run; give another --workdir")
     changed = config_lib.differences(config_lib.from_json(path), config) if path.exists() else []
     if changed:
         raise UserError(f"{workdir} holds a run with another configuration ({'; '.join(changed)})")
@@ -132,7 +143,7 @@ def seed_folder(workdir: pathlib.Path, config: Config, seed: int) -> pathlib.Pat
 def _run(name: str, config: Config, dataset: Dataset, folder: pathlib.Path, seed: int) -> dict[str, Any]:
     """One model, one seed: train, select, and only then evaluate on test. A finished one is read back."""
     if (folder / RUN).exists():
-        return read_json(folder / RUN)
+        return read_json(folder / RUN, RUN_KEYS)
     model = build.build(name, config, dataset, seed)
     evaluator = evaluation.Evaluator(model, dataset.events, dataset.sizes, build.evaluation(config, dataset))
     settings = dict(config.train)

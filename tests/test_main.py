@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import drex_jax
-from drex_jax import command, config, main
+from drex_jax import command, config, dataset, main, train
 from drex_jax.errors import Stopped, UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -206,12 +206,38 @@ def test_damaged_run_directory_is_a_mistake_told_in_one_line(
     settings = command.load_experiment(str(ROOT / "experiments" / "quickstart.py"))
     (tmp_path / "config.json").write_text(config.to_json(settings))
     (tmp_path / "history").mkdir()
-    (tmp_path / "results.json").write_text('{"seeds": [0]}')
-    (tmp_path / "history" / "facts.json").write_text('{"vocabulary": false, "notices": []}')
+    (tmp_path / "results.json").write_text(json.dumps(dict.fromkeys(train.RESULT_KEYS)))
+    (tmp_path / "history" / "facts.json").write_text(json.dumps(dict.fromkeys(dataset.FACT_KEYS)))
     (tmp_path / "history" / "columns.json").write_text("{}")
     damaged = tmp_path / name
-    damaged.write_bytes(b"\x93NU")
-    assert run(f"--workdir={tmp_path}", "--mode=evaluate") == 2
+    for contents in (b"\x93NU", b"{}", b"[]", b"null"):
+        damaged.write_bytes(contents)
+        assert run(f"--workdir={tmp_path}", "--mode=evaluate") == 2
+        err = capsys.readouterr().err
+        assert str(damaged) in err
+        assert err.count("\n") == 1
+
+
+def test_a_mistake_in_the_data_leaves_the_directory_to_the_corrected_command(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "few.csv"
+    arguments = ["--config.data.format=table", "--config.data.rating_min=1", "--config.data.rating_max=5"]
+    for rows, message in (("", "no rows"), ("a,b,3,5,x\n", "part would be empty")):
+        table.write_text("user,item,rating,timestamp,text\n" + rows)
+        assert run(*TINY, f"--workdir={tmp_path / 'run'}", f"--config.data.path={table}", *arguments) == 2
+        assert message in capsys.readouterr().err
+        arguments.append("--config.seed=1")  # another configuration than before
+
+
+@pytest.mark.parametrize("name", ["results.json", "history/facts.json", "checkpoints/1"])
+def test_a_run_without_its_configuration_is_not_taken_for_this_one(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    assert run(*TINY, f"--workdir={tmp_path}") == 2
     err = capsys.readouterr().err
-    assert str(damaged) in err
+    assert "no config.json to say of which run" in err
     assert err.count("\n") == 1
+    assert not (tmp_path / "config.json").exists()
