@@ -112,7 +112,7 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
     optimizer = _optimizer(options, total)
     state = State(params, optimizer.init(params), model.start(params), jax.tree.map(jnp.copy, params))
     progress = Progress(seed=options.seed)
-    with Checkpoints(folder / "checkpoints") as checkpoints, _stop_requests() as stop:
+    with _stop_requests() as stop, Checkpoints(folder / "checkpoints") as checkpoints:  # left last: closing still saves
         restored = checkpoints.restore(state)
         if restored is not None:
             step, state, facts = restored
