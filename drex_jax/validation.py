@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 
 from drex_jax import config as config_lib
 from drex_jax.errors import UserError
+from drex_jax.metrics.ranking import METRICS
 
 BASELINES = ("global_mean", "bias", "running_bias", "popularity", "matrix_factorisation", "drex_ratings")
 ERROR_METRICS = ("mse", "rmse", "mae")
-RANKING_METRICS = ("recall", "precision", "f1", "ndcg", "map", "hr", "mrr")
-_METRIC = re.compile(rf"{'|'.join(ERROR_METRICS)}|(rated_items/)?({'|'.join(RANKING_METRICS)})@[1-9][0-9]*")
+_METRIC = re.compile(rf"{'|'.join(ERROR_METRICS)}|(rated_items/)?({'|'.join(METRICS)})@[1-9][0-9]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ RULES: dict[str, Rule] = {
     "train.patience": whole(1),
     "train.selection": Rule(
         lambda value: _METRIC.fullmatch(value) is not None,
-        f"{' '.join(ERROR_METRICS)}, or one of {' '.join(RANKING_METRICS)} with a cutoff, such as ndcg@10",
+        f"{' '.join(ERROR_METRICS)}, or one of {' '.join(METRICS)} with a cutoff, such as ndcg@10",
     ),
     "train.checkpoint_seconds": number(0.0),
     "train.tensorboard": SWITCH,
