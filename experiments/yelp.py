@@ -8,8 +8,8 @@ Data:     `yelp_academic_dataset_review.json`, plain or gzip, from https://busin
           --config.data.format=table --config.data.path=yelp.csv --config.data.rating_min=1 --config.data.rating_max=5
           --config.data.columns.user=user_id --config.data.columns.item=business_id --config.data.columns.rating=stars
           --config.data.columns.timestamp=date
-Expected: on the first 3,610 reviews of the file, where nearly every user has one review, no model beats the running bias:
-          prequential test MSE 2.18 against 2.17; under 2 minutes on 2 CPU cores (docs/results.md)
+Expected: on the first 3,610 reviews of the file, where nearly every user has one review, no model beats the running
+          bias: prequential test MSE 2.18 against 2.17; under 2 minutes on 2 CPU cores (docs/results.md)
 """
 
 import os
