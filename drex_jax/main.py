@@ -8,14 +8,13 @@ same command continues); 1 a mistake of ours, with its traceback.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from drex_jax import command as command_lib
 from drex_jax.errors import Stopped, UserError
+from drex_jax.signals import stop_on_signals
 
 DONE, MISTAKE, STOPPED = 0, 2, 75
 
@@ -27,7 +26,7 @@ def run(argv: Sequence[str]) -> int:
         if command is None:
             print(f"{__doc__}\n{command_lib.usage()}")
             return DONE
-        with _stop_on_signals():
+        with stop_on_signals():
             _execute(command)
     except UserError as error:
         print(f"drex_jax: {_one_line(error)}", file=sys.stderr)
@@ -50,22 +49,6 @@ def _execute(command: command_lib.Command) -> None:
         results = train.evaluate(command.workdir)
     table.print_results(results)
     print(f"\nrun directory: {command.workdir}")
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[None]:
-    """Where the training loop has no handler of its own, nothing is half done: SIGTERM and SIGINT raise Stopped."""
-
-    def stop(number: int, _: object) -> None:
-        name = signal.Signals(number).name
-        raise Stopped(f"stopped by {name}; everything so far is saved, and the same command continues")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _one_line(message: object) -> str:

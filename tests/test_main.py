@@ -122,6 +122,30 @@ def test_signal_outside_the_loop(
     assert number.name in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("way", ["lost", "turned into another error"])
+def test_signal_where_its_exception_does_not_get_through(
+    trainer: types.SimpleNamespace, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    """As in a callback from C, which can only report it, and in the import of an extension module."""
+
+    def kill(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except Stopped:
+            if way != "lost":
+                raise ImportError("Encountered an error while initializing the extension.") from None
+        time.sleep(10)
+        raise AssertionError("the stop was lost")
+
+    trainer.train = kill
+    assert run(EXPERIMENT, f"--workdir={tmp_path}") == 75
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert capsys.readouterr().err == (
+        "drex_jax: stopped by SIGINT; everything so far is saved, and the same command continues\n"
+    )
+
+
 def test_mistake_in_the_flags_does_not_reach_training(
     trainer: types.SimpleNamespace, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
