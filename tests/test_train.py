@@ -219,7 +219,7 @@ def test_shuffled_texts_are_a_control(tmp_path: pathlib.Path) -> None:
 def test_ratings_missing_entirely_need_another_selection(tmp_path: pathlib.Path) -> None:
     changes = {"data__synthetic__missing_rating": 1.0}
     with pytest.raises(UserError, match=r"model.ranking_weight above 0"):
-        train.train(tiny(**changes), tmp_path / "a")
+        train.train(tiny(**changes, model__ranking_weight=0.0), tmp_path / "a")
     with pytest.raises(UserError, match=r"train.selection=mse.*choose one of .*ndcg@5"):
         train.train(tiny(**changes, model__ranking_weight=1.0), tmp_path / "b")
 
