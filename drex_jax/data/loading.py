@@ -61,7 +61,7 @@ class ReadReport:
       by_reason: reason -> rejected rows, commonest first.
       notices: sentences that should be said loudly.
       lines: all of the above as lines to print.
-      noise_floor: of synthetic data with ratings, the mean squared error of their truth (`World.noise_floor`); else None.
+      noise_floor: of synthetic data with ratings, the squared error of their truth (`World.noise_floor`); else None.
     """
 
     source: str

@@ -74,9 +74,9 @@ class World:
       item_aspects: int64 [items, 3], the aspects each item is known for, the strongest first.
       item_quality: float32 [items, 20], of each aspect; above 0 is good.
       aspect_words: 20 lists of 10 words.
-      noise_floor: mean squared error of `truth` over the ratings there are. NaN without ratings. Only what clipping does
-        at the ends of the scale lets a predictor do better, by some thousandths; on one part of the data chance adds
-        some hundredths either way.
+      noise_floor: mean squared error of `truth` over the ratings there are. NaN without ratings. Only what clipping
+        does at the ends of the scale lets a predictor do better, by some thousandths; on one part of the data chance
+        adds some hundredths either way.
       seed: of every draw.
     """
 
