@@ -115,5 +115,6 @@ def load_model(folder: pathlib.Path, like: Any) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             restored = checkpointer.restore(folder.resolve(), target)
     except (ValueError, FileNotFoundError, KeyError, OSError) as error:
-        raise UserError(f"{folder}: no finished model can be read there ({str(error).splitlines()[0]})") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{folder}: no finished model can be read there ({reason})") from None
     return restored

@@ -104,9 +104,9 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
         name = options.selection if options.selection in choices else next(iter(choices), "none")
         return Fitted(params, Selection(name, evaluator.validate(params, {name}).get(name, 0.0), 0), {})
     if options.selection not in choices:
+        which = " ".join(choices) or "(none: nothing in validation is rated; evaluate.ranking=true adds more)"
         raise UserError(
-            f"train.selection={options.selection}: validation has no such metric here; "
-            f"choose one of {' '.join(choices) or '(none: no validation interaction is rated or relevant)'}"
+            f"train.selection={options.selection}: validation has no such metric here; choose one of {which}"
         )
     total = options.epochs * steps_per_epoch
     optimizer = _optimizer(options, total)

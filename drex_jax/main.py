@@ -8,6 +8,7 @@ same command continues); 1 a mistake of ours, with its traceback.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from drex_jax.errors import Stopped, UserError
 from drex_jax.signals import stop_on_signals
 
 DONE, MISTAKE, STOPPED = 0, 2, 75
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -30,6 +32,15 @@ def run(argv: Sequence[str]) -> int:
             _execute(command)
     except UserError as error:
         print(f"drex_jax: {_one_line(error)}", file=sys.stderr)
+        return MISTAKE
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(
+            f"drex_jax: cannot write {error.filename or 'to the disk'} ({error.strerror}); "
+            "make room or give another --workdir, then run the same command",
+            file=sys.stderr,
+        )
         return MISTAKE
     except Stopped as stop:
         print(f"drex_jax: {_one_line(stop)}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The door's promises: exit statuses, one line for a mistake, results on success."""
 
+import errno
 import json
 import os
 import pathlib
@@ -80,6 +81,12 @@ def test_success_prints_results_and_where_they_are(
     [
         (UserError("the file x has 3 columns,\n not 4"), 2, "drex_jax: the file x has 3 columns, not 4\n"),
         (Stopped("stopped at step 7"), 75, "drex_jax: stopped at step 7\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x"),
+            2,
+            "drex_jax: cannot write runs/x (No space left on device); make room or give another --workdir, then run the "
+            "same command\n",
+        ),
     ],
 )
 def test_exceptions_with_a_status(

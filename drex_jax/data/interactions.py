@@ -151,7 +151,8 @@ class Interactions:
         """Reads what `save` wrote; large columns are memory-mapped, so that opening costs no memory.
 
         Raises:
-          UserError: a missing or damaged file, by its name. Values inside a column are not checked (see `validate`).
+          UserError: a missing or damaged file, by its name. Of the values only users and items are checked (see
+            `validate` for the rest).
         """
         header = storage.read_header(folder, SCHEMA)
         try:
@@ -180,10 +181,17 @@ class Interactions:
                     f"{Path(folder) / f'{column}.npy'}: {len(values):,} rows where columns.json says {n:,}; "
                     "make the folder anew from the source file"
                 )
+        ids = {side: storage.read_strings(folder, f"{side}_ids", mmap) for side in ("user", "item")}
+        for side, known in ids.items():
+            if n and not 0 <= columns[side].min() <= columns[side].max() < len(known):
+                raise UserError(
+                    f"{Path(folder) / f'{side}.npy'}: numbers beyond the {len(known):,} ids of {side}_ids; "
+                    "make the folder anew from the source file"
+                )
         return cls(
             name=name,
-            user_ids=storage.read_strings(folder, "user_ids", mmap),
-            item_ids=storage.read_strings(folder, "item_ids", mmap),
+            user_ids=ids["user"],
+            item_ids=ids["item"],
             text=text,
             vectors=vectors,
             rating_range=low_high,  # pyright: ignore[reportArgumentType]

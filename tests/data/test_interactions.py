@@ -125,3 +125,10 @@ def test_the_fingerprint_sees_every_column():
     ]
     prints = {good.sha256()} | {dataclasses.replace(good, **change).sha256() for change in changes}
     assert len(prints) == len(changes) + 1
+
+
+def test_a_number_without_an_id_is_named(tmp_path):
+    example().save(tmp_path / "saved")
+    np.save(tmp_path / "saved" / "user.npy", np.full(6, 999, np.int32))
+    with pytest.raises(UserError, match=r"user\.npy: numbers beyond"):
+        Interactions.load(tmp_path / "saved")
