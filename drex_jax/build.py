@@ -23,13 +23,13 @@ NEEDS_RATINGS = ("global_mean", "bias", "running_bias", "matrix_factorisation")
 RELEVANT_SHARE = 0.75  # of the rating range, where no threshold is given: 4 of 1 to 5
 
 
-def build(name: str, config: Config, dataset: Dataset, seed: int) -> Model:
-    """The model `name` over a data set.
+def build(name: str, config: Config, dataset: Dataset, seed: int, **constants: float) -> Model:
+    """The model `name` over a data set; `constants` are those it was tuned to (`matrix_factorisation`: `l2`).
 
     Raises:
       UserError: the data lack what the model learns from.
     """
-    return BUILDERS[name](config, dataset, seed)
+    return BUILDERS[name](config, dataset, seed, **constants)
 
 
 def applicable(name: str, dataset: Dataset) -> bool:
@@ -122,12 +122,12 @@ def _popularity(config: Config, dataset: Dataset, seed: int) -> Popularity:
     return Popularity(dataset.events, dataset.sizes)
 
 
-def _matrix_factorisation(config: Config, dataset: Dataset, seed: int) -> MatrixFactorisation:
+def _matrix_factorisation(config: Config, dataset: Dataset, seed: int, l2: float) -> MatrixFactorisation:
     mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
-    return MatrixFactorisation(FactorOptions(mean=mean, seed=seed), dataset.events, dataset.sizes)
+    return MatrixFactorisation(FactorOptions(mean=mean, l2=l2, seed=seed), dataset.events, dataset.sizes)
 
 
-BUILDERS: dict[str, Callable[[Config, Dataset, int], Model]] = {
+BUILDERS: dict[str, Callable[..., Model]] = {
     "drex": _drex,
     "global_mean": _global_mean,
     "bias": _bias,

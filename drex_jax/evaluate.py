@@ -25,8 +25,8 @@ import numpy as np
 from drex_jax.data.modalities import Events
 from drex_jax.metrics.ranking import METRICS, ranking_metrics, rated_items_ranks
 from drex_jax.metrics.rating import rating_metrics
-from drex_jax.models.drex.schedule import neighbours
 from drex_jax.models.protocol import Carry, Model, Params, Trace
+from drex_jax.order import neighbours
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,13 +21,15 @@ from drex_jax.dataset import FACTS, HISTORY, Dataset, open_dataset, prepare
 from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_json, write_text
 from drex_jax.models.drex.model import DReX
+from drex_jax.models.protocol import Model
 
 LOGGER = logging.getLogger(__name__)
 SCHEMA = 1
-CONFIG, RESULTS, RUN, MODEL = "config.json", "results.json", "run.json", "model"
+CONFIG, RESULTS, RUN, TRIAL, MODEL = "config.json", "results.json", "run.json", "trial.json", "model"
 RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
 RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
-FACTOR_TRAINING = {"epochs": 100, "learning_rate": 1e-2, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
+FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
+FACTOR_PENALTIES = (0.1, 0.3, 1.0)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
@@ -83,7 +85,6 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         "protocol": config.protocol,
         "definitions": evaluation.definitions(build.evaluation(config, dataset)),
         "seeds": seeds,
-        "selection": first["selection"],
         **_summary(runs),
         "baselines": {name: baseline for name, baseline in baselines.items() if baseline is not None},
         "schedule": first["schedule"],
@@ -120,7 +121,8 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
         params = checkpoint.load_model(folder / MODEL, like)["params"]
         evaluator = evaluation.Evaluator(model, dataset.events, dataset.sizes, build.evaluation(config, dataset))
         selection = evaluation.Selection(**read_json(folder / RUN, RUN_KEYS)["selection"])
-        runs.append({"test": evaluator.evaluate_test(params, selection)[0]})
+        test, _ = evaluator.evaluate_test(params, selection)
+        runs.append({"selection": dataclasses.asdict(selection), "test": test})
     return results | _summary(runs)
 
 
@@ -140,20 +142,13 @@ def seed_folder(workdir: pathlib.Path, config: Config, seed: int) -> pathlib.Pat
     return workdir if seed == config.seed else workdir / "replicas" / str(seed)
 
 
-def _run(name: str, config: Config, dataset: Dataset, folder: pathlib.Path, seed: int) -> dict[str, Any]:
+def _run(
+    name: str, config: Config, dataset: Dataset, folder: pathlib.Path, seed: int, **constants: float
+) -> dict[str, Any]:
     """One model, one seed: train, select, and only then evaluate on test. A finished one is read back."""
     if (folder / RUN).exists():
         return read_json(folder / RUN, RUN_KEYS)
-    model = build.build(name, config, dataset, seed)
-    evaluator = evaluation.Evaluator(model, dataset.events, dataset.sizes, build.evaluation(config, dataset))
-    settings = dict(config.train)
-    if name == "matrix_factorisation":
-        settings |= FACTOR_TRAINING
-    options = fit.Options(
-        seed=seed, **{field: settings[field] for field in fit.Options.__dataclass_fields__ if field != "seed"}
-    )
-    LOGGER.info("%s, seed %d: training", name, seed)
-    fitted = fit.fit(model, evaluator, options, folder, dataset.sizes[0])
+    model, evaluator, fitted = _fit(name, config, dataset, folder, seed, **constants)
     test, carry = evaluator.evaluate_test(fitted.params, fitted.selection)
     checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": carry})
     if isinstance(model, DReX) and dataset.events.tokens is not None and name == config.model.name:
@@ -162,6 +157,7 @@ def _run(name: str, config: Config, dataset: Dataset, folder: pathlib.Path, seed
     record = {
         "model": name,
         "seed": seed,
+        "constants": constants,
         "selection": dataclasses.asdict(fitted.selection),
         "test": test,
         "timing": fitted.timing,
@@ -169,6 +165,35 @@ def _run(name: str, config: Config, dataset: Dataset, folder: pathlib.Path, seed
     }
     write_json(folder / RUN, record)  # the last file: its presence says that this seed is done
     return record
+
+
+def _fit(
+    name: str, config: Config, dataset: Dataset, folder: pathlib.Path, seed: int, **constants: float
+) -> tuple[Model, evaluation.Evaluator, fit.Fitted]:
+    """Trains one model on one seed; nothing of it has met the test part."""
+    model = build.build(name, config, dataset, seed, **constants)
+    evaluator = evaluation.Evaluator(model, dataset.events, dataset.sizes, build.evaluation(config, dataset))
+    settings = dict(config.train)
+    if name == "matrix_factorisation":
+        settings |= FACTOR_TRAINING
+    options = fit.Options(
+        seed=seed, **{field: settings[field] for field in fit.Options.__dataclass_fields__ if field != "seed"}
+    )
+    LOGGER.info("%s, seed %d: training", name, seed)
+    return model, evaluator, fit.fit(model, evaluator, options, folder, dataset.sizes[0])
+
+
+def _chosen_penalty(config: Config, dataset: Dataset, folder: pathlib.Path) -> float:
+    """The factorisation's L2 weight that does best on validation, on the first seed."""
+    values = {}
+    for number, l2 in enumerate(FACTOR_PENALTIES):
+        trial = folder / "trials" / str(number)
+        if not (trial / TRIAL).exists():
+            fitted = _fit("matrix_factorisation", config, dataset, trial, config.seed, l2=l2)[-1]
+            write_json(trial / TRIAL, {"constants": {"l2": l2}, "selection": dataclasses.asdict(fitted.selection)})
+        values[l2] = read_json(trial / TRIAL, ("selection",))["selection"]["value"]
+    best = min if evaluation.lower_is_better(config.train.selection) else max
+    return best(values, key=lambda l2: values[l2])
 
 
 def _baseline(
@@ -184,21 +209,26 @@ def _baseline(
             "model": name,
             "same_as": runs[0]["model"],
             "seeds": seeds,
-            "selection": runs[0]["selection"],
             **_summary(runs),
         }
     seeds = [run["seed"] for run in runs] if name in ("matrix_factorisation", "drex_ratings") else [config.seed]
     folder = workdir / "baselines" / name
-    per_seed = [_run(name, config, dataset, seed_folder(folder, config, seed), seed) for seed in seeds]
-    entry = {"model": name, "seeds": seeds, "selection": per_seed[0]["selection"], **_summary(per_seed)}
+    constants = {"l2": _chosen_penalty(config, dataset, folder)} if name == "matrix_factorisation" else {}
+    per_seed = [_run(name, config, dataset, seed_folder(folder, config, seed), seed, **constants) for seed in seeds]
+    entry = {"model": name, "seeds": seeds, "constants": constants, **_summary(per_seed)}
     write_json(folder / RESULTS, {"schema": SCHEMA, **entry})
     return entry
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds, and each seed's figures."""
+    """What validation chose for the first seed and for each, the means over seeds, and each seed's figures."""
     per_seed = [run["test"] for run in runs]
-    return {"test": evaluation.mean_over_seeds(per_seed), "per_seed": per_seed}
+    return {
+        "selection": runs[0]["selection"],
+        "selections": [run["selection"] for run in runs],
+        "test": evaluation.mean_over_seeds(per_seed),
+        "per_seed": per_seed,
+    }
 
 
 def _schedule(model: Any) -> dict[str, Any] | None:

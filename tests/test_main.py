@@ -84,8 +84,8 @@ def test_success_prints_results_and_where_they_are(
         (
             OSError(errno.ENOSPC, "No space left on device", "runs/x"),
             2,
-            "drex_jax: cannot write runs/x (No space left on device); make room or give another --workdir, then run the "
-            "same command\n",
+            "drex_jax: cannot write runs/x (No space left on device); make room or give another --workdir, "
+            "then run the same command\n",
         ),
     ],
 )

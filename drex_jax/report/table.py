@@ -54,14 +54,8 @@ def _facts(results: Mapping[str, Any]) -> list[str]:
     boundaries = split.get("boundaries")
     if boundaries:
         facts.append(("", ", ".join(f"{part} from {_moment(value)}" for part, value in boundaries.items())))
-    if "selection" in results:
-        selection = results["selection"]
-        facts.append(
-            (
-                "selected",
-                f"epoch {selection['epoch']}, validation {selection['metric']} {selection['value']:.4f}",
-            )
-        )
+    chosen = results.get("selections") or [results[name] for name in ("selection",) if name in results]
+    facts += [("selected", f"epoch {one['epoch']}, validation {one['metric']} {one['value']:.4f}") for one in chosen]
     facts.append(("seeds", " ".join(str(seed) for seed in results["seeds"])))
     if "protocol" in results:
         facts.append(("protocol", str(results["protocol"])))

@@ -165,14 +165,14 @@ def test_missing_ratings_and_texts_are_no_error(tmp_path):
 def test_movielens_with_tags(tmp_path, packed):
     ratings = "userId,movieId,rating,timestamp\r\n1,10,4.5,1000\r\n2,10,0.5,2000\r\n1,11,3,3000\r\n"
     tags = (
-        'userId,movieId,tag,timestamp\n1,10,later,2000\n1,10,"first, with comma",500\n1,10,too late,90000\n'
+        'userId,movieId,tag,timestamp\n1,10,at once,1000\n1,10,"first, with comma",500\n1,10,too late,1001\n'
         "3,10,nobody rated,1\n2,10,é,2000\n1,10,,5\n"
     )
     for name, text in (("ratings.csv", ratings), ("tags.csv", tags)):
         data = text.encode()
         (tmp_path / (name + ".gz" * packed)).write_bytes(gzip.compress(data) if packed else data)
     interactions, report, lines = read("movielens", tmp_path, tmp_path)
-    assert list(interactions.text) == ["first, with comma, later", "é", ""]
+    assert list(interactions.text) == ["first, with comma, at once", "é", ""]
     assert interactions.rating.tolist() == [4.5, 0.5, 3.0]
     assert interactions.rating_range == (0.5, 5.0)
     assert report.by_reason == {"empty tag": 1}

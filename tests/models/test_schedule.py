@@ -105,12 +105,6 @@ def test_the_bound_beats_its_simplest_cases():
     assert schedule.schedule(user, item, 2).bound >= 11
 
 
-def test_neighbours():
-    previous, following = schedule.neighbours(np.array([2, 0, 2, 2, 1, 0]), 4)
-    assert previous.tolist() == [-1, -1, 0, 2, -1, 1]
-    assert following.tolist() == [2, 5, 3, 6, 6, 6]
-
-
 def test_the_chosen_width_is_the_cheapest_power_of_two():
     for n, depth in ((1, 1), (10_261, 320), (100_836, 57_078), (10_000_000, 900)):
         widths = [2**p for p in range(13)]

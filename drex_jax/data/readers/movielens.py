@@ -1,9 +1,8 @@
 """MovieLens: `ratings.csv` with `tags.csv` beside it, plain or gzip, and `u.data` of ML-100K.
 
 A user's tags for a movie become the text of that user's rating of it, in time order, joined by ", ". The text is read
-at the moment of the rating, so a tag from long after would tell the future: only tags written at most one day after
-the rating are joined (rating and tagging in one sitting is one act, and a day is the granularity of the dates of other
-review data). Tags that are later, and tags of movies the user never rated, are left out and counted in a notice.
+at the moment of the rating, so a later tag would tell the future: only tags written no later than the rating are joined.
+The others, and tags of movies the user never rated, are left out and counted in a notice.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from drex_jax.data.readers.separated import records
 from drex_jax.data.strings import Strings
 
 EXPECTED = "MovieLens ratings: ratings.csv with userId,movieId,rating,timestamp, or u.data of ML-100K (or .gz)"
-TAG_WINDOW_SECONDS = 86_400
 _RATING_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 _TAG_COLUMNS = ["userId", "movieId", "tag", "timestamp"]
 _MAX_ID = 2**31 - 1
@@ -66,7 +64,7 @@ def read(path: Path, rating_range: tuple[float, float], quarantine: Quarantine) 
     if tags is not None and tags.joined < len(tags):
         quarantine.notices.append(
             f"{tags.path.name}: {tags.joined:,} of {len(tags):,} tags joined as text; the others belong to no rating "
-            "or were written more than a day after it"
+            "or were written after it"
         )
 
 
@@ -156,7 +154,7 @@ def _with_tags(chunk: Chunk, tags: _Tags | None) -> Chunk:
         in_time = [
             tags.text.bytes_at(tag)
             for tag in range(begin[row], end[row])
-            if tags.timestamp[tag] <= chunk.timestamp[row] + TAG_WINDOW_SECONDS
+            if tags.timestamp[tag] <= chunk.timestamp[row]
         ]
         text = b", ".join(in_time)
         if len(text) <= fields.MAX_TEXT_BYTES:

@@ -12,6 +12,7 @@ from drex_jax.data.modalities import Events
 from drex_jax.models.baselines.tables import ClosedForm, Lookup, unchanging
 from drex_jax.models.drex import history
 from drex_jax.models.protocol import Carry, Trace
+from drex_jax.order import neighbours
 
 
 class GlobalMean(ClosedForm):
@@ -58,5 +59,5 @@ class RunningBias(ClosedForm):
 
 def after_each(ids: np.ndarray, before: np.ndarray, final: np.ndarray) -> np.ndarray:
     """Rows [n, E] just after each interaction: those before the id's next one, or the final table's."""
-    _, following = history.neighbours(ids, len(final))
+    _, following = neighbours(ids, len(final))
     return np.where((following < len(ids))[:, None], before[np.minimum(following, len(ids) - 1)], final[ids])

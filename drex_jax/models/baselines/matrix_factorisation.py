@@ -21,15 +21,16 @@ class Options:
     """Size and regularisation.
 
     Attributes:
-      size: D of the factors.
+      mean: of the train ratings.
       l2: weight of the squared factors and biases of a batch's users and items.
+      size: D of the factors.
       batch_size: ratings a step.
       seed: of the order of the ratings.
     """
 
     mean: float
+    l2: float
     size: int = 16
-    l2: float = 0.02
     batch_size: int = 1024
     seed: int = 0
 

@@ -11,6 +11,7 @@ from drex_jax.data.modalities import Events
 from drex_jax.models.baselines.bias import after_each
 from drex_jax.models.baselines.tables import ClosedForm, Lookup
 from drex_jax.models.protocol import Carry, Trace
+from drex_jax.order import occurrences
 
 
 class Popularity(ClosedForm):
@@ -25,12 +26,7 @@ class Popularity(ClosedForm):
         start, segments = count, []
         for begin, end in itertools.pairwise(begins):
             user, item = events.user[begin:end], events.item[begin:end]
-            order = np.argsort(item, kind="stable")
-            within = np.empty((len(item), 1), np.float32)
-            run_begins = np.flatnonzero(np.diff(item[order], prepend=-1))
-            lengths = np.diff(run_begins, append=len(item))
-            within[order, 0] = np.arange(len(item)) - np.repeat(run_begins, lengths)
-            before = count[item] + within
+            before = count[item] + occurrences(item)[:, None].astype(np.float32)
             count = count + np.bincount(item, minlength=events.num_items)[:, None].astype(np.float32)
             trace = Trace(*map(jnp.asarray, (no_user[user], before, after_each(item, before, count))))
             segments.append(Lookup(user, item, trace, Carry(jnp.asarray(no_user), jnp.asarray(count))))

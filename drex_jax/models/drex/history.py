@@ -12,7 +12,7 @@ import numpy as np
 
 from drex_jax.biases import BiasState, RunningBias
 from drex_jax.data.modalities import Events
-from drex_jax.models.drex.schedule import neighbours
+from drex_jax.order import neighbours, occurrences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +60,10 @@ class Before(NamedTuple):
 def _side(ids, timestamp, count, last):
     """Count and time of the last before each interaction, and both tables afterwards, for one side."""
     previous, _ = neighbours(ids, len(count))
-    order = np.argsort(ids, kind="stable")
-    begins = np.flatnonzero(np.diff(ids[order], prepend=-1))
-    within = np.empty(len(ids), np.int64)
-    within[order] = np.arange(len(ids)) - np.repeat(begins, np.diff(begins, append=len(ids)))
     last_before = np.where(previous >= 0, timestamp[previous], last[ids])
     last_after = last.copy()
     last_after[ids] = timestamp  # the last of repeated ids wins: NumPy assigns in order
-    return count[ids] + within, last_before, count + np.bincount(ids, minlength=len(count)), last_after
+    return count[ids] + occurrences(ids), last_before, count + np.bincount(ids, minlength=len(count)), last_after
 
 
 def advance(events: Events, history: History, bias: RunningBias) -> tuple[Before, History]:

@@ -23,8 +23,8 @@ from drex_jax.biases import RunningBias
 from drex_jax.data.modalities import Events
 from drex_jax.models.drex import history, recurrence, window
 from drex_jax.models.drex.network import Modality, Network, NetworkOptions
-from drex_jax.models.drex.schedule import neighbours
 from drex_jax.models.protocol import Carry, Trace
+from drex_jax.order import neighbours
 from drex_jax.text import encoder as text_encoder
 
 DAY = 86400.0

@@ -16,6 +16,8 @@ import dataclasses
 import numba
 import numpy as np
 
+from drex_jax.order import neighbours
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -51,34 +53,6 @@ class Schedule:
         lanes = np.full(self.steps * self.width, len(self.step), np.int32)
         lanes[self.slots()] = np.arange(len(self.step), dtype=np.int32)
         return lanes.reshape(self.steps, self.width)
-
-
-def neighbours(ids: np.ndarray, num_ids: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each position, the previous and the next position with the same id.
-
-    Args:
-      ids: int [N] in [0, num_ids).
-      num_ids: number of ids.
-
-    Returns:
-      (previous, following): int32 [N]; -1 before the first, N after the last.
-    """
-    return _neighbours(np.ascontiguousarray(ids, np.int32), num_ids)
-
-
-@numba.njit(cache=True)
-def _neighbours(ids, num_ids):  # pragma: no cover - compiled
-    n = len(ids)
-    last = np.full(num_ids, -1, np.int32)
-    previous = np.empty(n, np.int32)
-    following = np.full(n, n, np.int32)
-    for k in range(n):
-        before = last[ids[k]]
-        previous[k] = before
-        if before >= 0:
-            following[before] = k
-        last[ids[k]] = k
-    return previous, following
 
 
 @numba.njit(cache=True)

@@ -17,6 +17,7 @@ from drex_jax.data.modalities import Events
 from drex_jax.data.vocabulary import Tokens
 from drex_jax.models.drex import schedule
 from drex_jax.models.drex.history import Before
+from drex_jax.order import neighbours
 from drex_jax.text import batching
 
 
@@ -102,7 +103,7 @@ def _auxiliary_after(ids: np.ndarray, rows: np.ndarray, after: np.ndarray, spans
       after: float32 [ids, 2], those of everyone after the stretch.
       spans: begin and end of each window.
     """
-    _, following = schedule.neighbours(ids, len(after))
+    _, following = neighbours(ids, len(after))
     stacked = np.concatenate([rows, after])
     auxiliaries = []
     for a, b in spans:
