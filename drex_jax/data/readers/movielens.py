@@ -1,7 +1,7 @@
 """MovieLens: `ratings.csv` with `tags.csv` beside it, plain or gzip, and `u.data` of ML-100K.
 
 A user's tags for a movie become the text of that user's rating of it, in time order, joined by ", ". The text is read
-at the moment of the rating, so a later tag would tell the future: only tags written no later than the rating are joined.
+at the moment of the rating, so a later tag would tell the future: only tags no later than the rating are joined.
 The others, and tags of movies the user never rated, are left out and counted in a notice.
 """
 
