@@ -29,7 +29,7 @@ CONFIG, RESULTS, RUN, TRIAL, MODEL = "config.json", "results.json", "run.json", 
 RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
 RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
-FACTOR_PENALTIES = (0.1, 0.3, 1.0)
+FACTOR_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
