@@ -18,7 +18,7 @@ def test_version_and_metadata() -> None:
     assert metadata["Version"] == drex_jax.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+", drex_jax.__version__)
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra") or ()) == {"bert", "cuda", "report", "test", "tpu"}
+    assert set(metadata.get_all("Provides-Extra") or ()) == set(PROJECT["project"]["optional-dependencies"])
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     assert f"version: {drex_jax.__version__}" in (ROOT / "CITATION.cff").read_text()
 
