@@ -21,7 +21,7 @@ FILES = ("reviews_{}_5.json.gz", "{}_5.json.gz", "{}.jsonl.gz", "{}.jsonl")
 
 
 def get_config(category: str = "") -> ConfigDict:
-    """One category's reviews: ratings, texts and times, with the defaults that were chosen on Musical Instruments."""
+    """One category's reviews: ratings, texts and times, with the defaults, which were found on Musical Instruments."""
     if not category:
         raise UserError("name the category: --config=experiments/amazon.py:Musical_Instruments")
     folder = pathlib.Path(os.environ.get("DREX_JAX_DATA", "data"), f"amazon_{category.lower()}")
