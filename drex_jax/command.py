@@ -61,7 +61,8 @@ def parse(argv: Sequence[str]) -> Command | None:
     if reference is not None:
         config = _overridden(load_experiment(reference), remaining)
         validation.check(config)
-        _check_agreement(workdir, stored, config)
+        if stored is not None:
+            config_lib.require_agreement(stored, config, workdir)
     elif remaining:
         raise UserError(f"{remaining[0]} goes with --config=experiments/NAME.py, which is not given")
     elif stored is None:
@@ -205,12 +206,3 @@ def _stored(workdir: pathlib.Path) -> ConfigDict | None:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return config
-
-
-def _check_agreement(workdir: pathlib.Path, stored: ConfigDict | None, config: ConfigDict) -> None:
-    changed = [] if stored is None else config_lib.differences(stored, config)
-    if changed:
-        raise UserError(
-            f"{workdir} holds a run with another configuration ({'; '.join(changed)}); "
-            "give another --workdir, or the configuration it was made with"
-        )

@@ -171,3 +171,17 @@ def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
     theirs, ours = flatten(stored), flatten(given)
     names = sorted(theirs | ours)
     return [f"{n}: {theirs.get(n)!r}, now {ours.get(n)!r}" for n in names if theirs.get(n) != ours.get(n)]
+
+
+def require_agreement(stored: ConfigDict, given: ConfigDict, workdir: pathlib.Path) -> None:
+    """Refuses a run directory made with another configuration.
+
+    Raises:
+      UserError: fields differ; the message shows each with both values.
+    """
+    changed = differences(stored, given)
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another configuration ({'; '.join(changed)}); "
+            "give another --workdir, or the configuration it was made with"
+        )

@@ -132,9 +132,8 @@ def _check_agreement(config: Config, workdir: pathlib.Path) -> None:
     left = [name for name in (RESULTS, RUN, f"{HISTORY}/{FACTS}", "checkpoints") if (workdir / name).exists()]
     if left and not path.exists():
         raise UserError(f"{workdir} holds {left[0]} but no {CONFIG} to say of which run; give another --workdir")
-    changed = config_lib.differences(config_lib.from_json(path), config) if path.exists() else []
-    if changed:
-        raise UserError(f"{workdir} holds a run with another configuration ({'; '.join(changed)})")
+    if path.exists():
+        config_lib.require_agreement(config_lib.from_json(path), config, workdir)
 
 
 def seed_folder(workdir: pathlib.Path, config: Config, seed: int) -> pathlib.Path:

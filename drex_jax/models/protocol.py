@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 
 Params = Any
 Batch = Any
@@ -91,13 +90,3 @@ class Model(Protocol):
     def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
         """Ranking scores [n, m] from rows [n, E] and [m, E]."""
         ...
-
-
-def predict(model: Model, params: Params, carry: Carry, users: np.ndarray, items: np.ndarray) -> jax.Array:
-    """Predicted ratings of pairs [n] at the moment of `carry`."""
-    return model.rate(params, carry.user[users], carry.item[items])
-
-
-def score(model: Model, params: Params, carry: Carry, users: np.ndarray, candidates: np.ndarray) -> jax.Array:
-    """Ranking scores [n, m] of candidates [m] for users [n] at the moment of `carry`."""
-    return model.rank(params, carry.user[users], carry.item[candidates])
