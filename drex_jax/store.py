@@ -6,7 +6,7 @@ the footer comes last and files are published by rename, an entry is whole or it
 a reader never sees half of one entry and half of another.
 
 The hash is SHA-256: with the instructions that processors have for it (x86 since 2019, 64-bit ARM) it is the fastest
-of hashlib, 1.0 GB/s where BLAKE2b reached 0.65.
+of hashlib, 1.0 to 1.4 GB/s on a core where BLAKE2b reached 0.65.
 """
 
 from __future__ import annotations
@@ -238,7 +238,8 @@ def _chunks(array: np.ndarray) -> Iterator[memoryview]:
     if not array.nbytes:
         return
     items = max(1, _CHUNK_BYTES // array.itemsize)
-    chunks: Any = np.nditer(array, ["external_loop", "buffered"], [["readonly", "contig"]], order="C", buffersize=items)
+    contiguous: Any = [["readonly", "contig"]]
+    chunks: Any = np.nditer(array, ["external_loop", "buffered"], contiguous, order="C", buffersize=items)
     for chunk in chunks:
         yield chunk.view(np.uint8).data
 
