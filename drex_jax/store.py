@@ -153,7 +153,7 @@ class Store:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size >= _MAP_FROM_BYTES else file.read()
         end = len(data) - _TRAILER.size
         checksum, length, magic = _TRAILER.unpack_from(data, end) if end >= 0 else (b"", 0, b"")
-        if magic != _MAGIC or length > end:
+        if magic != _MAGIC:
             raise _DamagedError("it does not end as it should")
         footer = data[end - length : end]
         if hashlib.sha256(footer).digest() != checksum:

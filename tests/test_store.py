@@ -125,12 +125,30 @@ SMALL = st.sampled_from([0, 1, 256]).flatmap(
 VALUES = st.sampled_from(
     [None, True, False, 1, 0, 1.0, 0.0, "1", "", "None", "true", float("inf"), [], [1], [[1]], ["1"], {}, {"1": 1}]
 )
-REQUESTS = st.tuples(
-    st.sampled_from(["a", "b", "a-b"]),
-    st.dictionaries(st.sampled_from(["a", "b", "ab", ""]), SMALL, max_size=2),
-    st.dictionaries(st.sampled_from(["a", "b", "c"]), VALUES, max_size=2),
-    st.integers(1, 2),
-)
+MOSTLY_NONE = st.one_of(st.just({}), st.just({}), st.dictionaries(st.sampled_from("abc"), VALUES, max_size=2))
+INPUT = st.dictionaries(st.sampled_from(["a", "b", "ab", ""]), SMALL, max_size=2)
+REQUESTS = st.tuples(st.sampled_from(["a", "a", "a-b"]), INPUT, MOSTLY_NONE, st.sampled_from([1, 1, 2]))
+
+
+@st.composite
+def near_requests(draw) -> list[tuple]:
+    """Requests, each followed by others that differ from it in one thing at most."""
+    requests = []
+    for kind, inputs, options, version in draw(st.lists(REQUESTS, min_size=1, max_size=4)):
+        requests.append((kind, inputs, options, version))
+        for name, array in inputs.items():
+            others = [array.view(dtype) for dtype in draw(st.permutations(["u1", "i1", "S1"])) if array.itemsize == 1]
+            others += [
+                array.reshape(1, *array.shape),
+                array.reshape(-1),
+                array.byteswap().view(array.dtype.newbyteorder()),
+            ]
+            requests += [(kind, {**inputs, name: other}, options, version) for other in others]
+            rest = {other: inputs[other] for other in inputs if other != name}
+            requests.append((kind, {**rest, draw(st.sampled_from(["c", "a", "ba"])): array}, options, version))
+        requests.append((kind, inputs, draw(MOSTLY_NONE), version))
+        requests.append(("b", inputs, options, version))
+    return requests
 
 
 def told_in_full(request) -> tuple:
@@ -143,7 +161,7 @@ def told_in_full(request) -> tuple:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(REQUESTS, min_size=2, max_size=8))
+@given(near_requests())
 def test_requests_share_an_entry_exactly_if_they_are_equal(requests):
     with tempfile.TemporaryDirectory() as folder:
         store, expected = Store(pathlib.Path(folder)), {}
@@ -158,6 +176,12 @@ def test_what_looks_alike_is_told_apart_and_what_is_alike_is_not(tmp_path):
         ({"a": one, "b": two}, {}),
         ({"a": two, "b": one}, {}),
         ({"ab": np.zeros(3, np.int32)}, {}),
+        ({"a": one, "c": two}, {}),
+        ({"a": one, "b": two.reshape(1, 2)}, {}),
+        ({"a": one, "b": two.view(np.float32)}, {}),
+        ({"a": one, "b": two.view(np.int64)}, {}),
+        ({"a": one, "b": two.view(">i4")}, {}),
+        ({"a": one}, {}),
         ({"a": one, "b": two}, {"a": 1}),
         ({"a": one, "b": two}, {"a": [1, 2]}),
         ({"a": one, "b": two}, {"a": {"b": 1}}),
@@ -167,9 +191,9 @@ def test_what_looks_alike_is_told_apart_and_what_is_alike_is_not(tmp_path):
     for number, (inputs, options) in enumerate(different):
         assert ask(Store(tmp_path), {"number": np.array(number)}, inputs, options)[1]
     alike = [
-        ({"b": two, "a": one}, {"a": np.int64(1)}, 3),
-        ({"b": two, "a": one}, {"a": (1, np.int8(2))}, 4),
-        ({"b": two, "a": one}, {"a": np.float64("nan")}, 6),
+        ({"b": two, "a": one}, {"a": np.int64(1)}, 9),
+        ({"b": two, "a": one}, {"a": (1, np.int8(2))}, 10),
+        ({"b": two, "a": one}, {"a": np.float64("nan")}, 12),
     ]
     for inputs, options, number in alike:
         result, made = ask(Store(tmp_path), MADE, inputs, options)
