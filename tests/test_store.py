@@ -338,13 +338,14 @@ def test_a_disk_that_fills_while_an_entry_is_written_stops_nothing(tmp_path):
     assert entries(tmp_path) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not hold for root")
 def test_a_folder_without_permissions_stops_nothing(tmp_path, caplog):
     ask(Store(tmp_path))
     kind = tmp_path / "schedule"
     for mode, made in ((0o500, False), (0o000, True)):
         kind.chmod(mode)
         try:
+            if os.access(kind, os.W_OK):
+                pytest.skip("permissions do not hold for this user")
             result, calls = ask(Store(tmp_path))
         finally:
             kind.chmod(0o700)
