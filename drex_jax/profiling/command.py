@@ -1,0 +1,167 @@
+"""python tools/profile.py: a stream through every implementation of the recurrence, one row an implementation and width.
+
+Each row times the states of a stream forward, and a whole training step (forward, backward and an Adam update) on random
+features; after a warm-up the median of several calls is shown with its spread. Exit status: 0 done; 2 a mistake of
+yours, told in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+from drex_jax.errors import UserError
+
+IMPLEMENTATIONS = ("sequential", "autodiff", "t_batch", "critical_path")
+DTYPES = ("float32", "bfloat16")
+
+T = TypeVar("T")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Does what the arguments say and returns the exit status."""
+    try:
+        options, overrides = parse(arguments)
+        _profile(options, overrides)
+    except UserError as error:
+        print(f"profile.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The flags, and the `--config.FIELD=VALUE` among the arguments.
+
+    Raises:
+      UserError: an unknown flag or a wrong value.
+    """
+    parser = _Parser(
+        prog="tools/profile.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    stream = parser.add_argument_group("stream")
+    stream.add_argument("--interactions", type=int, help="of a synthetic stream; default 100,000")
+    stream.add_argument("--users", type=int, help="default: interactions / 10")
+    stream.add_argument("--items", type=int, help="default: interactions / 20")
+    stream.add_argument("--user_skew", type=float, help="Zipf exponent; default 0.5")
+    stream.add_argument("--item_skew", type=float, help="default 0.8")
+    stream.add_argument("--seed", type=int, help="default 0")
+    stream.add_argument(
+        "--config", help="the training split of experiments/NAME.py[:ARGUMENT] instead; --config.FIELD=VALUE changes it"
+    )
+    case = parser.add_argument_group("what is timed")
+    case.add_argument("--state_size", type=_at_least_one, default=64, help="default %(default)s")
+    case.add_argument("--feature_size", type=_at_least_one, default=64, help="default %(default)s")
+    case.add_argument(
+        "--width",
+        type=_list_of(_at_least_one),
+        action="extend",
+        help="lanes a step: one, several with commas, or the flag again; default: the chosen width and its neighbours",
+    )
+    case.add_argument(
+        "--implementations",
+        type=_list_of(_one_of(IMPLEMENTATIONS)),
+        action="extend",
+        help=f"some of {' '.join(IMPLEMENTATIONS)}, with commas; default: all",
+    )
+    case.add_argument(
+        "--bptt_windows", type=_at_least_one, default=1, help="windows of equal size; default %(default)s"
+    )
+    case.add_argument(
+        "--dtype",
+        type=_list_of(_one_of(DTYPES)),
+        action="extend",
+        help=f"of the products: some of {' '.join(DTYPES)}, with commas; default float32",
+    )
+    case.add_argument("--peer", choices=("torch",), help="adds PyTorch's rows on the same stream, if it is installed")
+    case.add_argument("--repeats", type=_at_least_one, default=5, help="timed calls; default %(default)s")
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", type=pathlib.Path, metavar="FILE", help="writes the table as JSON as well")
+    output.add_argument("--trace", type=pathlib.Path, metavar="DIR", help="writes a trace of jax.profiler")
+    options, others = parser.parse_known_args(arguments)
+    for argument in others:
+        if not argument.startswith("--config."):
+            parser.error(f"unknown argument {argument}")
+    synthetic = ("interactions", "users", "items", "user_skew", "item_skew", "seed")
+    given = [name for name in synthetic if getattr(options, name) is not None]
+    if options.config is None and others:
+        raise UserError(f"{others[0]} goes with --config=experiments/NAME.py, which is not given")
+    if options.config is not None and given:
+        raise UserError(f"--{given[0]} is of a synthetic stream; it does not go with --config")
+    return options, others
+
+
+def _profile(options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    # JAX is imported here, so that a mistake in the flags is answered at once.
+    import jax
+
+    from drex_jax.profiling import peaks as peaks_lib
+    from drex_jax.profiling import peer, streams, table
+
+    if options.peer:
+        peer.load()
+    if options.config is not None:
+        stream = streams.from_config(options.config, overrides)
+    else:
+        names = ("users", "items", "user_skew", "item_skew", "seed")
+        chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+        stream = streams.synthetic(100_000 if options.interactions is None else options.interactions, **chosen)
+    case = table.Case(stream, options.state_size, options.feature_size, options.repeats)
+    cores = len(os.sched_getaffinity(0))
+    device = f"{jax.devices()[0].device_kind} x {jax.device_count()}, {cores} cores"
+    print(f"device: {device}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"stream: {stream.name}, {len(stream):,} interactions, {stream.num_users:,} users, {stream.num_items:,} items; "
+        f"state {case.state_size}, features {case.feature_size}"
+    )
+    peaks = peaks_lib.measure()
+    print(
+        f"peaks: {peaks.flops_per_second / 1e9:,.0f} GFLOP/s (float32 product), {peaks.bytes_per_second / 1e9:,.0f} GB/s"
+    )
+    rows: list[table.Row] = []
+    lines: list[str] = []
+    with jax.profiler.trace(str(options.trace)) if options.trace else contextlib.nullcontext():
+        pass
+    if options.peer:
+        found, lines = peer.rows(case)
+        rows += found
+    print(f"\n{table.text(case, peaks, rows)}\n")
+    for line in lines:
+        print(line)
+    if options.json:
+        table.write_json(options.json, table.document(case, device, peaks, rows))
+
+
+def _at_least_one(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"it must be a whole number, at least 1, not {text!r}")
+    return value
+
+
+def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {' '.join(names)}")
+        return text
+
+    return read
+
+
+def _list_of(read: Callable[[str], T]) -> Callable[[str], list[T]]:
+    return lambda text: [read(part.strip()) for part in text.split(",")]

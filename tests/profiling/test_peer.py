@@ -1,0 +1,107 @@
+"""PyTorch computes the same states and the same gradients as the one-by-one reference."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drex_jax.errors import UserError
+from drex_jax.models.drex import recurrence
+from drex_jax.profiling import peer, streams, table
+
+NAMES = ("sequential", "t_batch_table", "t_batch_compact")
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed: no peer to check")
+
+
+def make_case(interactions: int) -> table.Case:
+    return table.Case(streams.synthetic(interactions, users=9, items=6), state_size=4, feature_size=3, repeats=1)
+
+
+def reference(params: dict, case: table.Case) -> tuple[jax.Array, jax.Array]:
+    """(tables, states before each [N, 2, D]) by `sequential_states`."""
+    stream = case.stream
+    weights = recurrence.fused_weights(
+        recurrence.CellParams(params["user_own"], params["user_partner"]),
+        recurrence.CellParams(params["item_own"], params["item_partner"]),
+    )
+    tables = jnp.repeat(params["start"], jnp.array([stream.num_users, stream.num_items]), axis=0)
+    rows = jnp.stack([stream.user, stream.item + stream.num_users], axis=1)
+    return recurrence.sequential_states(weights, tables, case.features() @ params["features"], rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("interactions", [1, 2, 150])
+def test_states_equal_the_reference(torch, monkeypatch: pytest.MonkeyPatch, name: str, interactions: int) -> None:
+    monkeypatch.setattr(peer, "WINDOW", 40)
+    case = make_case(interactions)
+    values = peer.initial(case.state_size, case.feature_size)
+    run = peer.Peer(name, case.stream, case)
+    after, before = run.forward(run.params(values))
+    expected_after, expected_before = reference(values, case)
+    np.testing.assert_allclose(after.numpy(), expected_after, atol=2e-6)
+    for order, seen in zip(run.order, before, strict=True):
+        np.testing.assert_allclose(seen.numpy().reshape(-1, 2, 4), np.asarray(expected_before)[order], atol=2e-6)
+    assert sorted(np.concatenate(run.order)) == list(range(interactions))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_update_of_one_window_equals_the_reference(torch, name: str) -> None:
+    """A step of plain gradient descent shows the gradient. All rows are touched, so the tables are the same."""
+    case = make_case(150)
+    values = peer.initial(case.state_size, case.feature_size)
+    run = peer.Peer(name, case.stream, case)
+    params = run.params(values)
+    loss = run.train(params, torch.optim.SGD(params.values(), lr=1.0))
+
+    def expected(params: dict) -> jax.Array:
+        after, before = reference(params, case)
+        return jnp.mean(before**2) + jnp.mean(after**2)
+
+    expected_loss, gradients = jax.value_and_grad(expected)({k: jnp.asarray(v) for k, v in values.items()})
+    assert loss == pytest.approx(float(expected_loss), rel=1e-5)
+    for key, value in values.items():
+        np.testing.assert_allclose(value - params[key].detach().numpy(), gradients[key], atol=2e-6, err_msg=key)
+
+
+def test_windows_train_one_after_the_other(torch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second window begins with the states that the first one left, and each has a loss of its own."""
+    monkeypatch.setattr(peer, "WINDOW", 40)
+    case = make_case(80)
+    run = peer.Peer("t_batch_compact", case.stream, case)
+    values = peer.initial(case.state_size, case.feature_size)
+    params = run.params(values)
+    loss = run.train(params, torch.optim.SGD(params.values(), lr=0.0))
+    expected = 0.0
+    for begin, end in ((0, 40), (40, 80)):
+        after, before = reference(values, dataclasses.replace(case, stream=case.stream.head(end)))
+        touched = np.unique([case.stream.user[begin:end], case.stream.item[begin:end] + case.stream.num_users])
+        expected += float(jnp.mean(before[begin:] ** 2) + jnp.mean(after[touched] ** 2))
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_rows_have_what_was_measured(torch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "SAMPLE", 30)
+    monkeypatch.setattr(peer, "WINDOW", 40)
+    monkeypatch.setattr(peer, "AT_ITS_BEST", 10**12)
+    rows, lines = peer.rows(make_case(100))
+    assert [(row.implementation, row.interactions, row.bptt_windows) for row in rows] == [
+        ("sequential", 30, 1),
+        ("t_batch_table", 100, 1),
+        ("t_batch_compact", 100, 3),
+    ]
+    assert rows[0].steps == 30
+    assert rows[1].steps == rows[1].depth
+    assert all(row.train and row.train.lowest <= row.train.median <= row.train.highest for row in rows)
+    assert "not at its best" in lines[1]
+
+
+def test_a_missing_pytorch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(UserError, match="pip install torch"):
+        peer.rows(make_case(10))
