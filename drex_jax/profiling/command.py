@@ -1,8 +1,8 @@
-"""python tools/profile.py: a stream through every implementation of the recurrence, one row an implementation and width.
+"""python tools/profile.py: a stream through each implementation of the recurrence, a row an implementation and width.
 
-Each row times the states of a stream forward, and a whole training step (forward, backward and an Adam update) on random
-features; after a warm-up the median of several calls is shown with its spread. Exit status: 0 done; 2 a mistake of
-yours, told in one line.
+Each row times the states of a stream forward, and a whole training step (forward, backward and an Adam update), on
+random features; after a warm-up the median of several calls is shown with its spread. Exit status: 0 done; 2 a mistake
+of yours, told in one line.
 """
 
 from __future__ import annotations
@@ -127,16 +127,13 @@ def _profile(options: argparse.Namespace, overrides: Sequence[str]) -> None:
         f"state {case.state_size}, features {case.feature_size}"
     )
     peaks = peaks_lib.measure()
-    print(
-        f"peaks: {peaks.flops_per_second / 1e9:,.0f} GFLOP/s (float32 product), {peaks.bytes_per_second / 1e9:,.0f} GB/s"
-    )
+    print(f"peaks: {peaks.flops_per_second / 1e9:,.0f} GFLOP/s in float32, {peaks.bytes_per_second / 1e9:,.0f} GB/s")
     rows: list[table.Row] = []
     lines: list[str] = []
     with jax.profiler.trace(str(options.trace)) if options.trace else contextlib.nullcontext():
-        pass
-    if options.peer:
-        found, lines = peer.rows(case)
-        rows += found
+        if options.peer:
+            found, lines = peer.rows(case)
+            rows += found
     print(f"\n{table.text(case, peaks, rows)}\n")
     for line in lines:
         print(line)

@@ -13,24 +13,10 @@ from drex_jax.profiling.timing import Rate
 
 PEAKS = Peaks(flops_per_second=1e9, bytes_per_second=1e8)
 ROW = table.Row("critical_path", "jax", "float32", True, 1, 100, 8, 11, 14, 20, 0.625, Rate(2000.0, 1900.0, 2100.0))
-KEYS = [
-    "implementation",
-    "framework",
-    "dtype",
-    "exact",
-    "bptt_windows",
-    "width",
-    "depth",
-    "bound",
-    "steps",
-    "fill",
-    "forward_per_second",
-    "train_per_second",
-    "step_us",
-    "train_step_us",
-    "compile_seconds",
-    "temp_bytes",
-]
+KEYS = {
+    *("implementation", "framework", "dtype", "exact", "bptt_windows", "width", "depth", "bound", "steps", "fill"),
+    *("forward_per_second", "train_per_second", "step_us", "train_step_us", "compile_seconds", "temp_bytes"),
+}
 
 
 @pytest.fixture
@@ -48,7 +34,7 @@ def test_json_has_the_promised_keys(case: table.Case, tmp_path: pathlib.Path) ->
     }
     assert profile["peaks"] == {"flops_per_second": 1e9, "bytes_per_second": 1e8}
     row = profile["rows"][0]
-    assert set(KEYS) <= set(row)
+    assert set(row) >= KEYS
     assert (row["forward_per_second"], row["train_per_second"], row["compile_seconds"]) == (2000.0, None, None)
     assert row["forward_spread"] == [1900.0, 2100.0]
     assert row["step_us"] == pytest.approx(1e6 * 100 / 2000 / 20)
