@@ -1,10 +1,11 @@
 """PyTorch on the same recurrence, as fast as we could make it without writing a gradient by hand: what to beat.
 
-The equations, the loss and the update are those of the JAX rows: `recurrence.sequential_states`, where both cells read
-both states; features projected by one learned matrix; learned start states; the mean square of the states before every
-interaction plus that of the last tables; one Adam update a window. PyTorch's own autograd forms the gradients. Input
-projections are hoisted, a batch takes one fused product (`addmm` onto its projected features), and batches are prepared
-outside the timing. A t-batch is a level of the dependency graph, as in JODIE (Kumar et al., KDD 2019).
+The equations (of `drex_jax.models.drex.recurrence`, both cells reading both states), the loss and the update are those
+of the JAX rows: features projected by one learned matrix and a bias; learned start states; the mean square of the
+states before every interaction plus that of the last tables; one Adam update a window. PyTorch's own autograd forms the
+gradients. Input projections are hoisted, a batch takes one fused product (`addmm` onto its projected features), and
+batches are prepared outside the timing. A t-batch is a level of the dependency graph, as in JODIE (Kumar et al., KDD
+2019).
 
 * `sequential`: one interaction at a time; states are kept as a list of rows, so that no table is ever copied.
 * `t_batch_table`: t-batches over tables of all users and items, replaced out of place: what one writes first.
@@ -39,7 +40,9 @@ TRIAL = 2_000  # interactions of the trial that chooses the number of threads
 LEARNING_RATE = 1e-3
 
 Tensor = Any  # torch is imported only when asked for, so its types cannot be named
-Params = dict[str, Tensor]  # features [F, 6D]; user_own, user_partner, item_own, item_partner [D, 3D]; start [2, D]
+# features [F, 6D] and bias [6D], columns: the user's r, z, n, then the item's; user_own, user_partner, item_own and
+# item_partner [D, 3D], columns r, z, n; start [2, D], the user's and the item's.
+Params = dict[str, Tensor]
 
 
 class _Window(NamedTuple):
@@ -187,17 +190,20 @@ class Peer:
 
     def _window(self, params: Params, table: Tensor, window: _Window) -> tuple[Tensor, Tensor]:
         torch, size = self.torch, self.size
-        projection = torch.nn.functional.pad(params["features"].view(-1, 2, 3 * size), (0, size)).view(-1, 8 * size)
+        projection, bias = (
+            torch.nn.functional.pad(params[name].view(-1, 2, 3 * size), (0, size)).view(-1, 8 * size)
+            for name in ("features", "bias")
+        )
         started = torch.nn.functional.embedding(window.side, params["start"])
         states = torch.where(window.fresh, started, table[window.touched])
-        return self._run(_fused(torch, params), states, window.features @ projection, window)
+        return self._run(_fused(torch, params), states, bias.addmm(window.features, projection), window)
 
 
 def initial(state_size: int, feature_size: int) -> dict[str, np.ndarray]:
     """Parameters to start from: float32, uniform within 1 / sqrt(D), as PyTorch's own cells begin."""
     rng = np.random.default_rng(2)
     cells = ("user_own", "user_partner", "item_own", "item_partner")
-    shapes = {"features": (feature_size, 6 * state_size), "start": (2, state_size)}
+    shapes = {"features": (feature_size, 6 * state_size), "bias": (6 * state_size,), "start": (2, state_size)}
     shapes |= dict.fromkeys(cells, (state_size, 3 * state_size))
     return {name: (rng.uniform(-1, 1, shape) / state_size**0.5).astype(np.float32) for name, shape in shapes.items()}
 
@@ -233,7 +239,7 @@ def _set_threads(name: str, stream: Stream, case: Case) -> None:
 
 
 def _fused(torch: Any, params: Params) -> Tensor:
-    """[2D, 8D] as in `recurrence.fused_weights`, columns of each cell: r, z, partner's part of n, own part of n."""
+    """[2D, 8D] for [u, i], columns of each cell, the user's first: r, z, partner's part of n, own part of n."""
     size = params["start"].shape[1]
     zero = torch.zeros(size, size)
 
