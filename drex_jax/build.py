@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable
 
 import numpy as np
 
-from drex_jax import biases, evaluate
+from drex_jax import biases, costs, evaluate, parallel
 from drex_jax.config import Config
 from drex_jax.dataset import Dataset
 from drex_jax.errors import UserError
@@ -14,22 +16,66 @@ from drex_jax.models.baselines.bias import Bias, GlobalMean, RunningBias
 from drex_jax.models.baselines.matrix_factorisation import MatrixFactorisation
 from drex_jax.models.baselines.matrix_factorisation import Options as FactorOptions
 from drex_jax.models.baselines.popularity import Popularity
+from drex_jax.models.drex import recurrence
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.model import Options as DReXOptions
 from drex_jax.models.drex.network import NetworkOptions
-from drex_jax.models.protocol import Model
+from drex_jax.models.drex.schedule import StepCosts
+from drex_jax.models.drex.window import Packing
+from drex_jax.models.protocol import Model, Remember
+from drex_jax.parallel import Devices
+from drex_jax.store import Store
 
+LOGGER = logging.getLogger(__name__)
+STORED = 16 << 30  # bytes of kept schedules; the least recently used go first
 NEEDS_RATINGS = ("global_mean", "bias", "running_bias", "matrix_factorisation")
 RELEVANT_SHARE = 0.75  # of the rating range, where no threshold is given: 4 of 1 to 5
 
 
-def build(name: str, config: Config, dataset: Dataset, seed: int, **constants: float) -> Model:
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What models are built for.
+
+    Attributes:
+      devices: what they run on.
+      costs: of a step of the recurrence there.
+      remember: keeps schedules between runs.
+    """
+
+    devices: Devices
+    costs: StepCosts
+    remember: Remember
+
+
+def machine(config: Config) -> Machine:
+    """The machine that a configuration asks for.
+
+    Raises:
+      UserError: the devices cannot be had, or the table of step costs cannot be read.
+    """
+    devices = Devices(config.devices.mapping, config.devices.count)
+    found = costs.load(devices.kind, devices.platform, config.model.state_size, config.schedule.costs)
+    LOGGER.info("%d x %s by %s; step costs: %s", len(devices), devices.kind, config.devices.mapping, found.source)
+    folder = parallel.cache_folder(config.data.cache_dir)
+    parallel.keep_programs(folder / "programs")
+    return Machine(devices, found.step, Store(folder / "store", STORED).arrays)
+
+
+def build(name: str, config: Config, dataset: Dataset, seed: int, machine: Machine, **constants: float) -> Model:
     """The model `name` over a data set; `constants` are those it was tuned to (`matrix_factorisation`: `l2`).
 
     Raises:
       UserError: the data lack what the model learns from.
     """
-    return BUILDERS[name](config, dataset, seed, **constants)
+    return BUILDERS[name](config, dataset, seed, machine, **constants)
+
+
+def evaluator(model: Model, config: Config, dataset: Dataset, machine: Machine) -> evaluate.Evaluator:
+    """The evaluation of a model over a data set."""
+    devices = machine.devices
+    return evaluate.Evaluator(
+        model, dataset.events, dataset.sizes, evaluation(config, dataset), len(devices), devices.compile
+    )
 
 
 def applicable(name: str, dataset: Dataset) -> bool:
@@ -61,7 +107,7 @@ def _bias_arguments(dataset: Dataset) -> tuple:
     return *columns, train, events.num_users, events.num_items, scale
 
 
-def _drex(config: Config, dataset: Dataset, seed: int) -> DReX:
+def _drex(config: Config, dataset: Dataset, seed: int, machine: Machine) -> DReX:
     model, events, train = config.model, dataset.events, dataset.sizes[0]
     ratings = events.rating[:train][events.has_rating[:train]]
     has_ratings = len(ratings) > 0
@@ -88,6 +134,9 @@ def _drex(config: Config, dataset: Dataset, seed: int) -> DReX:
         text_dropout=config.text.dropout,
     )
     bias = biases.fit_running_bias(*_bias_arguments(dataset)) if has_ratings else biases.RunningBias(0.0, 1.0, 1.0)
+    devices = len(machine.devices)
+    split = devices > 1 and config.devices.recurrence == "split"
+    packing = Packing(config.schedule.width, machine.costs, devices, split, machine.remember)
     options = DReXOptions(
         network=network,
         bias=bias,
@@ -99,32 +148,37 @@ def _drex(config: Config, dataset: Dataset, seed: int) -> DReX:
         negatives=model.negatives,
         offset_dropout=model.offset_dropout,
         bptt_windows=config.train.bptt_windows,
-        width=config.schedule.width,
+        implementation=recurrence.Implementation(config.schedule.implementation),
+        products=config.model.products,
+        packing=packing,
         seed=seed,
     )
-    return DReX(options, events, dataset.sizes)
+    return DReX(options, events, dataset.sizes, machine.devices.compile)
 
 
-def _global_mean(config: Config, dataset: Dataset, seed: int) -> GlobalMean:
+def _global_mean(config: Config, dataset: Dataset, seed: int, machine: Machine) -> GlobalMean:
     mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
     return GlobalMean(mean, dataset.events, dataset.sizes)
 
 
-def _bias(config: Config, dataset: Dataset, seed: int) -> Bias:
+def _bias(config: Config, dataset: Dataset, seed: int, machine: Machine) -> Bias:
     return Bias(biases.fit_static_bias(*_bias_arguments(dataset)), dataset.events, dataset.sizes)
 
 
-def _running_bias(config: Config, dataset: Dataset, seed: int) -> RunningBias:
+def _running_bias(config: Config, dataset: Dataset, seed: int, machine: Machine) -> RunningBias:
     return RunningBias(biases.fit_running_bias(*_bias_arguments(dataset)), dataset.events, dataset.sizes)
 
 
-def _popularity(config: Config, dataset: Dataset, seed: int) -> Popularity:
+def _popularity(config: Config, dataset: Dataset, seed: int, machine: Machine) -> Popularity:
     return Popularity(dataset.events, dataset.sizes)
 
 
-def _matrix_factorisation(config: Config, dataset: Dataset, seed: int, l2: float) -> MatrixFactorisation:
+def _matrix_factorisation(
+    config: Config, dataset: Dataset, seed: int, machine: Machine, l2: float
+) -> MatrixFactorisation:
     mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
-    return MatrixFactorisation(FactorOptions(mean=mean, l2=l2, seed=seed), dataset.events, dataset.sizes)
+    options = FactorOptions(mean=mean, l2=l2, seed=seed)
+    return MatrixFactorisation(options, dataset.events, dataset.sizes, len(machine.devices))
 
 
 BUILDERS: dict[str, Callable[..., Model]] = {
@@ -134,5 +188,5 @@ BUILDERS: dict[str, Callable[..., Model]] = {
     "running_bias": _running_bias,
     "popularity": _popularity,
     "matrix_factorisation": _matrix_factorisation,
-    "drex_ratings": lambda config, dataset, seed: _drex(config, dataset.ratings_only(), seed),
+    "drex_ratings": lambda config, dataset, seed, machine: _drex(config, dataset.ratings_only(), seed, machine),
 }

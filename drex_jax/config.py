@@ -76,6 +76,7 @@ def base() -> ConfigDict:
     config.model.offset_dropout = 0.5
     config.model.residual = True  # predict what the running bias leaves over, and feed its terms to the head
     config.model.dropout = 0.5
+    config.model.products = "float32"  # bfloat16: factors of the recurrence's products; states and sums stay float32
     config.model.rating_weight = 1.0
     config.model.ranking_weight = 1.0
     config.model.ranking_loss = "sampled_softmax"  # sampled_softmax bpr
@@ -94,7 +95,9 @@ def base() -> ConfigDict:
     config.train.tensorboard = False  # extra `tensorboard`
 
     config.schedule = ConfigDict()
-    config.schedule.width = 0  # interactions a step; 0: chosen from the stream
+    config.schedule.width = 0  # interactions a step; 0: the cheapest for the stream on this kind of device
+    config.schedule.costs = placeholder(str)  # a table that tools/profile.py --write_costs wrote; None: the package's
+    config.schedule.implementation = "auto"  # auto sequential autodiff blocked
 
     config.evaluate = ConfigDict()
     config.evaluate.cutoffs = (5, 10, 20)
@@ -105,8 +108,10 @@ def base() -> ConfigDict:
     config.baselines = ("global_mean", "bias", "running_bias", "popularity", "matrix_factorisation", "drex_ratings")
 
     config.devices = ConfigDict()
-    config.devices.mapping = "shard_map"  # shard_map none; this version uses the first device
-    config.devices.recurrence = "auto"  # auto replicated
+    config.devices.mapping = "shard_map"  # shard_map pmap; none: the first device alone
+    config.devices.count = 0  # use so many; 0: all there are
+    config.devices.recurrence = "auto"  # split each step's lanes over devices; replicated: all of them on every device
+    config.devices.distributed = False  # many processes (`jax.distributed`), each with the same command
     config.lock()
     return config
 
@@ -167,9 +172,12 @@ def add_column(config: ConfigDict, name: str) -> None:
 
 
 def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
-    """One `field: stored value, given value` for every field in which two complete configurations differ."""
+    """One `field: stored value, given value` for every field in which two complete configurations differ.
+
+    What a run computes does not depend on `devices`, but for rounding: it may go on on others.
+    """
     theirs, ours = flatten(stored), flatten(given)
-    names = sorted(theirs | ours)
+    names = sorted(name for name in theirs | ours if not name.startswith("devices."))
     return [f"{n}: {theirs.get(n)!r}, now {ours.get(n)!r}" for n in names if theirs.get(n) != ours.get(n)]
 
 

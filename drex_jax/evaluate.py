@@ -25,7 +25,8 @@ import numpy as np
 from drex_jax.data.modalities import Events
 from drex_jax.metrics.ranking import METRICS, ranking_metrics, rated_items_ranks
 from drex_jax.metrics.rating import rating_metrics
-from drex_jax.models.protocol import Carry, Model, Params, Trace
+from drex_jax.models.axis import Axis
+from drex_jax.models.protocol import Carry, Compile, Model, Params, Trace, compile_alone
 from drex_jax.order import neighbours
 
 
@@ -75,9 +76,27 @@ def lower_is_better(metric: str) -> bool:
 class Evaluator:
     """Evaluates one model over one data set. Its parts are prepared once; parameters come with each call."""
 
-    def __init__(self, model: Model, events: Events, sizes: tuple[int, int, int], options: Options):
-        """`events` in the order of learning; `sizes` of its train, validation and test."""
-        self._model, self._events, self._options = model, events, options
+    def __init__(
+        self,
+        model: Model,
+        events: Events,
+        sizes: tuple[int, int, int],
+        options: Options,
+        devices: int = 1,
+        compile_program: Compile = compile_alone,
+    ):
+        """Prepares both evaluations.
+
+        Args:
+          model: whose parameters come with each call.
+          events: in the order of learning.
+          sizes: of its train, validation and test.
+          options: how to evaluate.
+          devices: number of devices, which share predictions and lists.
+          compile_program: makes a compiled function of a program over them.
+        """
+        options = dataclasses.replace(options, block=-(-options.block // devices) * devices)
+        self._model, self._events, self._options, self._devices = model, events, options, devices
         self._begins = np.cumsum((0, *sizes))
         rated = events.has_rating
         self._relevant = np.where(rated.any(), rated & (np.nan_to_num(events.rating) >= options.threshold), True)
@@ -85,9 +104,10 @@ class Evaluator:
         present, first = np.unique(events.item, return_index=True)
         self._first[present] = first
         self._past = _Past(events)
-        self._rate = jax.jit(model.rate)
-        self._relevant_ranks = jax.jit(partial(_relevant_ranks, model.rank), static_argnames="k")
-        self._moment_ranks = jax.jit(partial(_moment_ranks, model.rank))
+        largest = min(max(options.cutoffs), events.num_items)
+        self._rate = compile_program(partial(_rates, model.rate))
+        self._relevant_ranks = compile_program(partial(_relevant_ranks, model.rank, largest))
+        self._moment_ranks = compile_program(partial(_moment_ranks, model.rank))
 
     def validate(self, params: Params, names: set[str]) -> dict[str, float]:
         """Prequential metrics of validation; ranks the catalogue only if a name of `names` needs it."""
@@ -132,7 +152,9 @@ class Evaluator:
 
     def predictions(self, params: Params, user: jax.Array, item: jax.Array) -> np.ndarray:
         """float32 [n] clipped ratings from rows [n, E]."""
-        predicted = np.asarray(self._rate(params, user, item))
+        n = len(user)
+        padding = ((0, -n % self._devices), (0, 0))
+        predicted = np.asarray(self._rate(params, jnp.pad(user, padding), jnp.pad(item, padding)))[:n]
         return predicted if self._options.rating_range is None else np.clip(predicted, *self._options.rating_range)
 
     def _rows(self, part: int) -> slice:
@@ -172,7 +194,6 @@ class Evaluator:
         users, lists = np.unique(pairs[0], return_inverse=True)
         masked_end = rows.start if options.mask == "strict" else train_end
         candidates = jnp.asarray(self._first < train_end)
-        largest = min(max(options.cutoffs), events.num_items)
         blocks = []
         for begin in range(0, len(users), options.block):
             block = users[begin : begin + options.block]
@@ -183,7 +204,7 @@ class Evaluator:
             size = (0, options.block - len(block))  # one shape for every block
             block = np.pad(block, size)
             padded = [np.pad(matrix, (size, (0, 0))) for matrix in (masked, relevant)]
-            ranks = self._relevant_ranks(params, carry.user[block], carry.item, candidates, *padded, k=largest)
+            ranks = self._relevant_ranks(params, carry.user[block], carry.item, candidates, *padded)
             blocks.append(np.asarray(ranks)[: options.block - size[1]])
         ranked = np.concatenate(blocks)  # [lists, K]
         hit = ranked > 0
@@ -268,22 +289,28 @@ def _scores(rank: Any, params: Params, user: jax.Array, item: jax.Array) -> jax.
     return jnp.where(jnp.isnan(scores), -jnp.inf, scores)
 
 
-def _relevant_ranks(rank, params, user, item, candidates, masked, relevant, *, k):
+def _rates(rate: Any, axis: Axis, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+    """Predicted ratings [n], not clipped."""
+    return axis.everyone(rate(params, axis.own(user), axis.own(item)))
+
+
+def _relevant_ranks(rank, k, axis, params, user, item, candidates, masked, relevant):
     """int32 [b, K]: the ranks, up to K, of each list's relevant candidates; 0 in places that are left over.
 
     The m-th best of them stands behind m - 1 others and behind all irrelevant candidates that score as high: those
     among the K best of the irrelevant ones are all that matter up to rank K.
     """
-    scores = _scores(rank, params, user, item)  # [b, I]
+    user, masked, relevant = (axis.own(rows) for rows in (user, masked, relevant))
+    scores = _scores(rank, params, user, item)  # [own b, I]
     allowed = candidates & ~masked
     own, ahead = (
         jax.lax.top_k(jnp.where(allowed & side, scores, -jnp.inf), k)[0] for side in (relevant, ~relevant)
     )  # [b, K] each, best first
     ranks = 1 + jnp.arange(k) + (ahead[:, None, :] >= own[:, :, None]).sum(2)
-    return jnp.where((own > -jnp.inf) & (ranks <= k), ranks, 0)
+    return axis.everyone(jnp.where((own > -jnp.inf) & (ranks <= k), ranks, 0))
 
 
-def _moment_ranks(rank, params, user_before, item_after, begin, table, item, following, candidates):
+def _moment_ranks(rank, axis, params, user_before, item_after, begin, table, item, following, candidates):
     """The rank of each interaction's own item at its moment, int32 [b], and the item rows after the block.
 
     `user_before`, `item_after` [n, E]: rows of users before and of items after each interaction, of which the block's
@@ -292,17 +319,19 @@ def _moment_ranks(rank, params, user_before, item_after, begin, table, item, fol
     """
     size = len(item)
     user, item_after = (jax.lax.dynamic_slice_in_dim(rows, begin, size) for rows in (user_before, item_after))
-    scores = _scores(rank, params, user, table)
-    changed = _scores(rank, params, user, item_after)  # [b, b]: user of row k, item as interaction j left it
-    k, j = jnp.arange(size)[:, None], jnp.arange(size)[None, :]
+    k, own_item = axis.own(jnp.arange(size))[:, None], axis.own(item)[:, None]
+    user, candidates = axis.own(user), axis.own(candidates)
+    scores = _scores(rank, params, user, table)  # [own b, I]
+    changed = _scores(rank, params, user, item_after)  # [own b, b]: user of row k, item as interaction j left it
+    j = jnp.arange(size)[None, :]
     current = (j < k) & (k <= following[None, :])  # j is the item's last interaction before k
     columns = jnp.where(current, item[None, :], table.shape[0])
-    scores = scores.at[k, columns].set(changed, mode="drop")
-    own = jnp.take_along_axis(scores, item[:, None], axis=1)
-    ahead = candidates & (scores >= own) & (jnp.arange(table.shape[0])[None, :] != item[:, None])
-    inside = jnp.take_along_axis(candidates, item[:, None], axis=1)[:, 0] & (own[:, 0] > -jnp.inf)
+    scores = scores.at[jnp.arange(len(user))[:, None], columns].set(changed, mode="drop")
+    own = jnp.take_along_axis(scores, own_item, axis=1)
+    ahead = candidates & (scores >= own) & (jnp.arange(table.shape[0])[None, :] != own_item)
+    inside = jnp.take_along_axis(candidates, own_item, axis=1)[:, 0] & (own[:, 0] > -jnp.inf)
     table = table.at[jnp.where(following == size, item, table.shape[0])].set(item_after, mode="drop")
-    return jnp.where(inside, 1 + ahead.sum(1), 0), table
+    return axis.everyone(jnp.where(inside, 1 + ahead.sum(1), 0)), table
 
 
 def definitions(options: Options) -> dict[str, str]:

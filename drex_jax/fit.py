@@ -20,13 +20,17 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from drex_jax import parallel
 from drex_jax.checkpoint import Checkpoints
 from drex_jax.errors import Stopped, UserError
 from drex_jax.evaluate import Evaluator, Selection, lower_is_better
 from drex_jax.metrics_log import MetricsLog
+from drex_jax.models.axis import Axis
 from drex_jax.models.protocol import Carry, Model, Params
+from drex_jax.parallel import Devices
 
 FLUSH = 50  # steps between visits of the losses to the host
+AHEAD = 2  # steps that may wait for the device: more would only hold their batches in memory
 LOGGER = logging.getLogger(__name__)
 REMEDY = "lower train.learning_rate or train.clip_norm; the last good checkpoint is kept"
 
@@ -83,7 +87,9 @@ class Progress:
     seed: int = 0
 
 
-def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Path, num_train: int) -> Fitted:
+def fit(
+    model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Path, num_train: int, devices: Devices
+) -> Fitted:
     """Trains a model, continuing from the newest checkpoint in `folder`.
 
     Args:
@@ -92,10 +98,12 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
       options: how.
       folder: the run's directory, for `checkpoints/` and `metrics.jsonl`.
       num_train: train interactions, for the rate.
+      devices: what to train on.
 
     Raises:
       Stopped: SIGTERM or SIGINT came; everything is saved.
-      UserError: the loss is not finite, or validation has no metric `options.selection`.
+      UserError: a step does not fit into memory, the loss is not finite, or validation has no metric
+        `options.selection`.
     """
     params = jax.jit(model.init)(jax.random.key(options.seed))  # at once: op by op it takes seconds
     steps_per_epoch = model.steps_per_epoch()
@@ -110,7 +118,8 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
         )
     total = options.epochs * steps_per_epoch
     optimizer = _optimizer(options, total)
-    state = State(params, optimizer.init(params), model.start(params), jax.tree.map(jnp.copy, params))
+    _require_room(model, devices)
+    state = devices.place(State(params, optimizer.init(params), model.start(params), jax.tree.map(jnp.copy, params)))
     progress = Progress(seed=options.seed)
     with _stop_requests() as stop, Checkpoints(folder / "checkpoints") as checkpoints:  # left last: closing still saves
         restored = checkpoints.restore(state)
@@ -124,8 +133,8 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
                 ) from None
             LOGGER.info("continuing from step %d of %s", step, folder)
         resumed_from = progress.step if restored is not None else None
-        key = jax.random.key(options.seed)
-        train_step, compile_seconds = _compile(model, optimizer, state, key)
+        seed = np.uint32(options.seed)
+        train_step, compile_seconds = _compile(model, optimizer, state, seed, devices)
         log = MetricsLog(folder / "metrics.jsonl", progress.step, tensorboard=options.tensorboard)
         bar = tqdm(total=options.epochs * num_train, unit=" interactions", disable=not sys.stderr.isatty())
         bar.update(progress.step * num_train // steps_per_epoch)
@@ -134,17 +143,20 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
             while not progress.finished:
                 epoch, first = divmod(progress.step, steps_per_epoch)
                 if first == 0:
-                    state = state._replace(carry=model.start(state.params))
+                    state = state._replace(carry=devices.place(model.start(state.params)))
                 begun = time.monotonic()
                 pending: list[dict[str, jax.Array]] = []
-                for batch in itertools.islice(model.batches(epoch), first, None):
-                    state, sums = train_step(state, batch, key, np.int32(progress.step))
+                for batch in devices.feed(itertools.islice(model.batches(epoch), first, None)):
+                    state, sums = train_step(state, batch, seed, np.int32(progress.step))
                     pending.append(sums)
                     progress.step += 1
                     bar.update(num_train // steps_per_epoch)
                     at_end = progress.step % steps_per_epoch == 0
-                    due = time.monotonic() - saved_at >= options.checkpoint_seconds
-                    if not (at_end or due or stop.requested or len(pending) == FLUSH):
+                    overdue = time.monotonic() - saved_at >= options.checkpoint_seconds
+                    due, stopping = parallel.agree(overdue, bool(stop.requested))
+                    if not (at_end or due or stopping or len(pending) == FLUSH):
+                        if len(pending) > AHEAD:
+                            jax.block_until_ready(pending[-AHEAD])
                         continue
                     losses = _to_host(pending, progress.step)
                     progress.seconds += time.monotonic() - begun  # training alone, without validation
@@ -154,7 +166,7 @@ def fit(model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Pa
                         progress.finished |= progress.step == total
                         bar.set_postfix({options.selection: f"{metrics[options.selection]:.4f}"})
                     log.write(progress.step, epoch + 1, losses, metrics)
-                    stopped = stop.requested
+                    stopped = stop.requested or ("a signal to another process" if stopping else "")
                     if stopped or progress.finished or due:
                         checkpoints.save(progress.step, state, dataclasses.asdict(progress))
                         saved_at = time.monotonic()
@@ -189,22 +201,49 @@ def _optimizer(options: Options, total: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(options.clip_norm), decay)
 
 
-def _compile(
-    model: Model, optimizer: optax.GradientTransformation, state: State, key: jax.Array
-) -> tuple[Callable[..., tuple[State, dict[str, jax.Array]]], float]:
-    """The pure training step, compiled, and how long that took: (state, batch, key, step) -> (state, sums)."""
+def _require_room(model: Model, devices: Devices) -> None:
+    """Says how much memory a training step takes, and refuses one that cannot fit.
 
-    def train_step(state: State, batch: Any, key: jax.Array, step: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    Raises:
+      UserError: it cannot; the message proposes more windows.
+    """
+    needed, present = model.step_bytes(), devices.memory()
+    room = "" if present is None else f" of {present / 1e9:.1f} GB"
+    LOGGER.info("a training step takes about %.2f GB%s of memory on each device", needed / 1e9, room)
+    if present is not None and needed > present:
+        raise UserError(
+            f"a training step takes about {needed / 1e9:.1f} GB, and a device has {present / 1e9:.1f} GB: "
+            f"set train.bptt_windows to at least {math.ceil(needed / present)} times what it is"
+        )
+
+
+def training_step(
+    model: Model, optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
+    """One update as a program of one device: (axis, state, batch, seed, step) -> (state, figures to log)."""
+
+    def train_step(
+        axis: Axis, state: State, batch: Any, seed: jax.Array, step: jax.Array
+    ) -> tuple[State, dict[str, jax.Array]]:
         grad = jax.value_and_grad(model.loss, has_aux=True)
-        (loss, (carry, sums)), gradient = grad(state.params, state.carry, batch, jax.random.fold_in(key, step))
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        (loss, (carry, sums)), gradient = grad(state.params, state.carry, batch, key, axis)
+        loss, sums, gradient = jax.tree.map(axis.total, (loss, sums, gradient))
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(gradient)
         return State(params, optimizer_state, carry, state.best), {"loss": loss, "gradient_norm": norm, **sums}
 
+    return train_step
+
+
+def _compile(
+    model: Model, optimizer: optax.GradientTransformation, state: State, seed: np.uint32, devices: Devices
+) -> tuple[Callable[..., tuple[State, dict[str, jax.Array]]], float]:
+    """The training step over all devices, compiled for its one shape, and how long that took."""
     begun = time.monotonic()
-    sample = next(iter(model.batches(0)))
-    compiled = jax.jit(train_step).lower(state, sample, key, np.int32(0)).compile()
+    sample = next(devices.feed(model.batches(0)))
+    compiled = devices.compile_for(training_step(model, optimizer), state, sample, seed, np.int32(0))
     return compiled, time.monotonic() - begun
 
 

@@ -1,22 +1,214 @@
-"""The only file that knows devices."""
+"""The only file that knows devices, meshes and processes.
+
+A model's program is written for one device of an axis (`drex_jax.models.axis`); `Devices.compile` runs it on all of
+them, by `jax.shard_map` or by `jax.pmap`, with the same numbers. Arguments and results are alike on all devices, so
+nothing that a program shares need divide by them but the rows it takes as its own.
+
+Several processes (`connect`) each run the same commands over all their devices; only the first writes files.
+"""
 
 from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from drex_jax.errors import UserError
+from drex_jax.models.axis import ALONE, Axis
+from drex_jax.models.protocol import Program
+
+AXIS = "devices"
+HOST_SHARE = 4 << 30  # bytes of constants kept on a device that does not say how much memory it has
+DEVICE_SHARE = 3  # elsewhere a third of its memory
 
 
-def open_device(cache: str | None = None) -> Any:
-    """The device of this run (the first), with compiled programs kept on disk between runs.
+def cache_folder(chosen: str | None = None) -> pathlib.Path:
+    """Where compiled programs and kept results lie: `chosen`, or `drex_jax` in the user's cache folder."""
+    return pathlib.Path(chosen or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "drex_jax")).expanduser()
 
-    Args:
-      cache: the folder for compiled programs; None: `drex_jax` in the user's cache folder.
-    """
-    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "drex_jax")
+
+def keep_programs(folder: pathlib.Path) -> None:
+    """Keeps compiled programs in a folder between runs, unless JAX has been told of another."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", cache or str(folder))
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    return jax.devices()[0]
+
+
+class Devices:
+    """The devices of a run.
+
+    Attributes:
+      mapping: `shard_map`, `pmap` or `none` (the first device alone).
+      axis: what a program sees of them.
+      kind: the kind of device, as JAX names it.
+    """
+
+    def __init__(self, mapping: str = "none", count: int = 0):
+        """`count`: how many to use, the first ones; 0 uses all there are (one where `mapping` is `none`).
+
+        Raises:
+          UserError: there are not so many, or the mapping cannot use them.
+        """
+        present = jax.devices()
+        count = count or (1 if mapping == "none" else len(present))
+        if count > len(present):
+            raise UserError(f"devices.count={count}: JAX finds {len(present)} here ({present[0].device_kind})")
+        if mapping == "none" and count > 1:
+            raise UserError(f"devices.mapping=none runs on one device, not {count}; use shard_map, or count=1")
+        if jax.process_count() > 1 and (mapping != "shard_map" or count != len(present)):
+            raise UserError(
+                f"{jax.process_count()} processes need devices.mapping=shard_map over all {len(present)} devices"
+            )
+        self._devices = present[:count]
+        self._mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=self._devices)
+        self._alike = NamedSharding(self._mesh, PartitionSpec())
+        self._constants: dict[int, tuple[np.ndarray, jax.Array]] = {}
+        limit = (self._devices[0].memory_stats() or {}).get("bytes_limit")
+        self._room = HOST_SHARE if limit is None else limit // DEVICE_SHARE
+        self.mapping = mapping
+        self.axis = ALONE if count == 1 and mapping != "pmap" else Axis(AXIS, count)
+        self.kind = self._devices[0].device_kind
+        self.platform = self._devices[0].platform
+
+    def __len__(self) -> int:
+        return len(self._devices)
+
+    def _mapped(self, program: Program) -> Any:
+        """One compiled function of a tuple of arguments, which are alike on all devices as its results are."""
+        if self.axis is ALONE:
+            return jax.jit(lambda arguments: program(ALONE, *arguments))
+        if self.mapping == "pmap":
+            return jax.pmap(
+                lambda _, arguments: program(self.axis, *arguments),
+                axis_name=AXIS,
+                in_axes=(0, None),
+                out_axes=None,  # pyright: ignore[reportArgumentType] (None: alike on all devices)
+                devices=self._devices,
+            )
+        alike = PartitionSpec()
+        each = jax.shard_map(
+            lambda arguments: program(self.axis, *arguments),
+            mesh=self._mesh,
+            in_specs=(alike,),
+            out_specs=alike,
+            check_vma=False,  # `Axis` says where devices differ
+        )
+        return jax.jit(each)
+
+    def _call(self, mapped: Any) -> Callable[..., Any]:
+        if self.mapping == "pmap":
+            number = np.arange(len(self))  # pmap wants an argument that differs between devices
+            return lambda *arguments: mapped(number, arguments)
+        return lambda *arguments: mapped(arguments)
+
+    def compile(self, program: Program) -> Callable[..., Any]:
+        """The function of the arguments that program(axis, *arguments) is, compiled when first called with a shape."""
+        return self._call(self._mapped(program))
+
+    def compile_for(self, program: Program, *arguments: Any) -> Callable[..., Any]:
+        """The same, compiled now for the shapes of `arguments`; it refuses others."""
+        mapped = self._mapped(program)
+        leading = (np.arange(len(self)),) if self.mapping == "pmap" else ()
+        return self._call(mapped.lower(*leading, arguments).compile())
+
+    def place(self, tree: Any) -> Any:
+        """A tree of arrays on all devices, whole on each."""
+        if jax.process_count() > 1:
+            return jax.tree.map(self._from_host, tree)
+        return jax.device_put(tree, self._alike)
+
+    def _from_host(self, leaf: Any) -> jax.Array:
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(values.shape, self._alike, lambda index: values[index])
+
+    def _constant(self, leaf: Any) -> Any:
+        """A leaf of a batch on all devices; one that never changes is brought there once, while room is left."""
+        if not isinstance(leaf, np.ndarray) or leaf.flags.writeable:
+            return self.place(leaf)
+        kept = self._constants.get(id(leaf))
+        if kept is not None:
+            return kept[1]
+        placed = self.place(leaf)
+        if leaf.nbytes <= self._room:
+            self._room -= leaf.nbytes
+            self._constants[id(leaf)] = (leaf, placed)  # the array itself, so that nothing else gets its id
+        return placed
+
+    def feed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Batches on the devices: the next is prepared by another thread while the caller works with one.
+
+        NumPy arrays that are read-only are constants: they stay on the devices from epoch to epoch, while room is left.
+        """
+        with ThreadPoolExecutor(1) as pool:
+
+            def load() -> Any:
+                batch = next(batches, None)
+                return None if batch is None else jax.tree.map(self._constant, batch)
+
+            ahead = pool.submit(load)
+            while (batch := ahead.result()) is not None:
+                ahead = pool.submit(load)
+                yield batch
+
+    def memory(self) -> int | None:
+        """Bytes of memory that one device has, or the host for devices that share its memory; None if unknown."""
+        stats = self._devices[0].memory_stats() or {}
+        if "bytes_limit" in stats:
+            return stats["bytes_limit"]
+        if self.platform != "cpu":
+            return None
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(self)
+
+
+def connect(wanted: bool) -> None:
+    """Joins the processes of a run (`jax.distributed`), as Cloud TPU, SLURM, GKE and Open MPI set them up.
+
+    Elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is who.
+
+    Raises:
+      UserError: they cannot be joined.
+    """
+    if not wanted or jax.distributed.is_initialized():
+        return
+    places: dict[str, Any] = {}
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        try:
+            places = {
+                "coordinator_address": os.environ["JAX_COORDINATOR_ADDRESS"],
+                "num_processes": int(os.environ["JAX_NUM_PROCESSES"]),
+                "process_id": int(os.environ["JAX_PROCESS_ID"]),
+            }
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"beside JAX_COORDINATOR_ADDRESS set JAX_NUM_PROCESSES and JAX_PROCESS_ID, whole numbers ({error})"
+            ) from None
+    try:
+        jax.distributed.initialize(**places)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"devices.distributed=true: the processes of this run cannot be joined ({reason})") from None
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+def wait(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def agree(*flags: bool) -> tuple[bool, ...]:
+    """For each flag whether any process has it set; all processes get the same answer."""
+    if jax.process_count() == 1:
+        return flags
+    return tuple(bool(flag) for flag in multihost_utils.process_allgather(np.array(flags)).any(axis=0))

@@ -15,6 +15,7 @@ import jax
 from drex_jax import __version__, build, checkpoint, explain, fit, parallel
 from drex_jax import config as config_lib
 from drex_jax import evaluate as evaluation
+from drex_jax.build import Machine
 from drex_jax.config import Config
 from drex_jax.data import leaks
 from drex_jax.dataset import FACTS, HISTORY, Dataset, open_dataset, prepare
@@ -26,6 +27,7 @@ from drex_jax.models.protocol import Model
 LOGGER = logging.getLogger(__name__)
 SCHEMA = 1
 CONFIG, RESULTS, RUN, TRIAL, MODEL = "config.json", "results.json", "run.json", "trial.json", "model"
+SCHEDULE = "schedule.json"
 RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
 RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
@@ -52,19 +54,16 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     _check_agreement(config, workdir)
     if (workdir / RESULTS).exists():
         return read_json(workdir / RESULTS, RESULT_KEYS)
-    device = parallel.open_device(config.data.cache_dir)
-    begins = not (workdir / CONFIG).exists()
-    write_text(workdir / CONFIG, config_lib.to_json(config))
-    try:
-        dataset = prepare(config, workdir)
-    except UserError:
-        if begins:  # nothing was made under this configuration: the corrected command may have the directory
-            (workdir / CONFIG).unlink()
-        raise
+    machine = build.machine(config)
+    if parallel.is_first():
+        _prepare(config, workdir)
+    parallel.wait("prepared")
+    dataset = open_dataset(config, workdir)
     seeds = list(range(config.seed, config.seed + config.replicas))
     begun = time.monotonic()
-    runs = [_run(config.model.name, config, dataset, seed_folder(workdir, config, seed), seed) for seed in seeds]
-    baselines = {name: _baseline(name, config, dataset, workdir, runs) for name in config.baselines}
+    name = config.model.name
+    runs = [_run(name, config, dataset, machine, seed_folder(workdir, config, seed), seed) for seed in seeds]
+    baselines = {name: _baseline(name, config, dataset, machine, workdir, runs) for name in config.baselines}
     first = runs[0]
     results = {
         "schema": SCHEMA,
@@ -92,15 +91,35 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         "notices": dataset.facts["notices"],
         "timing": {**first["timing"], "total_seconds": time.monotonic() - begun},
         "environment": {
-            "devices": 1,
-            "mapping": config.devices.mapping,
-            "device_kind": device.device_kind,
+            "devices": len(machine.devices),
+            "processes": jax.process_count(),
+            "mapping": machine.devices.mapping,
+            "device_kind": machine.devices.kind,
             "python": platform.python_version(),
             "versions": {"drex_jax": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         },
     }
-    write_json(workdir / RESULTS, results)
+    _write(workdir / RESULTS, results)
     return read_json(workdir / RESULTS, RESULT_KEYS)
+
+
+def _prepare(config: Config, workdir: pathlib.Path) -> None:
+    """Writes the configuration and the data into the run directory."""
+    begins = not (workdir / CONFIG).exists()
+    write_text(workdir / CONFIG, config_lib.to_json(config))
+    try:
+        prepare(config, workdir)
+    except UserError:
+        if begins:  # nothing was made under this configuration: the corrected command may have the directory
+            (workdir / CONFIG).unlink()
+        raise
+
+
+def _write(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file, once whatever the number of processes, and waits until it is there."""
+    if parallel.is_first():
+        write_json(path, value)
+    parallel.wait(str(path))
 
 
 def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
@@ -111,15 +130,15 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     """
     results = read_json(workdir / RESULTS, RESULT_KEYS)
     config = config_lib.from_json(workdir / CONFIG)
-    parallel.open_device(config.data.cache_dir)
+    machine = build.machine(config)
     dataset = open_dataset(config, workdir)
     runs = []
     for seed in results["seeds"]:
         folder = seed_folder(workdir, config, seed)
-        model = build.build(config.model.name, config, dataset, seed)
+        model = build.build(config.model.name, _with_width(config, folder), dataset, seed, machine)
         like = _finished_arrays(model)
         params = checkpoint.load_model(folder / MODEL, like)["params"]
-        evaluator = evaluation.Evaluator(model, dataset.events, dataset.sizes, build.evaluation(config, dataset))
+        evaluator = build.evaluator(model, config, dataset, machine)
         selection = evaluation.Selection(**read_json(folder / RUN, RUN_KEYS)["selection"])
         test, _ = evaluator.evaluate_test(params, selection)
         runs.append({"selection": dataclasses.asdict(selection), "test": test})
@@ -142,17 +161,19 @@ def seed_folder(workdir: pathlib.Path, config: Config, seed: int) -> pathlib.Pat
 
 
 def _run(
-    name: str, config: Config, dataset: Dataset, folder: pathlib.Path, seed: int, **constants: float
+    name: str, config: Config, dataset: Dataset, machine: Machine, folder: pathlib.Path, seed: int, **constants: float
 ) -> dict[str, Any]:
     """One model, one seed: train, select, and only then evaluate on test. A finished one is read back."""
     if (folder / RUN).exists():
         return read_json(folder / RUN, RUN_KEYS)
-    model, evaluator, fitted = _fit(name, config, dataset, folder, seed, **constants)
+    model, evaluator, fitted = _fit(name, config, dataset, machine, folder, seed, **constants)
     test, carry = evaluator.evaluate_test(fitted.params, fitted.selection)
     checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": carry})
     if isinstance(model, DReX) and dataset.events.tokens is not None and name == config.model.name:
         encoder = model.options.network.text_encoder
-        explain.keyword_profiles(encoder, fitted.params["text"], dataset).save(folder / explain.KEYWORDS)
+        profiles = explain.keyword_profiles(encoder, fitted.params["text"], dataset)
+        if parallel.is_first():
+            profiles.save(folder / explain.KEYWORDS)
     record = {
         "model": name,
         "seed": seed,
@@ -162,16 +183,18 @@ def _run(
         "timing": fitted.timing,
         "schedule": _schedule(model),
     }
-    write_json(folder / RUN, record)  # the last file: its presence says that this seed is done
+    _write(folder / RUN, record)  # the last file: its presence says that this seed is done
     return record
 
 
 def _fit(
-    name: str, config: Config, dataset: Dataset, folder: pathlib.Path, seed: int, **constants: float
+    name: str, config: Config, dataset: Dataset, machine: Machine, folder: pathlib.Path, seed: int, **constants: float
 ) -> tuple[Model, evaluation.Evaluator, fit.Fitted]:
     """Trains one model on one seed; nothing of it has met the test part."""
-    model = build.build(name, config, dataset, seed, **constants)
-    evaluator = evaluation.Evaluator(model, dataset.events, dataset.sizes, build.evaluation(config, dataset))
+    model = build.build(name, _with_width(config, folder), dataset, seed, machine, **constants)
+    if isinstance(model, DReX) and not (folder / SCHEDULE).exists():
+        _write(folder / SCHEDULE, {"width": model.schedules[0].width})
+    evaluator = build.evaluator(model, config, dataset, machine)
     settings = dict(config.train)
     if name == "matrix_factorisation":
         settings |= FACTOR_TRAINING
@@ -179,24 +202,38 @@ def _fit(
         seed=seed, **{field: settings[field] for field in fit.Options.__dataclass_fields__ if field != "seed"}
     )
     LOGGER.info("%s, seed %d: training", name, seed)
-    return model, evaluator, fit.fit(model, evaluator, options, folder, dataset.sizes[0])
+    return model, evaluator, fit.fit(model, evaluator, options, folder, dataset.sizes[0], machine.devices)
 
 
-def _chosen_penalty(config: Config, dataset: Dataset, folder: pathlib.Path) -> float:
+def _with_width(config: Config, folder: pathlib.Path) -> Config:
+    """The configuration with the width that this run was begun with, so that it goes on with it wherever it does."""
+    if not (folder / SCHEDULE).exists():
+        return config
+    settled = config.copy_and_resolve_references()
+    settled.schedule.width = read_json(folder / SCHEDULE, ("width",))["width"]
+    return settled
+
+
+def _chosen_penalty(config: Config, dataset: Dataset, machine: Machine, folder: pathlib.Path) -> float:
     """The factorisation's L2 weight that does best on validation, on the first seed."""
     values = {}
     for number, l2 in enumerate(FACTOR_PENALTIES):
         trial = folder / "trials" / str(number)
         if not (trial / TRIAL).exists():
-            fitted = _fit("matrix_factorisation", config, dataset, trial, config.seed, l2=l2)[-1]
-            write_json(trial / TRIAL, {"constants": {"l2": l2}, "selection": dataclasses.asdict(fitted.selection)})
+            fitted = _fit("matrix_factorisation", config, dataset, machine, trial, config.seed, l2=l2)[-1]
+            _write(trial / TRIAL, {"constants": {"l2": l2}, "selection": dataclasses.asdict(fitted.selection)})
         values[l2] = read_json(trial / TRIAL, ("selection",))["selection"]["value"]
     best = min if evaluation.lower_is_better(config.train.selection) else max
     return best(values, key=lambda l2: values[l2])
 
 
 def _baseline(
-    name: str, config: Config, dataset: Dataset, workdir: pathlib.Path, runs: list[dict[str, Any]]
+    name: str,
+    config: Config,
+    dataset: Dataset,
+    machine: Machine,
+    workdir: pathlib.Path,
+    runs: list[dict[str, Any]],
 ) -> dict[str, Any] | None:
     """A baseline's entry of the results; None where the data lack what it needs."""
     if not build.applicable(name, dataset):
@@ -212,10 +249,12 @@ def _baseline(
         }
     seeds = [run["seed"] for run in runs] if name in ("matrix_factorisation", "drex_ratings") else [config.seed]
     folder = workdir / "baselines" / name
-    constants = {"l2": _chosen_penalty(config, dataset, folder)} if name == "matrix_factorisation" else {}
-    per_seed = [_run(name, config, dataset, seed_folder(folder, config, seed), seed, **constants) for seed in seeds]
+    constants = {"l2": _chosen_penalty(config, dataset, machine, folder)} if name == "matrix_factorisation" else {}
+    per_seed = [
+        _run(name, config, dataset, machine, seed_folder(folder, config, seed), seed, **constants) for seed in seeds
+    ]
     entry = {"model": name, "seeds": seeds, "constants": constants, **_summary(per_seed)}
-    write_json(folder / RESULTS, {"schema": SCHEMA, **entry})
+    _write(folder / RESULTS, {"schema": SCHEMA, **entry})
     return entry
 
 

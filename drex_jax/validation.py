@@ -132,6 +132,7 @@ RULES: dict[str, Rule] = {
     "model.offsets": SWITCH,
     "model.offset_dropout": share(),
     "model.residual": SWITCH,
+    "model.products": one_of("float32", "bfloat16"),
     "model.dropout": number(0.0, below=1.0),
     "model.rating_weight": number(0.0),
     "model.ranking_weight": number(0.0),
@@ -151,18 +152,18 @@ RULES: dict[str, Rule] = {
     "train.checkpoint_seconds": number(0.0),
     "train.tensorboard": SWITCH,
     "schedule.width": whole(0),
+    "schedule.costs": optional(NAMED),
+    "schedule.implementation": one_of("auto", "sequential", "autodiff", "blocked"),
     "evaluate.cutoffs": CUTOFFS,
     "evaluate.threshold": optional(number()),
     "evaluate.block": whole(1),
     "evaluate.ranking": SWITCH,
     "baselines": SOME_BASELINES,
     "devices.mapping": one_of("shard_map", "pmap", "none"),
+    "devices.count": whole(0),
     "devices.recurrence": one_of("auto", "split", "replicated"),
+    "devices.distributed": SWITCH,
 }
-
-
-# Values of the agreed vocabulary that nothing implements yet: refused, so that nobody believes in them.
-UNAVAILABLE = {"devices.mapping": ("pmap",), "devices.recurrence": ("split",)}
 
 
 def check(config: ConfigDict) -> None:
@@ -207,9 +208,9 @@ def _require(name: str, value: Any, rule: Rule) -> None:
 
 
 def _check_together(fields: Mapping[str, Any]) -> None:
-    for name, missing in UNAVAILABLE.items():
-        if fields[name] in missing:
-            raise UserError(f"{name}={fields[name]} is not available in this version; leave it at its default")
+    implementation = fields["schedule.implementation"]
+    if fields["devices.recurrence"] == "split" and implementation not in ("auto", "blocked"):
+        raise UserError(f"devices.recurrence=split needs schedule.implementation=blocked, not {implementation}")
     if fields["data.tfds_dir"] is not None:
         raise UserError("data.tfds_dir is not available in this version; data.path names the raw files")
     source, path = fields["data.format"], fields["data.path"]

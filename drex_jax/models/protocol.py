@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
+
+from drex_jax.models.axis import ALONE, Axis
 
 Params = Any
 Batch = Any
+Arrays = dict[str, np.ndarray]
+Program = Callable[..., Any]
+Compile = Callable[[Program], Callable[..., Any]]
+
+
+class Remember(Protocol):
+    """Keeps arrays that are a function of others: `drex_jax.store.Store.arrays`."""
+
+    def __call__(
+        self,
+        kind: str,
+        inputs: Mapping[str, np.ndarray],
+        options: Mapping[str, Any],
+        version: int,
+        make: Callable[[], Mapping[str, np.ndarray]],
+    ) -> Arrays: ...
+
+
+def make_anew(
+    kind: str,
+    inputs: Mapping[str, np.ndarray],
+    options: Mapping[str, Any],
+    version: int,
+    make: Callable[[], Mapping[str, np.ndarray]],
+) -> Arrays:
+    """A `Remember` that forgets."""
+    return dict(make())
+
+
+def compile_alone(program: Program) -> Callable[..., Any]:
+    """A `Compile` for one device: program(axis, *arguments) as a compiled function of the arguments."""
+    return jax.jit(lambda *arguments: program(ALONE, *arguments))
 
 
 class Carry(NamedTuple):
@@ -66,13 +101,17 @@ class Model(Protocol):
         ...
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """The train batches of an epoch, one a step, of one fixed shape."""
+        """The train batches of an epoch, one a step, of one fixed shape. Arrays that are read-only never change."""
         ...
 
     def loss(
-        self, params: Params, carry: Carry, batch: Batch, key: jax.Array
+        self, params: Params, carry: Carry, batch: Batch, key: jax.Array, axis: Axis = ALONE
     ) -> tuple[jax.Array, tuple[Carry, Mapping[str, jax.Array]]]:
-        """(loss, (carry after the batch, sums to log))."""
+        """(loss, (carry after the batch, figures to log)): of loss and figures, this device's share."""
+        ...
+
+    def step_bytes(self) -> int:
+        """About how much memory the arrays of one training step take on a device, batch included."""
         ...
 
     def segments(self) -> tuple[Segment, ...]:

@@ -44,13 +44,16 @@ def bucket_lengths(max_tokens: int) -> tuple[int, ...]:
     return (*(length for length in lengths if length < max_tokens), max_tokens)
 
 
-def fit(windows: Sequence[np.ndarray], lengths: Sequence[int], budget: int = BUDGET) -> tuple[BucketShape, ...]:
+def fit(
+    windows: Sequence[np.ndarray], lengths: Sequence[int], budget: int = BUDGET, devices: int = 1
+) -> tuple[BucketShape, ...]:
     """The static shape that holds every one of several windows, so that they share one compiled program.
 
     Args:
       windows: for each window the token counts of its rows, int [n]; 0 is a missing text.
       lengths: the padded lengths, increasing, such as `bucket_lengths` gives.
       budget: tokens a chunk, padding included; a chunk has one row at least.
+      devices: the number of chunks of each bucket divides by it.
 
     Returns:
       A shape for each bucket that is not empty in all windows.
@@ -70,6 +73,7 @@ def fit(windows: Sequence[np.ndarray], lengths: Sequence[int], budget: int = BUD
     for length, count in zip(lengths, needed.tolist(), strict=True):
         if count:
             chunks = -(-count // max(1, budget // length))
+            chunks = -(-chunks // devices) * devices
             shapes.append(BucketShape(chunks, -(-count // chunks), length))  # equal chunks: least padding
     return tuple(shapes)
 

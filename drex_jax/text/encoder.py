@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from drex_jax.models.axis import ALONE, Axis
 from drex_jax.text.batching import TextBatch
 
 Params = dict[str, Any]
@@ -80,7 +81,12 @@ def encode_chunk(
 
 
 def encode(
-    encoder: TextEncoder, params: Params, batch: TextBatch, num_rows: int, key: jax.Array | None = None
+    encoder: TextEncoder,
+    params: Params,
+    batch: TextBatch,
+    num_rows: int,
+    key: jax.Array | None = None,
+    axis: Axis = ALONE,
 ) -> jax.Array:
     """Features of a window's texts, chunk by chunk; differentiable in two phases.
 
@@ -93,6 +99,7 @@ def encode(
       batch: from `batching.plan`, for a window of `num_rows` rows.
       num_rows: n.
       key: of dropout; None turns dropout off.
+      axis: the devices that share the chunks; each returns all features.
 
     Returns:
       [num_rows, F]; zeros in rows without text.
@@ -105,8 +112,9 @@ def encode(
     features = jnp.zeros((num_rows, encoder.features))
     for bucket, (ids, row) in enumerate(zip(batch.ids, batch.row, strict=True)):
         keys = None if key is None else jax.random.split(jax.random.fold_in(key, bucket), ids.shape[0])
-        _, encoded = jax.lax.scan(lambda _, inputs: ((), features_of(*inputs)), (), (ids, keys))  # [chunks, R, F]
-        features = features.at[row].set(encoded, mode="drop")
+        own = jax.tree.map(axis.own, (jnp.asarray(ids), keys))
+        _, encoded = jax.lax.scan(lambda _, inputs: ((), features_of(*inputs)), (), own)  # [own chunks, R, F]
+        features = features.at[row].set(axis.everyone(encoded), mode="drop")
     return features
 
 

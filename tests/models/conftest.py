@@ -9,6 +9,7 @@ import pytest
 from drex_jax.biases import RunningBias
 from drex_jax.data.modalities import Events
 from drex_jax.data.vocabulary import Tokens
+from drex_jax.models.drex import window
 from drex_jax.models.drex.model import DReX, Options
 from drex_jax.models.drex.network import NetworkOptions
 
@@ -44,7 +45,8 @@ def _drex(events, sizes=None, **options):
     network = {"state_size": 4, "feature_size": 5, "hidden_size": 6, "text_width": 4, "text_dropout": 0.0}
     network |= {"vocabulary_size": 0 if events.tokens is None else VOCABULARY}
     network |= {"vector_modalities": tuple(sorted(events.vectors)), "ranking": bool(options.get("ranking_weight"))}
-    given = {"rating_mean": 3.2, "rating_deviation": 1.3, "offset_dropout": 0.0, "negatives": 4, "width": 3}
+    given = {"rating_mean": 3.2, "rating_deviation": 1.3, "offset_dropout": 0.0, "negatives": 4}
+    given |= {"packing": window.Packing(width=options.pop("width", 3))}
     for name, value in options.items():
         (network if name in NETWORK_FIELDS else given)[name] = value
     bias = RunningBias(3.2, 2.0, 1.5)

@@ -15,7 +15,9 @@ BIAS = RunningBias(3.2, 2.0, 1.5)
 def plan_of(events, count=1, width=3, past=None, **known):
     past = past or history.History.start(events.num_users, events.num_items)
     before, after = history.advance(events, past, BIAS)
-    return window.plan(events, before, history.tables(after, BIAS), count=count, width=width, **known)
+    return window.plan(
+        events, before, history.tables(after, BIAS), count=count, packing=window.Packing(width=width), **known
+    )
 
 
 def first_appearance(ids):
@@ -67,13 +69,14 @@ def test_windows_hold_their_interactions_once(make_events, count):
         n = b - a
         assert w.valid.sum() == n
         assert w.valid[:n].all()
-        assert sorted(w.lanes[w.lanes < size].tolist()) == list(range(n))
-        assert (w.lanes.reshape(-1)[w.slots[:n]] == np.arange(n)).all()
+        lanes, slots = w.layout.lanes, w.layout.slots
+        assert sorted(lanes[lanes < size].tolist()) == list(range(n))
+        assert (lanes.reshape(-1)[slots[:n]] == np.arange(n)).all()
         table = np.concatenate([w.user_rows, w.item_rows + 1000])
-        rows = w.rows.reshape(-1, 2)[w.slots[:n]]
+        rows = w.layout.rows.reshape(-1, 2)[slots[:n]]
         np.testing.assert_array_equal(table[rows[:, 0]], events.user[a:b])
         np.testing.assert_array_equal(table[rows[:, 1]], events.item[a:b] + 1000)
-        for step in w.rows:
+        for step in w.layout.rows.reshape(-1, plan.schedules[0].width, 2):
             assert len(np.unique(step)) == step.size
             assert step.max() < len(table) + 2 * plan.schedules[0].width
         np.testing.assert_array_equal(w.rating[:n], events.rating[a:b])

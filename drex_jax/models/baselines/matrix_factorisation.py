@@ -12,6 +12,7 @@ import numpy as np
 
 from drex_jax import objectives
 from drex_jax.data.modalities import Events
+from drex_jax.models.axis import ALONE, Axis
 from drex_jax.models.baselines.tables import Lookup, observe, unchanging
 from drex_jax.models.protocol import Carry, Trace
 
@@ -38,10 +39,10 @@ class Options:
 class Batch(NamedTuple):
     """Ratings less the mean; padding is not valid. All [batch_size]."""
 
-    user: np.ndarray
-    item: np.ndarray
-    target: np.ndarray
-    valid: np.ndarray
+    user: Any
+    item: Any
+    target: Any
+    valid: Any
 
 
 class MatrixFactorisation:
@@ -50,8 +51,10 @@ class MatrixFactorisation:
     rates = True
     ranks = True
 
-    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int]):
-        self._options = options
+    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int], devices: int = 1):
+        """`devices`: a batch divides by their number."""
+        batch_size = -(-options.batch_size // devices) * devices
+        self._options = dataclasses.replace(options, batch_size=batch_size)
         self._rows = np.flatnonzero(events.has_rating[: sizes[0]])
         self._events = events
         self._known_user = np.isin(np.arange(events.num_users), events.user[self._rows])[:, None]
@@ -87,15 +90,19 @@ class MatrixFactorisation:
             yield Batch(events.user[padded], events.item[padded], target, np.arange(size) < len(chosen))
 
     def loss(
-        self, params: dict[str, jax.Array], carry: Carry, batch: Batch, key: jax.Array
+        self, params: dict[str, jax.Array], carry: Carry, batch: Batch, key: jax.Array, axis: Axis = ALONE
     ) -> tuple[jax.Array, tuple[Carry, Mapping[str, jax.Array]]]:
         """Squared error and L2."""
-        user, item = params["user"][batch.user], params["item"][batch.item]
-        valid = jnp.asarray(batch.valid)
-        error = objectives.squared_error(_product(user, item), jnp.asarray(batch.target), valid)
-        weight = valid[:, None] / jnp.maximum(valid.sum(), 1)
+        own = Batch(*(axis.own(jnp.asarray(column)) for column in batch))
+        user, item = params["user"][own.user], params["item"][own.item]
+        error = objectives.squared_error(_product(user, item), own.target, own.valid, axis)
+        weight = own.valid[:, None] / jnp.maximum(axis.total(own.valid.sum()), 1)
         penalty = (weight * (user**2 + item**2)).sum()
         return error + self._options.l2 * penalty, (carry, {"rating_loss": error})
+
+    def step_bytes(self) -> int:
+        """About how much memory a training step takes: parameters, their gradient and the optimizer's two moments."""
+        return 4 * 5 * (self._options.size + 1) * (self._events.num_users + self._events.num_items)
 
     def segments(self) -> tuple[Lookup, ...]:
         """Train, validation and test."""

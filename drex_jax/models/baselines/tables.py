@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.data.modalities import Events
+from drex_jax.models.axis import ALONE, Axis
 from drex_jax.models.protocol import Carry, Trace
 
 
@@ -75,9 +76,15 @@ class ClosedForm:
         """No batches."""
         return iter(())
 
-    def loss(self, params: Any, carry: Carry, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Carry, Mapping]]:
+    def loss(
+        self, params: Any, carry: Carry, batch: Any, key: jax.Array, axis: Axis = ALONE
+    ) -> tuple[jax.Array, tuple[Carry, Mapping]]:
         """Never called: there are no batches."""
         raise TypeError(f"{type(self).__name__} is closed-form and has no loss")
+
+    def step_bytes(self) -> int:
+        """There are no steps."""
+        return 0
 
     def segments(self) -> tuple[Lookup, ...]:
         """Train, validation and test."""

@@ -3,7 +3,7 @@
 An interaction is scored from its two states first and only then updates them. Only those two are read inside the
 scan; heads, losses and negatives read the stacked states before each interaction afterwards.
 
-Letters: n interactions of a window, U users, I items, D state size, E = D + 2, S steps, B lanes.
+Letters: n interactions of a window, U users, I items, D state size, E = D + 2, F features.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import numpy as np
 from drex_jax import objectives
 from drex_jax.biases import RunningBias
 from drex_jax.data.modalities import Events
+from drex_jax.models.axis import ALONE, Axis
 from drex_jax.models.drex import history, recurrence, window
 from drex_jax.models.drex.network import Modality, Network, NetworkOptions
-from drex_jax.models.protocol import Carry, Trace
+from drex_jax.models.protocol import Carry, Compile, Trace, compile_alone
 from drex_jax.order import neighbours
 from drex_jax.text import encoder as text_encoder
 
@@ -45,7 +46,9 @@ class Options:
     negatives: int = 32
     offset_dropout: float = 0.5
     bptt_windows: int = 1
-    width: int = 0
+    implementation: recurrence.Implementation = recurrence.Implementation.AUTO
+    products: str = "float32"
+    packing: window.Packing = window.DEFAULT_PACKING
     seed: int = 0
 
 
@@ -54,6 +57,14 @@ class Batch(NamedTuple):
 
     window: window.Window
     negatives: window.Negatives | None
+
+
+class _Keys(NamedTuple):
+    """What is random in a training step."""
+
+    text: jax.Array
+    offset: jax.Array
+    network: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +83,16 @@ class DReX:
 
     ranks = True
 
-    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int]):
+    def __init__(
+        self, options: Options, events: Events, sizes: tuple[int, int, int], compile_program: Compile = compile_alone
+    ):
         """Prepares train, validation and test.
 
         Args:
           options: sizes and constants.
           events: all interactions, in the order of learning.
           sizes: how many of them are train, validation and test.
+          compile_program: makes a compiled function of a program over the devices.
         """
         if (options.rating_weight > 0, options.ranking_weight > 0) != (options.network.rating, options.network.ranking):
             raise ValueError(
@@ -96,7 +110,7 @@ class DReX:
         begins = np.cumsum((0, *sizes))
         segments = []
         self._train: window.Plan
-        width = options.width
+        packing = options.packing
         for part, (begin, end) in enumerate(itertools.pairwise(begins)):
             stretch = events[int(begin) : int(end)]
             before, past = history.advance(stretch, past, options.bias)
@@ -105,15 +119,15 @@ class DReX:
             after = history.tables(past, options.bias)
             prepare = partial(window.plan, stretch, before, after, known_users=known_users, known_items=known_items)
             if part == 0:
-                self._train = prepare(count=options.bptt_windows, width=width)
-                width = self._train.schedules[0].width  # one run keeps one width
-            plan = self._train if part == 0 else prepare(count=-(-len(stretch) // OBSERVED), width=width)
+                self._train = prepare(count=options.bptt_windows, packing=packing)
+                packing = dataclasses.replace(packing, width=self._train.schedules[0].width)  # one run, one width
+            plan = self._train if part == 0 else prepare(count=-(-len(stretch) // OBSERVED), packing=packing)
             _, following = neighbours(stretch.item, self.num_items)
             item_next = np.where(following < len(stretch), following, len(stretch) + stretch.item)
             segments.append(Segment(plan, item_next.astype(np.int32)))
         train_segment, validation, test = segments
         self._segments = (train_segment, validation, test)
-        self._observe = jax.jit(self._observe_window)
+        self._observe = compile_program(self._observe_window)
 
     # Parameters and states
 
@@ -164,32 +178,37 @@ class DReX:
             )
 
     def loss(
-        self, params: dict[str, Any], carry: Carry, batch: Batch, key: jax.Array
+        self, params: dict[str, Any], carry: Carry, batch: Batch, key: jax.Array, axis: Axis = ALONE
     ) -> tuple[jax.Array, tuple[Carry, Mapping[str, jax.Array]]]:
-        """One window: exact back-propagation through all its updates; the states that enter are constants."""
+        """One window: exact back-propagation through all its updates; the states that enter are constants.
+
+        Devices share its texts, its features and its predictions, and the lanes of each step where they are split.
+        """
         options, events = self.options, batch.window
-        text_key, offset_key, network_key = jax.random.split(key, 3)
-        user_before, item_before, after = self._scan(params, carry, events, text_key, offset_key, network_key)
+        keys = _Keys(*jax.random.split(key, 3))
+        user_before, item_stack, after = self._scan(params, carry, events, keys, axis)
+        user_before, item_before = axis.own(user_before), axis.own(item_stack)
 
         def scores(method: str, user: jax.Array, item: jax.Array) -> jax.Array:
-            return self._apply(params, method, user, item, False, rngs={"dropout": network_key})
+            return self._apply(params, method, user, item, False, rngs={"dropout": axis.key(keys.network)})
 
         total = jnp.zeros(())
         sums: dict[str, jax.Array] = {}
         if options.rating_weight:
-            target = (jnp.asarray(events.rating) - options.rating_mean) / options.rating_deviation
-            rated = jnp.asarray(events.valid) & ~jnp.isnan(target)
+            target = (axis.own(jnp.asarray(events.rating)) - options.rating_mean) / options.rating_deviation
+            rated = axis.own(jnp.asarray(events.valid)) & ~jnp.isnan(target)
             if options.network.residual:
                 target = target - self._base(user_before, item_before)
-            error = objectives.squared_error(scores("rate", user_before, item_before), target, rated)
+            error = objectives.squared_error(scores("rate", user_before, item_before), target, rated, axis)
             total += options.rating_weight * error
             sums["rating_loss"] = error * options.rating_deviation**2
         if batch.negatives is not None:
-            moments = jnp.concatenate([item_before, after.item])[batch.negatives.state]  # [n, negatives, E]
+            stack = jnp.concatenate([item_stack, after.item])
+            moments = stack[axis.own(jnp.asarray(batch.negatives.state))]  # [own n, negatives, E]
             positive = scores("prefer", user_before, item_before)
             negative = scores("prefer", user_before[:, None], moments)
-            valid = jnp.asarray(batch.negatives.valid)
-            ranking = objectives.RANKING_LOSSES[options.ranking_loss](positive, negative, valid)
+            valid = axis.own(jnp.asarray(batch.negatives.valid))
+            ranking = objectives.RANKING_LOSSES[options.ranking_loss](positive, negative, valid, axis)
             total += options.ranking_weight * ranking
             sums["ranking_loss"] = ranking
         return total, (jax.lax.stop_gradient(after), sums)
@@ -197,43 +216,54 @@ class DReX:
     def _apply(self, params: dict[str, Any], method: str, *args: Any, **kwargs: Any) -> Any:
         return self.network.apply({"params": params["network"]}, *args, method=method, **kwargs)
 
-    def _modalities(self, events: window.Window, text: jax.Array | None) -> dict[str, Modality]:
-        """Everything an interaction brings, by name."""
+    def _modalities(self, events: window.Window, text: jax.Array | None, axis: Axis = ALONE) -> dict[str, Modality]:
+        """Everything an interaction brings, by name; this device's own of them. `text`: [n, F]."""
         options = self.options.network
+
+        def own(values: Any) -> jax.Array:
+            return axis.own(jnp.asarray(values))
+
         n = len(events.rating)
-        everywhere = jnp.ones(n, bool)
+        everywhere = own(np.ones(n, bool))
         modalities: dict[str, Modality] = {}
         if options.rating_modality:
-            rating = ((events.rating - self.options.rating_mean) / self.options.rating_deviation)[:, None]
-            surprise = rating - events.bias.sum(1, keepdims=True) / self.options.rating_deviation
-            values = jnp.concatenate([rating, surprise], 1) if options.residual else jnp.asarray(rating)
-            modalities["rating"] = Modality(values, ~jnp.isnan(events.rating))
+            rating = ((own(events.rating) - self.options.rating_mean) / self.options.rating_deviation)[:, None]
+            surprise = rating - own(events.bias).sum(1, keepdims=True) / self.options.rating_deviation
+            values = jnp.concatenate([rating, surprise], 1) if options.residual else rating
+            modalities["rating"] = Modality(values, ~jnp.isnan(rating[:, 0]))
         if options.time_modality:
-            first = jnp.isnan(events.gap)
-            days = jnp.log1p(jnp.where(first, 0.0, events.gap) / DAY)
-            values = jnp.concatenate([days / 4, first.astype(jnp.float32), jnp.log1p(events.counts) / 4], 1)
+            gap = own(events.gap)
+            first = jnp.isnan(gap)
+            days = jnp.log1p(jnp.where(first, 0.0, gap) / DAY)
+            values = jnp.concatenate([days / 4, first.astype(jnp.float32), jnp.log1p(own(events.counts)) / 4], 1)
             modalities["time"] = Modality(values, everywhere)
         for name in options.vector_modalities:
-            vectors = jnp.asarray(events.vectors[name])
+            vectors = own(events.vectors[name])
             modalities[name] = Modality(vectors, ~jnp.isnan(vectors).any(1))
         if options.vocabulary_size:
             present = jnp.zeros(n, bool)
             for row in events.text.row:
                 present = present.at[row].set(True, mode="drop")
-            modalities["text"] = Modality(jnp.zeros((n, options.feature_size)) if text is None else text, present)
+            text = jnp.zeros((n, options.feature_size)) if text is None else text
+            modalities["text"] = Modality(own(text), own(present))
         if not modalities:  # an interaction is then the bare fact that it happened
-            modalities["event"] = Modality(jnp.ones((n, 1)), everywhere)
+            modalities["event"] = Modality(everywhere.astype(jnp.float32)[:, None], everywhere)
         return modalities
 
-    def _scan(self, params, carry, events, text_key=None, offset_key=None, network_key=None):
-        """Rows before each interaction, user [n, E] and item [n, E], and the carry after all. Keys: training."""
+    def _scan(
+        self, params: dict[str, Any], carry: Carry, events: window.Window, keys: _Keys | None, axis: Axis
+    ) -> tuple[jax.Array, jax.Array, Carry]:
+        """Rows before each interaction, user [n, E] and item [n, E], and the carry after all. `keys`: in training."""
         options = self.options.network
         size = options.state_size
         text = None
         if options.vocabulary_size:
-            text = text_encoder.encode(options.text_encoder, params["text"], events.text, len(events.rating), text_key)
-        rngs = None if network_key is None else {"dropout": network_key}
-        inputs, weights = self._apply(params, "inputs", self._modalities(events, text), network_key is None, rngs=rngs)
+            text_key = None if keys is None else keys.text
+            encoder = options.text_encoder
+            text = text_encoder.encode(encoder, params["text"], events.text, len(events.rating), text_key, axis)
+        rngs = None if keys is None else {"dropout": axis.key(keys.network)}
+        features = self._apply(params, "features", self._modalities(events, text, axis), keys is None, rngs=rngs)
+        weights = self._apply(params, "weights")
         tables = []
         for side, rows, fresh in (
             ("user", events.user_rows, events.user_fresh),
@@ -244,17 +274,19 @@ class DReX:
             if options.offsets:
                 table = params[f"{side}_offset"]
                 offset = table.at[rows].get(mode="fill", fill_value=0.0)
-                if offset_key is not None:
-                    side_key = jax.random.fold_in(offset_key, side == "item")
+                if keys is not None:
+                    side_key = jax.random.fold_in(keys.offset, side == "item")
                     kept = jax.random.bernoulli(side_key, 1 - self.options.offset_dropout, (len(rows), 1))
                     offset = jnp.where(kept, offset, 0.0)
                 start = start + offset
             tables.append(jnp.where(fresh[:, None], start, states))
-        steps, width = events.lanes.shape
-        tables.append(jnp.zeros((2 * width, size)))  # a row for every empty lane
-        lanes = jnp.concatenate([inputs, jnp.zeros((1, inputs.shape[1]))])[events.lanes]  # [S, B, 6D]
-        table, before = recurrence.scan_states(weights, jnp.concatenate(tables), lanes, jnp.asarray(events.rows))
-        before = before.reshape(steps * width, 2, size)[events.slots]  # [n, 2, D]
+        width = events.layout.lanes.shape[2]
+        tables.append(jnp.zeros((2 * width, size)))  # two rows for every lane, used where it is empty
+        how = recurrence.Options(
+            self.options.implementation, self.options.products, axis if self.options.packing.split else ALONE
+        )
+        layout = jax.tree.map(jnp.asarray, events.layout)
+        table, before = recurrence.refine(weights, jnp.concatenate(tables), axis.everyone(features), layout, how)
         log_count = jnp.log1p(events.counts)
         rows = [
             jnp.concatenate([before[:, side], events.bias[:, side : side + 1], log_count[:, side : side + 1]], 1)
@@ -276,13 +308,24 @@ class DReX:
         """Train, validation and test."""
         return self._segments
 
+    def step_bytes(self) -> int:
+        """About how much memory a training step takes: what the scan keeps, what the heads keep, states, parameters."""
+        options, train = self.options.network, self._train.windows[0]
+        n, size = len(train.rating), options.state_size
+        lanes = int(train.layout.lanes.size)
+        recurrent = recurrence.residual_bytes(n, lanes, size, options.feature_size)
+        an_item = size + (options.hidden_size if options.head == "mlp" else 0)
+        heads = 4 * n * 3 * an_item * (2 + 2 * (self.options.negatives if options.ranking else 0))
+        states = 4 * 3 * (size + 2) * (self.num_users + self.num_items)
+        return recurrent + heads + states + sum(leaf.nbytes for leaf in jax.tree.leaves(train))
+
     @property
     def schedules(self) -> list:
         """The train windows' schedules."""
         return self._train.schedules
 
-    def _observe_window(self, params, carry, events):
-        user, item, carry = self._scan(params, carry, events)
+    def _observe_window(self, axis, params, carry, events):
+        user, item, carry = self._scan(params, carry, events, None, axis)
         return carry, user, item
 
     def observe(self, params: dict[str, Any], carry: Carry, segment: Segment) -> tuple[Carry, Trace]:

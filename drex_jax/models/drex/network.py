@@ -140,14 +140,13 @@ class Head(nn.Module):
 
 
 class Cells(nn.Module):
-    """Weights of both gated recurrent units, and what an interaction's features add to their gates."""
+    """Weights of both gated recurrent units."""
 
     options: NetworkOptions
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[n, F] -> (projected features [n, 6D], fused weights [2D, 8D])."""
-        size = self.options.state_size
+    def __call__(self) -> recurrence.Weights:
+        size, features = self.options.state_size, self.options.feature_size
         init = nn.initializers.lecun_normal()
 
         def cell(side):
@@ -158,9 +157,12 @@ class Cells(nn.Module):
 
         # Units start with memories from 1 to LONGEST_MEMORY interactions (Tallec and Ollivier, 2018): z = T / (T + 1).
         memory = jnp.log(jnp.geomspace(1.0, LONGEST_MEMORY, size))
-        bias = jnp.zeros((2, 3, size)).at[:, 1].set(memory).reshape(-1)
-        inputs = nn.Dense(6 * size, name="input", bias_init=lambda *_: bias)(features)
-        return inputs, recurrence.fused_weights(cell("user"), cell("item"))
+        bias = jnp.zeros((3, 2, size)).at[1].set(memory).reshape(-1)
+        return recurrence.Weights(
+            self.param("features", init, (features, 6 * size)),
+            self.param("bias", lambda _: bias),
+            recurrence.fused_weights(cell("user"), cell("item")),
+        )
 
 
 class Network(nn.Module):
@@ -179,9 +181,13 @@ class Network(nn.Module):
         self.user_start = self.param("user_start", state, (self.options.state_size,))
         self.item_start = self.param("item_start", state, (self.options.state_size,))
 
-    def inputs(self, modalities: dict[str, Modality], deterministic: bool) -> tuple[jax.Array, jax.Array]:
-        """(projected features [n, 6D], fused weights [2D, 8D])."""
-        return self.cells(self.fusion(modalities, deterministic))
+    def features(self, modalities: dict[str, Modality], deterministic: bool) -> jax.Array:
+        """Interaction features [n, F]."""
+        return self.fusion(modalities, deterministic)
+
+    def weights(self) -> recurrence.Weights:
+        """What the recurrence reads."""
+        return self.cells()
 
     def rate(self, user: jax.Array, item: jax.Array, deterministic: bool = True) -> jax.Array:
         """Ratings [n] in standard units, of rows [n, E]."""
@@ -197,8 +203,9 @@ class Network(nn.Module):
 
     def everything(self, modalities: dict[str, Modality]) -> None:
         """Touches every parameter, for `init`."""
-        inputs, _ = self.inputs(modalities, True)
-        row = jnp.zeros((inputs.shape[0], self.options.state_size + AUXILIARY))
+        features = self.features(modalities, True)
+        self.weights()
+        row = jnp.zeros((features.shape[0], self.options.state_size + AUXILIARY))
         if self.options.rating:
             self.rate(row, row)
         if self.options.ranking:

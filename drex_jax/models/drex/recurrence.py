@@ -1,27 +1,54 @@
 """The two gated recurrent units that refine a user state and an item state with every interaction.
 
-For interaction features x (already projected), the states u and i just before it (design: both cells read both):
+For interaction features e and the states u and i just before it (design: both cells read both):
 
-    r, z = sigmoid(x_rz + u U_rz + i W_rz)
-    n    = tanh(x_n + i W_n + r * (u U_n))
+    r, z = sigmoid(e A_rz + a_rz + u U_rz + i W_rz)
+    n    = tanh(e A_n + a_n + i W_n + r * (u U_n))
     u+   = z * u + (1 - z) * n
 
-and the same for the item with the roles exchanged. `scan_states` runs them over a schedule in one `lax.scan` of one
-static shape: a step gathers its states, takes one fused product for both cells, and scatters. Its gradient is written
-by hand: only the states before each interaction are kept, the gates are recomputed in one large product, the reverse
-scan carries the tables' cotangents, and the weight gradient is one product afterwards. `sequential_states` is the
-slow, obvious twin.
+and the same for the item with the roles exchanged. `refine` runs them over a schedule in one `lax.scan` of one static
+shape. `Implementation` names the ways to do it, which agree up to the rounding of sums in another order:
 
-Letters: N interactions, S steps, B lanes a step, D state size, R table rows.
+* `sequential`: one interaction at a time under plain automatic differentiation, the slow and obvious twin.
+* `autodiff`: the schedule's steps under plain automatic differentiation.
+* `blocked`: ours. Steps come in blocks. Features are projected for a whole block in one product; a step is one gather,
+  one product for both cells, the gates and one scatter. The gradient is written by hand: states before each
+  interaction are all that is kept, gates are recomputed for a block in one product, the reverse scan carries the
+  tables' cotangents, and the weights' gradients are a product a block. What a block needs fits a core's cache.
+
+A scan's body that indexes its input inside an element-wise loop is compiled by XLA's CPU backend into scalar code (the
+index might alias the output). `_scan_ahead` carries the next step's input instead, which makes a step three times
+faster there and costs an accelerator nothing.
+
+Letters: n interactions of a window, S = C * K steps in C blocks, B lanes a step, D state size, F features, R rows of
+the table.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import enum
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from drex_jax.models.axis import ALONE, Axis
+
+
+class Implementation(enum.Enum):
+    """How `refine` computes; the module's docstring says what each is."""
+
+    AUTO = "auto"
+    SEQUENTIAL = "sequential"
+    AUTODIFF = "autodiff"
+    BLOCKED = "blocked"
+
+    def resolve(self) -> Implementation:
+        """What AUTO stands for: `blocked`, the fastest on every device kind and shape measured so far."""
+        return Implementation.BLOCKED if self is Implementation.AUTO else self
 
 
 class CellParams(NamedTuple):
@@ -36,30 +63,121 @@ class CellParams(NamedTuple):
     partner: jax.Array
 
 
-def fused_weights(user: CellParams, item: CellParams) -> jax.Array:
-    """[2D, 8D]: both cells as one product of [u, i].
+class Weights(NamedTuple):
+    """Both cells as two products. A column group has the user's D columns, then the item's.
 
-    Columns of each cell: r, z, the partner's part of n, the own part of n (which r multiplies). The blocks that the
-    equations do not have (the own state into the former, the partner into the latter) are zeros here, so no gradient
-    reaches a parameter through them.
+    Attributes:
+      features: [F, 6D], of e: groups r, z, n.
+      bias: [6D].
+      states: [2D, 8D], of [u, i] (`fused_weights`): groups r, z, the partner's part of n, the own part of n.
+    """
+
+    features: jax.Array
+    bias: jax.Array
+    states: jax.Array
+
+
+class Layout(NamedTuple):
+    """Where a window's interactions run.
+
+    Attributes:
+      lanes: int32 [C, K, B], the interaction in each lane; n in an empty one.
+      rows: int32 [C, K, B, 2], each lane's user and item row of the table; within a step all 2B differ, so an empty
+        lane has two rows of its own.
+      slots: int32 [n], position of each interaction in the flattened lanes; anything where it stands in none.
+    """
+
+    lanes: Any
+    rows: Any
+    slots: Any
+
+
+class Options(NamedTuple):
+    """How `refine` computes.
+
+    Attributes:
+      implementation: which way.
+      products: dtype that factors of matrix products are rounded to ("float32" or "bfloat16"); sums and states are
+        float32 either way.
+      axis: the devices over which each step's lanes are split; ALONE runs all lanes on every device. `blocked` alone
+        can split.
+    """
+
+    implementation: Implementation = Implementation.AUTO
+    products: str = "float32"
+    axis: Axis = ALONE
+
+
+def fused_weights(user: CellParams, item: CellParams) -> jax.Array:
+    """[2D, 8D]: what both cells read of [u, i], as one product; columns as in `Weights.states`.
+
+    The blocks that the equations do not have (the own state into the partner's part of n, the partner into the own
+    part) are zeros here, so no gradient reaches a parameter through them.
     """
     size = user.own.shape[0]
     zero = jnp.zeros((size, size), user.own.dtype)
-
-    def columns(own, partner):
-        own_rows = jnp.concatenate([own[:, : 2 * size], zero, own[:, 2 * size :]], axis=1)
-        partner_rows = jnp.concatenate([partner, zero], axis=1)
-        return own_rows, partner_rows
-
-    user_own, user_partner = columns(*user)
-    item_own, item_partner = columns(*item)
-    return jnp.concatenate(
-        [jnp.concatenate([user_own, item_partner], axis=1), jnp.concatenate([user_partner, item_own], axis=1)], axis=0
+    user_own, user_partner, item_own, item_partner = (
+        [weights[:, gate * size : (gate + 1) * size] for gate in range(3)] for weights in (*user, *item)
     )
+    of_user = [user_own[0], item_partner[0], user_own[1], item_partner[1], zero, item_partner[2], user_own[2], zero]
+    of_item = [user_partner[0], item_own[0], user_partner[1], item_own[1], user_partner[2], zero, zero, item_own[2]]
+    return jnp.concatenate([jnp.concatenate(of_user, axis=1), jnp.concatenate(of_item, axis=1)], axis=0)
+
+
+def refine(
+    weights: Weights, table: jax.Array, features: jax.Array, layout: Layout, options: Options
+) -> tuple[jax.Array, jax.Array]:
+    """Every interaction of a window, in an order that gives each the states that time order gives it.
+
+    Args:
+      weights: of both cells.
+      table: [R, D], users' and items' states, and two rows of its own for each lane (any finite content).
+      features: [n, F].
+      layout: where each interaction runs.
+      options: how.
+
+    Returns:
+      (table after all [R, D], states before each interaction [n, 2, D]; anything for one that stands in no lane).
+
+    Where lanes are split, this is one device's program (`drex_jax.models.axis`): all devices pass the same values,
+    and each gets its share of every cotangent.
+
+    Raises:
+      ValueError: the width does not split evenly over the devices, or the implementation cannot split.
+    """
+    implementation = options.implementation.resolve()
+    if implementation is Implementation.BLOCKED:
+        return _blocked(options.products, options.axis, weights, table, features, layout)
+    if options.axis.size > 1:
+        raise ValueError(f"the lanes of {implementation.value} cannot be split over devices; blocked's can")
+    if implementation is Implementation.SEQUENTIAL:
+        return _sequential(weights, table, features, layout, options.products)
+    return _autodiff(weights, table, features, layout, options.products)
+
+
+def residual_bytes(num_interactions: int, lanes: int, state_size: int, feature_size: int) -> int:
+    """About how many bytes a differentiated `blocked` pass keeps for a window, apart from its table.
+
+    Args:
+      num_interactions: n.
+      lanes: S * B.
+      state_size: D.
+      feature_size: F.
+    """
+    a_lane = 2 * state_size + feature_size  # states before, cotangent of the features
+    an_interaction = 2 * (2 * state_size + feature_size)  # states before and features, each with its cotangent
+    return 4 * (lanes * (a_lane + 3) + num_interactions * an_interaction)
+
+
+def _dot(a: jax.Array, b: jax.Array, products: str) -> jax.Array:
+    """The product [n, k] @ [k, m], summed in float32."""
+    if products == "bfloat16":
+        a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    return jnp.dot(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
 class _Gates(NamedTuple):
-    """Gate values of both cells, [..., 2, D] (user, item)."""
+    """Gate values of both cells, [..., 2D] (user, item)."""
 
     r: jax.Array
     z: jax.Array
@@ -68,105 +186,169 @@ class _Gates(NamedTuple):
 
 
 def _gates(inputs: jax.Array, products: jax.Array) -> _Gates:
-    """Gates from projected features [..., 6D] and fused products [..., 8D]."""
-    size = inputs.shape[-1] // 6
-    x = inputs.reshape(*inputs.shape[:-1], 2, 3, size)
-    g = products.reshape(*products.shape[:-1], 2, 4, size)
-    r = jax.nn.sigmoid(x[..., 0, :] + g[..., 0, :])
-    z = jax.nn.sigmoid(x[..., 1, :] + g[..., 1, :])
-    n = jnp.tanh(x[..., 2, :] + g[..., 2, :] + r * g[..., 3, :])
-    return _Gates(r, z, n, g[..., 3, :])
+    """Gates from projected features [..., 6D] and products of the states [..., 8D]."""
+    both = inputs.shape[-1] // 3
+    r = jax.nn.sigmoid(inputs[..., :both] + products[..., :both])
+    z = jax.nn.sigmoid(inputs[..., both : 2 * both] + products[..., both : 2 * both])
+    own = products[..., 3 * both :]
+    n = jnp.tanh(inputs[..., 2 * both :] + products[..., 2 * both : 3 * both] + r * own)
+    return _Gates(r, z, n, own)
 
 
-def _step(weights: jax.Array, states: jax.Array, inputs: jax.Array) -> jax.Array:
-    """One update: states [B, 2, D], inputs [B, 6D] -> new states [B, 2, D]."""
-    products = jnp.dot(states.reshape(states.shape[0], -1), weights, precision=lax.Precision.HIGHEST)
-    gates = _gates(inputs, products)
+def _after(weights: jax.Array, states: jax.Array, inputs: jax.Array, products: str) -> jax.Array:
+    """One update: states [B, 2D], inputs [B, 6D] -> new states [B, 2D]."""
+    gates = _gates(inputs, _dot(states, weights, products))
     return gates.z * states + (1 - gates.z) * gates.n
 
 
-def sequential_states(
-    weights: jax.Array, tables: jax.Array, inputs: jax.Array, rows: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """One interaction at a time, plain autodiff: the reference.
-
-    Args:
-      weights: [2D, 8D] of `fused_weights`.
-      tables: [R, D], users' and items' states in one table.
-      inputs: [N, 6D] projected features, in time order.
-      rows: int32 [N, 2], the user's and the item's row of each interaction.
-
-    Returns:
-      (tables after all [R, D], states before each [N, 2, D]).
-    """
-
-    def body(tables, event):
-        x, row = event
-        before = tables[row]
-        return tables.at[row].set(_step(weights, before[None], x[None])[0]), before
-
-    return lax.scan(body, tables, (inputs, rows))
+def _take(table: jax.Array, rows: jax.Array) -> jax.Array:
+    """[B, 2D]: the states in rows [B, 2], all different."""
+    taken = table.at[rows].get(mode="promise_in_bounds", unique_indices=True)
+    return taken.reshape(rows.shape[0], -1)
 
 
-@jax.custom_vjp
-def scan_states(
-    weights: jax.Array, tables: jax.Array, inputs: jax.Array, rows: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """All interactions of a schedule, a step at a time.
-
-    Args:
-      weights: [2D, 8D] of `fused_weights`.
-      tables: [R, D], users' and items' states in one table. An empty lane needs two rows of its own (any content).
-      inputs: [S, B, 6D] projected features in schedule order; empty lanes hold anything finite.
-      rows: int32 [S, B, 2], each lane's user and item row; within a step all 2B rows differ.
-
-    Returns:
-      (tables after all [R, D], states before each [S, B, 2, D]).
-    """
-    return _scan_forward(weights, tables, inputs, rows)
+def _put(table: jax.Array, rows: jax.Array, states: jax.Array) -> jax.Array:
+    """The table with states [B, 2D] in rows [B, 2], all different."""
+    states = states.reshape(*rows.shape, -1)
+    return table.at[rows].set(states, mode="promise_in_bounds", unique_indices=True)
 
 
-def _scan_forward(weights, tables, inputs, rows):
-    def body(tables, step):
-        x, row = step
-        before = tables.at[row].get(mode="promise_in_bounds", unique_indices=True)  # [B, 2, D]
-        after = _step(weights, before, x)
-        return tables.at[row].set(after, mode="promise_in_bounds", unique_indices=True), before
-
-    return lax.scan(body, tables, (inputs, rows))
+def _with_empty(values: jax.Array) -> jax.Array:
+    """[n + 1, ...]: a row of zeros at the end, which empty lanes read."""
+    return jnp.concatenate([values, jnp.zeros((1, *values.shape[1:]), values.dtype)])
 
 
-def _scan_fwd(weights, tables, inputs, rows):
-    tables, before = _scan_forward(weights, tables, inputs, rows)
-    return (tables, before), (weights, inputs, rows, before)
+def _project(weights: Weights, features: jax.Array, products: str) -> jax.Array:
+    """Projected features [..., 6D]."""
+    return _dot(features, weights.features, products) + weights.bias
 
 
-def _scan_bwd(residuals, cotangents):
-    weights, inputs, rows, before = residuals
-    d_tables, d_before = cotangents
-    steps, width, _, size = before.shape
-    flat = before.reshape(steps * width, 2 * size)
-    products = jnp.dot(flat, weights, precision=lax.Precision.HIGHEST).reshape(steps, width, 8 * size)
-    r, z, n, own = _gates(inputs, products)
-    # With v the cotangent of a new state, each pre-activation's cotangent is v times a factor known beforehand.
-    through_n = (1 - z) * (1 - n * n)
-    through_r = through_n * own * r * (1 - r)
-    through_z = (before - n) * z * (1 - z)
-    factors = jnp.stack([through_r, through_z, through_n, through_n * r], axis=3)  # [S, B, 2, 4, D]
-    transposed = weights.T
+def _sequential(weights, table, features, layout, products):
+    n = len(features)
+    stands = layout.lanes.reshape(-1)[layout.slots] == jnp.arange(n)
+    rows = layout.rows.reshape(-1, 2)[layout.slots]
+    rows = jnp.where(stands[:, None], rows, len(table) - 2 + jnp.arange(2))  # others write where nobody reads
 
-    def body(d_tables, step):
-        row, factor, keep, d_seen = step
-        v = d_tables.at[row].get(mode="promise_in_bounds", unique_indices=True)  # [B, 2, D]
-        d_products = v[:, :, None, :] * factor  # [B, 2, 4, D]
-        through = jnp.dot(d_products.reshape(width, 8 * size), transposed, precision=lax.Precision.HIGHEST)
-        d_states = v * keep + d_seen + through.reshape(width, 2, size)
-        return d_tables.at[row].set(d_states, mode="promise_in_bounds", unique_indices=True), d_products
+    def body(table, event):
+        inputs, row = event
+        before = _take(table, row)
+        return _put(table, row, _after(weights.states, before, inputs, products)), before.reshape(2, -1)
 
-    d_tables, d_products = lax.scan(body, d_tables, (rows, factors, z, d_before), reverse=True)
-    d_weights = jnp.dot(flat.T, d_products.reshape(steps * width, 8 * size), precision=lax.Precision.HIGHEST)
-    d_inputs = d_products[:, :, :, :3].reshape(steps, width, 6 * size)
-    return d_weights, d_tables, d_inputs, None
+    return lax.scan(body, table, (_project(weights, features, products), rows[:, None]))
 
 
-scan_states.defvjp(_scan_fwd, _scan_bwd)
+def _autodiff(weights, table, features, layout, products):
+    blocks, steps, width = layout.lanes.shape
+    inputs = _with_empty(_project(weights, features, products))[layout.lanes.reshape(blocks * steps, width)]
+
+    def body(table, step):
+        inputs, rows = step
+        before = _take(table, rows)
+        return _put(table, rows, _after(weights.states, before, inputs, products)), before
+
+    table, before = lax.scan(body, table, (inputs, layout.rows.reshape(blocks * steps, width, 2)))
+    return table, before.reshape(blocks * steps * width, 2, -1)[layout.slots]
+
+
+def _scan_ahead(
+    body: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any, ahead: Any, inputs: Any, reverse: bool = False
+) -> tuple[Any, Any]:
+    """`lax.scan` of body(carry, ahead[t], inputs[t]) -> (carry, output), with `ahead` loaded a step before its use."""
+    length = jax.tree.leaves(inputs)[0].shape[0]
+    first, move = (length - 1, -1) if reverse else (0, 1)
+
+    def load(t):
+        return jax.tree.map(lambda values: lax.dynamic_index_in_dim(values, t, keepdims=False), ahead)
+
+    def ahead_body(state, inputs):
+        carry, loaded, t = state
+        carry, output = body(carry, loaded, inputs)
+        t = jnp.clip(t + move, 0, length - 1)
+        return (carry, load(t), t), output
+
+    (carry, _, _), outputs = lax.scan(ahead_body, (carry, load(first), jnp.int32(first)), inputs, reverse=reverse)
+    return carry, outputs
+
+
+def _blocked_forward(products, axis, weights, table, features, layout):
+    """Table after all, and states before each own lane [C, K, B', 2D]."""
+    padded = _with_empty(features)
+
+    def block(table, inputs):
+        lanes, rows = inputs
+        own = axis.own(lanes, 1)
+        projected = _project(weights, padded[own.reshape(-1)], products).reshape(*own.shape, -1)
+
+        def step(table, inputs, rows):
+            before = _take(table, axis.own(rows))
+            after = _after(weights.states, before, inputs, products)
+            return _put(table, rows, axis.everyone(after)), before
+
+        return _scan_ahead(step, table, projected, rows)
+
+    return lax.scan(block, table, (layout.lanes, layout.rows))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _blocked(products, axis, weights, table, features, layout):
+    return _blocked_fwd(products, axis, weights, table, features, layout)[0]
+
+
+def _blocked_fwd(products, axis, weights, table, features, layout):
+    table, before = _blocked_forward(products, axis, weights, table, features, layout)
+    lanes = axis.everyone(before, 2)
+    states = lanes.reshape(layout.lanes.size, 2, -1)[layout.slots]
+    return (table, states), (weights, features, layout, before)
+
+
+def _blocked_bwd(products, axis, residuals, cotangents):
+    weights, features, layout, before = residuals
+    _, steps, own_width, both = before.shape
+    feature_size = features.shape[1]
+    d_table, d_states = (axis.total(cotangent) for cotangent in cotangents)
+    padded, d_padded = _with_empty(features), _with_empty(d_states.reshape(-1, both))
+    states_transposed, features_transposed = weights.states.T, weights.features.T
+
+    def by_gate(values, factors):
+        """[..., 8D]: values [..., 2D] times each group of factors [..., 8D]."""
+        return jnp.concatenate([values * factors[..., k * both : (k + 1) * both] for k in range(4)], axis=-1)
+
+    def block(carry, before, inputs):
+        d_table, d_weights = carry
+        lanes, rows = inputs
+        own = axis.own(lanes, 1)
+        flat, e = before.reshape(-1, both), padded[own.reshape(-1)]
+        r, z, n, own_part = _gates(_project(weights, e, products), _dot(flat, weights.states, products))
+        # With v the cotangent of a new state, each pre-activation's cotangent is v times a factor known beforehand.
+        through_n = (1 - z) * (1 - n * n)
+        factors = jnp.concatenate(
+            [through_n * own_part * r * (1 - r), (flat - n) * z * (1 - z), through_n, through_n * r], axis=-1
+        )
+        ahead = tuple(x.reshape(steps, own_width, -1) for x in (factors, z, d_padded[own]))
+
+        def step(d_table, ahead, rows):
+            factors, keep, d_seen = ahead
+            v = _take(d_table, axis.own(rows))
+            d_before = v * keep + d_seen + _dot(by_gate(v, factors), states_transposed, products)
+            return _put(d_table, rows, axis.everyone(d_before)), v
+
+        d_table, v = _scan_ahead(step, d_table, ahead, rows, reverse=True)
+        d_products = by_gate(v.reshape(-1, both), factors)
+        d_inputs = d_products[:, : 3 * both]
+        d_weights = Weights(
+            d_weights.features + _dot(e.T, d_inputs, products),
+            d_weights.bias + d_inputs.sum(0),
+            d_weights.states + _dot(flat.T, d_products, products),
+        )
+        d_features = _dot(d_inputs, features_transposed, products).reshape(steps, own_width, feature_size)
+        return (d_table, d_weights), d_features
+
+    carry = (d_table, jax.tree.map(jnp.zeros_like, weights))
+    (d_table, d_weights), d_features = _scan_ahead(block, carry, before, (layout.lanes, layout.rows), reverse=True)
+    d_features = axis.among(d_features, 2)
+    stands = layout.lanes.reshape(-1)[layout.slots] == jnp.arange(len(features))
+    d_features = d_features.reshape(layout.lanes.size, feature_size)[layout.slots]
+    return d_weights, axis.once(d_table), jnp.where(stands[:, None], d_features, 0), None
+
+
+_blocked.defvjp(_blocked_fwd, _blocked_bwd)

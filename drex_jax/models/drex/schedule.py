@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numba
 import numpy as np
@@ -30,6 +30,7 @@ import numpy as np
 from drex_jax.errors import UserError
 from drex_jax.order import neighbours
 
+VERSION = 1  # of what `schedule` returns for a stream and a width: a change makes kept schedules anew
 MOST_LANES = 2**31 - 1  # what an int32 index reaches
 SHARPENED = 8192  # longest stream looked at again: that costs O(N^2) time, 0.1 s here
 
@@ -58,6 +59,19 @@ class Schedule:
     def fill(self) -> float:
         """The share of lanes in use."""
         return len(self.step) / max(self.steps * self.width, 1)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The same as arrays, to be kept on disk."""
+        return {
+            "step": self.step,
+            "lane": self.lane,
+            "facts": np.array([self.width, self.steps, self.depth, self.bound], np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Schedule:
+        """From what `to_arrays` gave."""
+        return cls(arrays["step"], arrays["lane"], *(int(fact) for fact in arrays["facts"]))
 
     def slots(self) -> np.ndarray:
         """int32 [N]: position of each interaction in the flattened [S * B] lanes."""
@@ -346,19 +360,3 @@ def _joint_bound(head, tail, width):  # pragma: no cover - compiled
             if at_or_beyond:
                 bound = max(bound, a + (at_or_beyond + width - 1) // width + b)
     return bound
-
-
-def choose_width(num_interactions: int, depth: int, overhead: float = 16.0, most: int = 4096) -> int:
-    """The power of two that makes steps x cost of a step smallest.
-
-    A step costs about `overhead` + width (in interactions: the fixed cost of a step is worth that many of them), and
-    there are about `max(depth, N / width)` steps.
-    """
-    widths = 2 ** np.arange(int(np.log2(most)) + 1)
-    steps = np.maximum(depth, -(-num_interactions // widths))
-    return int(widths[np.argmin(steps * (overhead + widths))])
-
-
-def depth(user: np.ndarray, item: np.ndarray) -> int:
-    """Length of the longest chain of dependent interactions; 0 of an empty stream. Arguments as in `schedule`."""
-    return len(_levels(*_columns(user, item))[1])

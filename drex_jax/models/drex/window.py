@@ -3,22 +3,54 @@
 Only the rows that a window touches are gathered into the scan's table, so its cost does not depend on how many users
 and items there are. All windows of a plan share one shape, so one compiled step serves them.
 
-Letters: n interactions of a window (padded), S steps, B lanes, U users and I items of the data, Ru and Ri rows touched.
+Letters: n interactions of a window (padded), C blocks of K steps, B lanes, U users and I items of the data, Ru and Ri
+rows touched.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from drex_jax.data.modalities import Events
 from drex_jax.data.vocabulary import Tokens
 from drex_jax.models.drex import schedule
 from drex_jax.models.drex.history import Before
+from drex_jax.models.drex.recurrence import Layout
+from drex_jax.models.protocol import Remember, make_anew
 from drex_jax.order import neighbours
 from drex_jax.text import batching
+
+BLOCK_LANES, BLOCK_STEPS = 512, 16  # a block has about so many lanes (a core's cache), and at least so many steps
+
+
+FLAT_COSTS = schedule.StepCosts((16,), (1.0,))  # one width for whoever knows no better
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """How windows are packed for the devices at hand.
+
+    Attributes:
+      width: lanes a step; 0: the cheapest of `costs` for all windows of a plan.
+      costs: of a step on the device kind, to choose a width from.
+      devices: number of devices that share a window: its interactions and chunks of texts divide by it.
+      split: the lanes of a step divide by it, too.
+      remember: keeps schedules between runs.
+    """
+
+    width: int = 0
+    costs: schedule.StepCosts = FLAT_COSTS
+    devices: int = 1
+    split: bool = False
+    remember: Remember = make_anew
+
+
+DEFAULT_PACKING = Packing()
 
 
 class Window(NamedTuple):
@@ -33,9 +65,7 @@ class Window(NamedTuple):
       user_rows, item_rows: int32 [Ru], [Ri], the rows touched; U or I where padded.
       user_fresh, item_fresh: bool [Ru], [Ri], met for the first time in this window.
       user_auxiliary, item_auxiliary: float32 [Ru, 2], [Ri, 2], running bias and log1p count after the window.
-      lanes: int32 [S, B], the interaction in each lane; n in an empty one.
-      rows: int32 [S, B, 2], each lane's rows of the scan's table: users, items, then two for each empty lane.
-      slots: int32 [n], position of each interaction in the flattened lanes; 0 where padded.
+      layout: where each runs; its table has the users' rows, the items', then two for each lane.
       item: int32 [n], the item; I where padded.
       known: int32 [n], how many items had been met before it: these are its negatives' range.
     """
@@ -53,9 +83,7 @@ class Window(NamedTuple):
     item_fresh: np.ndarray
     user_auxiliary: np.ndarray
     item_auxiliary: np.ndarray
-    lanes: np.ndarray
-    rows: np.ndarray
-    slots: np.ndarray
+    layout: Layout
     item: np.ndarray
     known: np.ndarray
 
@@ -82,15 +110,16 @@ def _pad(values: np.ndarray, size: int, fill: float) -> np.ndarray:
     return np.pad(values, padding, constant_values=fill)
 
 
-def _text_batches(tokens: Tokens, spans: list[tuple[int, int]]) -> list[batching.TextBatch]:
+def _text_batches(tokens: Tokens, spans: list[tuple[int, int]], devices: int) -> list[batching.TextBatch]:
     """The reviews of each window, all of one shape."""
     lengths = tokens.lengths
-    shapes = batching.fit([lengths[a:b] for a, b in spans], batching.bucket_lengths(int(lengths.max(initial=1))))
+    buckets = batching.bucket_lengths(int(lengths.max(initial=1)))
+    shapes = batching.fit([lengths[a:b] for a, b in spans], buckets, devices=devices)
     return [batching.plan(tokens.ids, tokens.offsets, np.arange(a, b), shapes) for a, b in spans]
 
 
 def window_begins(n: int, count: int) -> np.ndarray:
-    """int64 [count + 1]: borders of `count` chronological windows of near-equal size (fewer if n is smaller)."""
+    """Int64 [count + 1]: borders of `count` chronological windows of near-equal size (fewer if n is smaller)."""
     return np.linspace(0, n, max(min(count, n), 1) + 1).round().astype(np.int64)
 
 
@@ -113,13 +142,88 @@ def _auxiliary_after(ids: np.ndarray, rows: np.ndarray, after: np.ndarray, spans
     return auxiliaries
 
 
+class Packed(NamedTuple):
+    """Windows of a stream, packed into layouts of one shape.
+
+    Attributes:
+      schedules: one a window, all of one width.
+      touched: for each window the users and the items it touches, ascending.
+      layouts: for each window where its interactions run, in a table of its users' rows, its items' and two a lane.
+      users, items: how many rows of each side every table has: those of the window that touches most.
+      size: interactions of every window, padding included.
+    """
+
+    schedules: list[schedule.Schedule]
+    touched: list[tuple[np.ndarray, np.ndarray]]
+    layouts: list[Layout]
+    users: int
+    items: int
+    size: int
+
+
+def pack(user: np.ndarray, item: np.ndarray, spans: list[tuple[int, int]], packing: Packing) -> Packed:
+    """Schedules and lays out the windows of a stream.
+
+    Args:
+      user: int32 [N], in the order of learning.
+      item: int32 [N].
+      spans: begin and end of each window.
+      packing: how.
+    """
+    schedules = _schedules([(user[a:b], item[a:b]) for a, b in spans], packing)
+    touched = [(np.unique(user[a:b]), np.unique(item[a:b])) for a, b in spans]
+    num_users, num_items = (max(len(ids) for ids in side) for side in zip(*touched, strict=True))
+    longest = max(b - a for a, b in spans)
+    size = -(-max(longest, 1) // packing.devices) * packing.devices
+    width = schedules[0].width
+    steps = max(max(packed.steps for packed in schedules), 1)
+    blocks = -(-steps // max(BLOCK_STEPS, BLOCK_LANES // width))
+    steps = -(-steps // blocks)  # of a block: equal blocks, least padding
+    empty = num_users + num_items + 2 * np.arange(width, dtype=np.int32)
+    layouts = []
+    for (a, b), packed, (users, items) in zip(spans, schedules, touched, strict=True):
+        n = b - a
+        lanes = np.full((blocks * steps, width), n, np.int32)
+        lanes[: packed.steps] = packed.events()
+        user_local = np.append(np.searchsorted(users, user[a:b]), 0)[lanes]
+        item_local = np.append(np.searchsorted(items, item[a:b]), 0)[lanes] + num_users
+        rows = np.stack([np.where(lanes < n, user_local, empty), np.where(lanes < n, item_local, empty + 1)], -1)
+        layouts.append(
+            Layout(
+                lanes=np.where(lanes < n, lanes, size).astype(np.int32).reshape(blocks, steps, width),
+                rows=rows.astype(np.int32).reshape(blocks, steps, width, 2),
+                slots=_pad(packed.slots().astype(np.int32), size, 0),
+            )
+        )
+    return Packed(schedules, touched, layouts, num_users, num_items, size)
+
+
+def _schedules(streams: list[tuple[np.ndarray, np.ndarray]], packing: Packing) -> list[schedule.Schedule]:
+    """A schedule for each window, of one width."""
+    width = packing.width or schedule.cheapest_width(streams, packing.costs)
+    if packing.split:
+        width = -(-width // packing.devices) * packing.devices
+
+    def made(user: np.ndarray, item: np.ndarray) -> schedule.Schedule:
+        columns = packing.remember(
+            "schedule",
+            {"user": user, "item": item},
+            {"width": width},
+            schedule.VERSION,
+            lambda: schedule.schedule(user, item, width).to_arrays(),
+        )
+        return schedule.Schedule.from_arrays(columns)
+
+    return [made(*stream) for stream in streams]
+
+
 def plan(
     events: Events,
     before: Before,
     after: tuple[np.ndarray, np.ndarray],
     *,
     count: int,
-    width: int,
+    packing: Packing,
     known_users: int = 0,
     known_items: int = 0,
 ) -> Plan:
@@ -130,60 +234,46 @@ def plan(
       before: what precedes each of them.
       after: `history.tables` of everyone after the stretch.
       count: number of windows.
-      width: lanes a step; 0 chooses one for all windows.
+      packing: how they are packed.
       known_users: how many users had been met before the stretch (numbers below are not fresh).
       known_items: likewise.
     """
     begins = window_begins(len(events), count)
     spans = list(itertools.pairwise(begins))
-    if not width:
-        deepest = max(schedule.depth(events.user[a:b], events.item[a:b]) for a, b in spans)
-        width = schedule.choose_width(int(np.diff(begins).max()), deepest)
-    schedules = [schedule.schedule(events.user[a:b], events.item[a:b], width) for a, b in spans]
-    touched = [(np.unique(events.user[a:b]), np.unique(events.item[a:b])) for a, b in spans]
+    packed = pack(events.user, events.item, spans, packing)
+    size = packed.size
     met_users = np.maximum.accumulate(np.concatenate([[known_users], events.user + 1]))
     met_items = np.maximum.accumulate(np.concatenate([[known_items], events.item + 1]))
-    size = int(np.diff(begins).max())
-    steps = max(s.steps for s in schedules)
-    user_size = max(len(users) for users, _ in touched)
-    item_size = max(len(items) for _, items in touched)
     auxiliary = np.stack([before.bias, np.log1p(before.counts)], axis=-1)  # [N, side, 2]
     user_after = _auxiliary_after(events.user, auxiliary[:, 0], after[0], spans)
     item_after = _auxiliary_after(events.item, auxiliary[:, 1], after[1], spans)
-    texts = [None] * len(spans) if events.tokens is None else _text_batches(events.tokens, spans)
+    texts = [None] * len(spans) if events.tokens is None else _text_batches(events.tokens, spans, packing.devices)
 
-    windows = []
-    for number, ((a, b), packed, (users, items)) in enumerate(zip(spans, schedules, touched, strict=True)):
-        n = b - a
-        lanes = np.full((steps, width), n, np.int32)
-        lanes[: packed.steps] = packed.events()
-        empty = user_size + item_size + 2 * np.arange(width, dtype=np.int32)
-        user_local = np.append(np.searchsorted(users, events.user[a:b]), 0)[lanes]
-        item_local = np.append(np.searchsorted(items, events.item[a:b]), 0)[lanes] + user_size
-        rows = np.stack([np.where(lanes < n, user_local, empty), np.where(lanes < n, item_local, empty + 1)], -1)
+    windows: list[Window] = []
+    for number, ((a, b), (users, items)) in enumerate(zip(spans, packed.touched, strict=True)):
         windows.append(
             Window(
-                valid=np.arange(size) < n,
+                valid=np.arange(size) < b - a,
                 rating=_pad(events.rating[a:b], size, np.nan),
                 counts=_pad(before.counts[a:b], size, 0),
                 gap=_pad(before.gap[a:b], size, np.nan),
                 bias=_pad(before.bias[a:b], size, 0),
                 vectors={name: _pad(values[a:b], size, np.nan) for name, values in events.vectors.items()},
                 text=texts[number],
-                user_rows=_pad(users.astype(np.int32), user_size, events.num_users),
-                item_rows=_pad(items.astype(np.int32), item_size, events.num_items),
-                user_fresh=_pad(users >= met_users[a], user_size, False),
-                item_fresh=_pad(items >= met_items[a], item_size, False),
-                user_auxiliary=_pad(user_after[number], user_size, 0),
-                item_auxiliary=_pad(item_after[number], item_size, 0),
-                lanes=np.where(lanes < n, lanes, size).astype(np.int32),
-                rows=rows.astype(np.int32),
-                slots=_pad(packed.slots(), size, 0),
+                user_rows=_pad(users.astype(np.int32), packed.users, events.num_users),
+                item_rows=_pad(items.astype(np.int32), packed.items, events.num_items),
+                user_fresh=_pad(users >= met_users[a], packed.users, False),
+                item_fresh=_pad(items >= met_items[a], packed.items, False),
+                user_auxiliary=_pad(user_after[number], packed.users, 0),
+                item_auxiliary=_pad(item_after[number], packed.items, 0),
+                layout=packed.layouts[number],
                 item=_pad(events.item[a:b], size, events.num_items),  # a number that no negative has
                 known=_pad(met_items[a:b].astype(np.int32), size, 0),
             )
         )
-    return Plan(windows, begins, schedules)
+    for array in jax.tree.leaves(windows):
+        array.setflags(write=False)  # constants: a copy on a device stays right
+    return Plan(windows, begins, packed.schedules)
 
 
 class Negatives(NamedTuple):
