@@ -1,8 +1,8 @@
 """python tools/profile.py: a stream through each implementation of the recurrence, a row an implementation and width.
 
 Each row times the states of a stream forward, and a whole training step (forward, backward and an Adam update), on
-random features; after a warm-up the median of several calls is shown with its spread. Exit status: 0 done; 2 a mistake
-of yours, told in one line.
+random features; after a warm-up the median of several calls is shown with its spread. docs/performance.md explains the
+output. Exit status: 0 done; 2 a mistake of yours, told in one line.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ import argparse
 import contextlib
 import os
 import pathlib
+import resource
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from drex_jax.errors import UserError
 
+if TYPE_CHECKING:
+    from drex_jax.profiling.streams import Stream
+
 IMPLEMENTATIONS = ("sequential", "autodiff", "t_batch", "critical_path")
 DTYPES = ("float32", "bfloat16")
+WITHOUT_COSTS = (  # flags that do not go with --write_costs
+    *("config", "feature_size", "width", "implementations", "bptt_windows"),
+    *("dtype", "peer", "json", "trace", "costs"),
+)
 
 T = TypeVar("T")
 
@@ -62,13 +70,14 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--config", help="the training split of experiments/NAME.py[:ARGUMENT] instead; --config.FIELD=VALUE changes it"
     )
     case = parser.add_argument_group("what is timed")
-    case.add_argument("--state_size", type=_at_least_one, default=64, help="default %(default)s")
-    case.add_argument("--feature_size", type=_at_least_one, default=64, help="default %(default)s")
+    case.add_argument("--state_size", type=_at_least_one, help="default 64")
+    case.add_argument("--feature_size", type=_at_least_one, help="default 64")
     case.add_argument(
         "--width",
         type=_list_of(_at_least_one),
         action="extend",
-        help="lanes a step: one, several with commas, or the flag again; default: the chosen width and its neighbours",
+        help="lanes a step: one, several with commas, or the flag again; default: the width that the table of step "
+        "costs gives, its half and its double",
     )
     case.add_argument(
         "--implementations",
@@ -85,11 +94,21 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         action="extend",
         help=f"of the products: some of {' '.join(DTYPES)}, with commas; default float32",
     )
+    case.add_argument("--costs", type=pathlib.Path, metavar="FILE", help="of step costs, instead of the shipped one")
     case.add_argument("--peer", choices=("torch",), help="adds PyTorch's rows on the same stream, if it is installed")
     case.add_argument("--repeats", type=_at_least_one, default=5, help="timed calls; default %(default)s")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=pathlib.Path, metavar="FILE", help="writes the table as JSON as well")
-    output.add_argument("--trace", type=pathlib.Path, metavar="DIR", help="writes a trace of jax.profiler")
+    output.add_argument(
+        "--trace", type=pathlib.Path, metavar="DIR", help="writes a trace of jax.profiler of one epoch of training"
+    )
+    output.add_argument(
+        "--write_costs",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="measures what a training step costs at each width instead, and adds it to FILE for this device kind; "
+        "--state_size measures one state size alone",
+    )
     options, others = parser.parse_known_args(arguments)
     for argument in others:
         if not argument.startswith("--config."):
@@ -98,6 +117,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     given = [name for name in synthetic if getattr(options, name) is not None]
     if options.config is None and others:
         raise UserError(f"{others[0]} goes with --config=experiments/NAME.py, which is not given")
+    if options.write_costs:
+        for name in (*synthetic, *WITHOUT_COSTS):
+            if getattr(options, name) not in (None, parser.get_default(name)):
+                raise UserError(f"--{name} does not go with --write_costs, which has a stream and widths of its own")
     if options.config is not None and given:
         raise UserError(f"--{given[0]} is of a synthetic stream; it does not go with --config")
     return options, others
@@ -105,40 +128,108 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _profile(options: argparse.Namespace, overrides: Sequence[str]) -> None:
     # JAX is imported here, so that a mistake in the flags is answered at once.
-    import jax
 
+    from drex_jax.profiling import kernels, parts, peer, table
     from drex_jax.profiling import peaks as peaks_lib
-    from drex_jax.profiling import peer, streams, table
 
+    if options.write_costs:
+        _write_costs(options)
+        return
     if options.peer:
         peer.load()
-    if options.config is not None:
-        stream = streams.from_config(options.config, overrides)
-    else:
-        names = ("users", "items", "user_skew", "item_skew", "seed")
-        chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-        stream = streams.synthetic(100_000 if options.interactions is None else options.interactions, **chosen)
-    case = table.Case(stream, options.state_size, options.feature_size, options.repeats)
-    cores = len(os.sched_getaffinity(0))
-    device = f"{jax.devices()[0].device_kind} x {jax.device_count()}, {cores} cores"
-    print(f"device: {device}, load {os.getloadavg()[0]:.1f}")
+    stream = _stream(options, overrides)
+    case = table.Case(stream, options.state_size or 64, options.feature_size or 64, options.repeats)
+    widths, source = (options.width, "--width") if options.width else _widths(options, stream, case.state_size)
+    implementations, dtypes = options.implementations or IMPLEMENTATIONS, options.dtype or DTYPES[:1]
+    device = f"{_device_name()}, load {os.getloadavg()[0]:.1f}"
+    print(f"device: {device}")
     print(
         f"stream: {stream.name}, {len(stream):,} interactions, {stream.num_users:,} users, {stream.num_items:,} items; "
         f"state {case.state_size}, features {case.feature_size}"
     )
+    print(f"widths: {', '.join(map(str, widths))} ({source})")
     peaks = peaks_lib.measure()
     print(f"peaks: {peaks.flops_per_second / 1e9:,.0f} GFLOP/s in float32, {peaks.bytes_per_second / 1e9:,.0f} GB/s")
-    rows: list[table.Row] = []
+    rows = kernels.rows(case, implementations, widths, dtypes, options.bptt_windows)
     lines: list[str] = []
-    with jax.profiler.trace(str(options.trace)) if options.trace else contextlib.nullcontext():
-        if options.peer:
-            found, lines = peer.rows(case)
-            rows += found
+    if options.peer:
+        found, lines = peer.rows(case)
+        rows += found
     print(f"\n{table.text(case, peaks, rows)}\n")
-    for line in lines:
+    for line in (*lines, *table.comparison(rows)):
         print(line)
+    where: dict[str, float] = {}
+    if "critical_path" in implementations:
+        where = parts.measure(case, widths[0], dtypes[0], options.bptt_windows)
+        print(f"\nwhere the time goes: critical_path, width {widths[0]}, {dtypes[0]}")
+        for line in parts.text(where, len(stream)):
+            print(line)
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(f"\npeak memory of this process on the host: {peak_bytes / 1e9:,.2f} GB")
+    if options.trace:
+        compiled = kernels.Compiled(
+            kernels.Program("critical_path", stream, case, widths[0], dtypes[0], options.bptt_windows)
+        )
+        compiled.train()
+        with _traced(options.trace):
+            compiled.train()
     if options.json:
-        table.write_json(options.json, table.document(case, device, peaks, rows))
+        table.write_json(options.json, table.document(case, device, peaks, rows, where, peak_bytes))
+
+
+def _stream(options: argparse.Namespace, overrides: Sequence[str]) -> Stream:
+    from drex_jax.profiling import streams
+
+    if options.config is not None:
+        return streams.from_config(options.config, overrides)
+    names = ("users", "items", "user_skew", "item_skew", "seed")
+    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return streams.synthetic(100_000 if options.interactions is None else options.interactions, **chosen)
+
+
+def _widths(options: argparse.Namespace, stream: Stream, state_size: int) -> tuple[list[int], str]:
+    """The cheapest width for the device, its half and its double; and where that is from."""
+    import itertools
+
+    import jax
+
+    from drex_jax import costs
+    from drex_jax.models.drex import schedule, window
+
+    device = jax.devices()[0]
+    found = costs.load(device.device_kind, device.platform, state_size, options.costs)
+    begins = window.window_begins(len(stream), options.bptt_windows)
+    spans = itertools.pairwise(begins.tolist())
+    width = schedule.cheapest_width([(stream.user[a:b], stream.item[a:b]) for a, b in spans], found.step)
+    return list(dict.fromkeys((width, max(width // 2, 1), 2 * width))), found.source
+
+
+def _write_costs(options: argparse.Namespace) -> None:
+    import jax
+
+    from drex_jax import costs
+    from drex_jax.profiling import step_costs
+
+    source = f"measured on {_device_name()} with jax {jax.__version__}"
+    for size in (options.state_size,) if options.state_size else step_costs.STATE_SIZES:
+        costs.write(options.write_costs, jax.devices()[0].device_kind, source, {size: step_costs.measure(size)})
+
+
+def _device_name() -> str:
+    import jax
+
+    return f"{jax.devices()[0].device_kind} x {jax.device_count()}, {len(os.sched_getaffinity(0))} cores"
+
+
+@contextlib.contextmanager
+def _traced(folder: pathlib.Path) -> Iterator[None]:
+    import jax
+
+    try:
+        with jax.profiler.trace(str(folder)):
+            yield
+    except OSError as error:
+        raise UserError(f"--trace={folder} cannot be written: {error.strerror}") from None
 
 
 def _at_least_one(text: str) -> int:

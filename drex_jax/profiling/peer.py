@@ -28,8 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drex_jax.errors import UserError
-from drex_jax.models.drex import schedule
-from drex_jax.profiling import timing
+from drex_jax.profiling import levels, timing
 from drex_jax.profiling.streams import Stream
 from drex_jax.profiling.table import Case, Row
 
@@ -127,10 +126,9 @@ class Peer:
         for begin in range(0, len(stream), window):
             part = slice(begin, begin + window)
             user, item = stream.user[part], stream.item[part].astype(np.int64) + stream.num_users
-            # With room for everyone, each interaction's earliest step is its level.
-            levels = schedule.schedule(user, stream.item[part], len(user)).step if batched else np.arange(len(user))
-            order = np.argsort(levels, kind="stable")
-            sizes = np.bincount(levels)
+            level = levels.levels(user, stream.item[part]) if batched else np.arange(len(user))
+            order = np.argsort(level, kind="stable")
+            sizes = np.bincount(level)
             pairs = np.stack([user, item], axis=1)[order]  # [n, 2]
             touched = np.unique(pairs) if compact else np.arange(self._rows)
             places = self.torch.from_numpy(np.searchsorted(touched, pairs).reshape(-1))
@@ -218,7 +216,7 @@ def _row(name: str, stream: Stream, case: Case) -> Row:
         exact=True,
         bptt_windows=len(peer.windows),
         interactions=len(stream),
-        depth=schedule.depth(stream.user, stream.item),
+        depth=levels.depth(stream.user, stream.item),
         steps=peer.steps,
         forward=timing.measure(lambda: peer.forward(params), len(stream), case.repeats),
         train=timing.measure(lambda: peer.train(params, optimizer), len(stream), case.repeats),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,9 +43,17 @@ class Case:
         """Floating-point operations that the equations ask of one interaction, its projection included.
 
         Both cells: x W of [F, 6D], and own and partner products of [D, 3D] each. Structural zeros, empty lanes and
-        elementwise work are not counted. Training takes three times as many.
+        elementwise work are not counted.
         """
         return 2 * (self.feature_size * 6 * self.state_size + 12 * self.state_size**2)
+
+    @property
+    def train_flops(self) -> int:
+        """The same of a training step: each product once more for its weights' gradient, and the states' for theirs.
+
+        Features are data and have no gradient. What is recomputed is not counted.
+        """
+        return 2 * (2 * self.feature_size * 6 * self.state_size + 3 * 12 * self.state_size**2)
 
     @property
     def forward_bytes(self) -> int:
@@ -99,11 +107,19 @@ class Row:
         return 1e6 * self.interactions / rate.median / self.steps if rate and self.steps else None
 
 
-Implementation = Callable[[Case], Row]
+def document(
+    case: Case, device: str, peaks: Peaks, rows: Sequence[Row], parts: Mapping[str, float], peak_bytes: int
+) -> dict[str, Any]:
+    """The profile as JSON values; rates that were measured come with their spread, [lowest, highest].
 
-
-def document(case: Case, device: str, peaks: Peaks, rows: Sequence[Row]) -> dict[str, Any]:
-    """The profile as JSON values; rates that were measured come with their spread, [lowest, highest]."""
+    Args:
+      case: what was run.
+      device: on what.
+      peaks: of the device.
+      rows: what was found.
+      parts: seconds of each part of an epoch.
+      peak_bytes: most memory that the process had on the host.
+    """
     stream = case.stream
     return {
         "device": device,
@@ -120,6 +136,8 @@ def document(case: Case, device: str, peaks: Peaks, rows: Sequence[Row]) -> dict
         },
         "peaks": peaks._asdict(),
         "rows": [_json_row(row) for row in rows],
+        "parts": dict(parts),
+        "peak_bytes": peak_bytes,
     }
 
 
@@ -180,6 +198,31 @@ def text(case: Case, peaks: Peaks, rows: Sequence[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def comparison(rows: Sequence[Row]) -> list[str]:
+    """A line for each other implementation: how much faster `critical_path` trains and runs forward, best to best.
+
+    Only float32 rows count.
+    """
+    best: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        key = (row.framework, row.implementation)
+        if row.dtype == "float32" and row.train and row.forward:
+            other = best.get(key)
+            if other is None or other.train is None or row.train.median > other.train.median:
+                best[key] = row
+    ours = best.pop(("jax", "critical_path"), None)
+    if ours is None or ours.train is None or ours.forward is None:
+        return []
+    lines = []
+    for (framework, name), row in best.items():
+        if row.train and row.forward:
+            lines.append(
+                f"critical_path trains {ours.train.median / row.train.median:.2f} and runs forward "
+                f"{ours.forward.median / row.forward.median:.2f} times as fast as {framework} {name}"
+            )
+    return lines
+
+
 def _text_row(case: Case, peaks: Peaks, row: Row) -> list[str]:
     def number(value: float | None, form: str = ",.0f") -> str:
         return "-" if value is None else format(value, form)
@@ -204,7 +247,7 @@ def _text_row(case: Case, peaks: Peaks, row: Row) -> list[str]:
         number(row.compile_seconds, ".1f"),
         number(None if row.temp_bytes is None else row.temp_bytes / 1e6),
         share(row.forward, case.forward_flops, peaks.flops_per_second),
-        share(row.train, 3 * case.forward_flops, peaks.flops_per_second),
+        share(row.train, case.train_flops, peaks.flops_per_second),
         share(row.forward, case.forward_bytes, peaks.bytes_per_second),
         share(row.train, 3 * case.forward_bytes, peaks.bytes_per_second),
     ]

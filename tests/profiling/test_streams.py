@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from drex_jax.errors import UserError
-from drex_jax.models.drex import schedule
-from drex_jax.profiling import streams
+from drex_jax.profiling import levels, streams
 
 
 def test_the_default_stream_has_its_known_depth() -> None:
     stream = streams.synthetic(100_000)
     assert (stream.num_users, stream.num_items, len(stream)) == (10_000, 5_000, 100_000)
-    assert schedule.depth(stream.user, stream.item) == 4_263
+    assert levels.depth(stream.user, stream.item) == 4_263
 
 
 @pytest.mark.parametrize("seed", [0, 3])
