@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -54,7 +55,8 @@ def machine(config: Config) -> Machine:
       UserError: the devices cannot be had, or the table of step costs cannot be read.
     """
     devices = Devices(config.devices.mapping, config.devices.count)
-    found = costs.load(devices.kind, devices.platform, config.model.state_size, config.schedule.costs)
+    table = None if config.schedule.costs is None else pathlib.Path(config.schedule.costs)
+    found = costs.load(devices.kind, devices.platform, config.model.state_size, table)
     LOGGER.info("%d x %s by %s; step costs: %s", len(devices), devices.kind, config.devices.mapping, found.source)
     folder = parallel.cache_folder(config.data.cache_dir)
     parallel.keep_programs(folder / "programs")
