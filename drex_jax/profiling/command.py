@@ -212,7 +212,8 @@ def _write_costs(options: argparse.Namespace) -> None:
 
     source = f"measured on {_device_name()} with jax {jax.__version__}"
     for size in (options.state_size,) if options.state_size else step_costs.STATE_SIZES:
-        costs.write(options.write_costs, jax.devices()[0].device_kind, source, {size: step_costs.measure(size)})
+        found = step_costs.measure(size, step_costs.WIDTHS)
+        costs.write(options.write_costs, jax.devices()[0].device_kind, source, {size: found})
 
 
 def _device_name() -> str:

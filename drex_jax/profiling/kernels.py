@@ -16,6 +16,7 @@ Letters: N interactions, n of a window, D state size, F feature size, U users, I
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -174,17 +175,19 @@ class Compiled:
       seconds: that compiling both took.
       temp_bytes: temporary memory of the training program; None where the backend does not tell.
       loss: the sum of the windows' losses in the last call of `train`.
+      params: as they are now.
+      table: states of everyone [U + I, D], as they are now.
     """
 
     def __init__(self, program: Program) -> None:
         self._windows = program.windows
-        self._params, self._moments, self._table = program.beginning()
+        self.params, self._moments, self.table = program.beginning()
         window = program.windows[0]
         begin = time.perf_counter()
-        self._forward = jax.jit(program.forward, donate_argnums=1).lower(self._params, self._table, window).compile()
+        self._forward = jax.jit(program.forward, donate_argnums=1).lower(self.params, self.table, window).compile()
         self._train = (
             jax.jit(program.train, donate_argnums=(0, 1, 2))
-            .lower(self._params, self._moments, self._table, window)
+            .lower(self.params, self._moments, self.table, window)
             .compile()
         )
         self.seconds = time.perf_counter() - begin
@@ -196,19 +199,17 @@ class Compiled:
         """Returns the states before the last window's interactions."""
         before = jnp.zeros(0)
         for window in self._windows:
-            self._table, before = self._forward(self._params, self._table, window)
+            self.table, before = self._forward(self.params, self.table, window)
         return before.block_until_ready()
 
     def train(self) -> None:
         """One epoch: an update a window."""
         losses = []
         for window in self._windows:
-            self._params, self._moments, self._table, loss = self._train(
-                self._params, self._moments, self._table, window
-            )
+            self.params, self._moments, self.table, loss = self._train(self.params, self._moments, self.table, window)
             losses.append(loss)
         self.loss = float(sum(jax.device_get(losses)))
-        jax.block_until_ready(self._table)
+        jax.block_until_ready(self.table)
 
 
 def initial(state_size: int, feature_size: int) -> Params:
@@ -230,7 +231,7 @@ def initial(state_size: int, feature_size: int) -> Params:
 def rows(
     case: Case, implementations: Sequence[str], widths: Sequence[int], dtypes: Sequence[str], count: int
 ) -> list[Row]:
-    """A row for each implementation, dtype and width; `sequential` has no width, `autodiff` takes the first alone.
+    """A row for each implementation, dtype and width; `sequential` has width 1, `autodiff` takes the first alone.
 
     Args:
       case: what is run.
@@ -242,8 +243,12 @@ def rows(
     found = []
     for name in WAYS:
         if name in implementations:
-            chosen = list(widths) if name in ("t_batch", "critical_path") else list(widths[:1])
-            found += [row(case, name, width, dtype, count) for dtype in dtypes for width in chosen]
+            chosen = sorted(set(widths)) if name in ("t_batch", "critical_path") else widths[:1]
+            for dtype, width in itertools.product(dtypes, chosen):
+                begin = time.perf_counter()
+                found.append(row(case, name, width, dtype, count))
+                seconds = time.perf_counter() - begin
+                print(f"{name}, width {found[-1].width}, {dtype}: measured in {seconds:.0f} s", file=sys.stderr)
     return found
 
 

@@ -24,7 +24,7 @@ WIDE, HOPELESS = (
 REPEATS = 3
 
 
-def measure(state_size: int, widths: Sequence[int] = WIDTHS, report: Callable[[str], None] = print) -> StepCosts:
+def measure(state_size: int, widths: Sequence[int], report: Callable[[str], None] = print) -> StepCosts:
     """The cost of a training step (forward and backward) of each width, as many features as state entries.
 
     The stream has every user and every item in turn, so that no step waits for a chain and every step is full. The

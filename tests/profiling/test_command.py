@@ -7,8 +7,11 @@ import sys
 
 import pytest
 
+from drex_jax import costs
 from drex_jax.errors import UserError
-from drex_jax.profiling import command, peaks
+from drex_jax.models.drex import schedule
+from drex_jax.models.drex.schedule import StepCosts
+from drex_jax.profiling import command, kernels, peaks, step_costs
 
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "profile.py"
 
@@ -43,6 +46,11 @@ def test_the_script_does_not_hide_the_standard_module() -> None:
         (["--config=nowhere.py", "--seed=1"], "--seed"),
         (["--config.seed=1"], "--config"),
         (["somewhere"], "somewhere"),
+        (["--costs=nowhere.json"], "nowhere.json"),
+        (["--write_costs=costs.json", "--width=4"], "--width"),
+        (["--write_costs=costs.json", "--interactions=4"], "--interactions"),
+        (["--write_costs=costs.json", "--bptt_windows=4"], "--bptt_windows"),
+        (["--write_costs=costs.json", "--config=a.py"], "--config"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(arguments: list[str], named: str, capsys: pytest.CaptureFixture) -> None:
@@ -61,11 +69,64 @@ def test_lists_are_extended_by_commas_and_by_repetition() -> None:
         command.parse(["--width="])
 
 
+def test_every_row_and_part_reaches_the_table_and_the_json(
+    quick, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    file, trace = tmp_path / "profile.json", tmp_path / "trace"
+    arguments = ["--interactions=300", "--state_size=4", "--feature_size=3", "--repeats=1", "--width=4", "--seed=1"]
+    names = ["t_batch", "critical_path"]
+    others = [f"--implementations={','.join(names)}", f"--json={file}", f"--trace={trace}"]
+    assert command.run([*arguments, *others]) == 0
+    profile = json.loads(file.read_text())
+    assert [(row["implementation"], row["width"]) for row in profile["rows"]] == list(
+        zip(names, (1, 4, 4), strict=True)
+    )
+    batched, ours = profile["rows"]
+    assert ours["bound"] <= ours["steps"] <= batched["steps"]
+    assert ours["step_us"] == pytest.approx(1e6 * 300 / ours["forward_per_second"] / ours["steps"])
+    assert list(profile["parts"]) == ["projection", "forward scan", "backward scan", "weight gradients", "update"]
+    assert profile["peak_bytes"] > 10**7
+    assert any(path.is_file() for path in trace.rglob("*"))
+    printed = capsys.readouterr().out
+    assert "critical_path trains" in printed
+    assert all(name in printed for name in (*names, *profile["parts"]))
+
+
+def test_the_width_is_the_cheapest_by_the_table_of_costs(
+    quick, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    asked: list[list[int]] = []
+    monkeypatch.setattr(kernels, "rows", lambda case, names, widths, dtypes, count: asked.append(list(widths)) or [])
+    costs.write(tmp_path / "costs.json", "cpu", "by hand", {4: StepCosts((1, 6, 300), (1.0, 1.5, 900.0))})
+    arguments = ["--interactions=300", "--state_size=4", "--implementations=t_batch"]
+    assert command.run([*arguments, f"--costs={tmp_path / 'costs.json'}"]) == 0
+    assert asked == [[6, 3, 12]]
+    assert "by hand" in capsys.readouterr().out
+
+
+def test_costs_are_measured_and_written(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_costs, "LANES", 64)
+    monkeypatch.setattr(step_costs, "FEWEST_STEPS", 4)
+    monkeypatch.setattr(step_costs, "WIDTHS", (1, 8))
+    file = tmp_path / "costs.json"
+    assert command.run([f"--write_costs={file}", "--state_size=4"]) == 0
+    found = costs.load("cpu", "cpu", 4, file)
+    assert found.step.widths == (1, 8)
+    assert "measured on cpu" in found.source
+
+
+@pytest.mark.parametrize("width", [1, 8, 1024])
+def test_every_step_of_the_stream_of_costs_is_full(width: int) -> None:
+    turns = step_costs.stream(width)
+    packed = schedule.schedule(turns.user, turns.item, width)
+    assert (packed.steps * width, packed.fill) == (len(turns), 1.0)
+
+
 def test_peer_rows_reach_the_table_and_the_json(quick, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed: no peer to run")
     file = tmp_path / "profile.json"
-    arguments = ["--interactions=60", "--state_size=4", "--feature_size=3", "--peer=torch", "--repeats=1"]
-    assert command.run([*arguments, f"--json={file}"]) == 0
+    arguments = ["--interactions=60", "--state_size=4", "--feature_size=3", "--peer=torch", "--repeats=1", "--width=2"]
+    assert command.run([*arguments, "--implementations=sequential", f"--json={file}"]) == 0
     profile = json.loads(file.read_text())
     names = [row["implementation"] for row in profile["rows"] if row["framework"] == "torch"]
     assert names == ["sequential", "t_batch_table", "t_batch_compact"]

@@ -1,5 +1,6 @@
 """The JSON has the promised keys, the text one line a row, and both the same figures."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -25,9 +26,10 @@ def case() -> table.Case:
 
 
 def test_json_has_the_promised_keys(case: table.Case, tmp_path: pathlib.Path) -> None:
-    table.write_json(tmp_path / "profile.json", table.document(case, "cpu", PEAKS, [ROW]))
+    table.write_json(tmp_path / "profile.json", table.document(case, "cpu", PEAKS, [ROW], {"update": 0.5}, 7))
     profile = json.loads((tmp_path / "profile.json").read_text())
-    assert list(profile) == ["device", "stream", "peaks", "rows"]
+    assert list(profile) == ["device", "stream", "peaks", "rows", "parts", "peak_bytes"]
+    assert (profile["parts"], profile["peak_bytes"]) == ({"update": 0.5}, 7)
     assert profile["stream"] == {
         **{"name": "synthetic", "interactions": 100, "users": 10, "items": 5, "user_skew": 0.5, "item_skew": 0.8},
         **{"seed": 0, "state_size": 8, "feature_size": 4},
@@ -61,6 +63,23 @@ def test_shares_are_of_the_work_that_the_equations_ask_for(case: table.Case) -> 
     assert cells[-2] == f"{2000 * case.forward_bytes / 1e8:.1%}"
 
 
+def test_training_takes_every_product_once_more_for_its_weights_and_those_of_states_once_more_for_them(case) -> None:
+    states = 2 * 4 * 8 * 3 * 8
+    assert case.train_flops == 2 * (case.forward_flops - states) + 3 * states
+
+
+def test_the_best_rows_are_compared() -> None:
+    rates = [Rate(rate, rate, rate) for rate in (100.0, 200.0, 300.0, 600.0)]
+    row = table.Row("critical_path", "jax", "float32", True, 1, 100, forward=rates[3], train=rates[2])
+    slower = dataclasses.replace(row, forward=rates[3], train=rates[0])
+    rounded = dataclasses.replace(row, dtype="bfloat16", train=rates[3])
+    peer = dataclasses.replace(row, framework="torch", implementation="t_batch_table", forward=rates[1], train=rates[1])
+    assert table.comparison([slower, row, peer, rounded]) == [
+        "critical_path trains 1.50 and runs forward 3.00 times as fast as torch t_batch_table"
+    ]
+    assert table.comparison([peer]) == []
+
+
 def test_features_are_the_same_at_every_call(case: table.Case) -> None:
     np.testing.assert_array_equal(case.features(), case.features())
     assert case.features().shape == (100, 4)
@@ -69,4 +88,4 @@ def test_features_are_the_same_at_every_call(case: table.Case) -> None:
 def test_a_file_that_cannot_be_written_is_named(case: table.Case, tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/profile\.json"):
-        table.write_json(tmp_path / "file" / "profile.json", table.document(case, "cpu", PEAKS, []))
+        table.write_json(tmp_path / "file" / "profile.json", table.document(case, "cpu", PEAKS, [], {}, 0))
