@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -51,12 +52,9 @@ def _drex(events, sizes=None, **options):
         (network if name in NETWORK_FIELDS else given)[name] = value
     bias = RunningBias(3.2, 2.0, 1.5)
     model = DReX(Options(NetworkOptions(**network), bias, **given), events, sizes or (len(events), 0, 0))
-    params = model.init(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return model, tree.unflatten(
-        [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
-    )
+    rng = np.random.default_rng(1)  # not `init`, whose many draws take seconds to compile
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    return model, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), leaf.dtype), params)
 
 
 @pytest.fixture(scope="session")
