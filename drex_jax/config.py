@@ -111,6 +111,7 @@ def base() -> ConfigDict:
     config.devices.mapping = "shard_map"  # shard_map pmap; none: the first device alone
     config.devices.count = 0  # use so many; 0: all there are
     config.devices.recurrence = "auto"  # split each step's lanes over devices; replicated: all of them on every device
+    config.devices.replicas = "auto"  # together: seeds train as one program; one_by_one; auto: together on accelerators
     config.devices.distributed = False  # many processes (`jax.distributed`), each with the same command
     config.lock()
     return config

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import math
 import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from tqdm import tqdm
@@ -25,9 +23,9 @@ from drex_jax.checkpoint import Checkpoints
 from drex_jax.errors import Stopped, UserError
 from drex_jax.evaluate import Evaluator, Selection, lower_is_better
 from drex_jax.metrics_log import MetricsLog
-from drex_jax.models.axis import Axis
-from drex_jax.models.protocol import Carry, Model, Params
+from drex_jax.models.protocol import Model, Params
 from drex_jax.parallel import Devices
+from drex_jax.trainer import State, Trainer
 
 FLUSH = 50  # steps between visits of the losses to the host
 AHEAD = 2  # steps that may wait for the device: more would only hold their batches in memory
@@ -47,7 +45,6 @@ class Options:
     patience: int
     selection: str
     checkpoint_seconds: float
-    seed: int
     tensorboard: bool = False
 
 
@@ -58,7 +55,7 @@ class Fitted(NamedTuple):
       params: those of the best validation.
       selection: the frozen record.
       timing: `train_seconds`, `compile_seconds`, `interactions_per_second`, `steps`, `epochs`, `resumed_from` (a step,
-        or None).
+        or None), `replicas` (how many seeds trained together: their rates add up).
     """
 
     params: Params
@@ -66,88 +63,111 @@ class Fitted(NamedTuple):
     timing: dict[str, Any]
 
 
-class State(NamedTuple):
-    """All arrays that continue a run."""
+@dataclasses.dataclass
+class Replica:
+    """What validation has said of one seed so far."""
 
-    params: Params
-    optimizer: Any
-    carry: Carry
-    best: Params
+    seed: int
+    best_value: float | None = None
+    best_epoch: int = 0
+    finished: bool = False
 
 
 @dataclasses.dataclass
 class Progress:
     """All numbers that continue a run; saved as JSON beside `State`."""
 
+    replicas: list[Replica]
     step: int = 0
-    best_value: float | None = None
-    best_epoch: int = 0
-    finished: bool = False
     seconds: float = 0.0
-    seed: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether patience or the epochs have run out for every seed."""
+        return all(replica.finished for replica in self.replicas)
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Progress:
+        """From what `dataclasses.asdict` gave. Raises TypeError or KeyError where it is something else."""
+        return cls(**{**facts, "replicas": [Replica(**replica) for replica in facts["replicas"]]})
 
 
 def fit(
-    model: Model, evaluator: Evaluator, options: Options, folder: pathlib.Path, num_train: int, devices: Devices
-) -> Fitted:
-    """Trains a model, continuing from the newest checkpoint in `folder`.
+    model: Model,
+    evaluator: Evaluator,
+    options: Options,
+    folders: Mapping[int, pathlib.Path],
+    num_train: int,
+    devices: Devices,
+) -> list[Fitted]:
+    """Trains a model on one seed or on several at once, continuing from the newest checkpoint.
 
     Args:
       model: what to train.
       evaluator: over the same data.
       options: how.
-      folder: the run's directory, for `checkpoints/` and `metrics.jsonl`.
+      folders: of each seed, for its `metrics.jsonl`; `checkpoints/` are in the first.
       num_train: train interactions, for the rate.
       devices: what to train on.
+
+    Returns:
+      One for each seed, in the order of `folders`.
 
     Raises:
       Stopped: SIGTERM or SIGINT came; everything is saved.
       UserError: a step does not fit into memory, the loss is not finite, or validation has no metric
         `options.selection`.
     """
-    params = jax.jit(model.init)(jax.random.key(options.seed))  # at once: op by op it takes seconds
+    seeds, folder = list(folders), next(iter(folders.values()))
+    init = jax.jit(model.init)  # at once: op by op it takes seconds
     steps_per_epoch = model.steps_per_epoch()
     choices = evaluator.validation_metrics()
     if not steps_per_epoch:
         name = options.selection if options.selection in choices else next(iter(choices), "none")
-        return Fitted(params, Selection(name, evaluator.validate(params, {name}).get(name, 0.0), 0), {})
+        params = init(jax.random.key(seeds[0]))
+        selection = Selection(name, evaluator.validate(params, {name}).get(name, 0.0), 0)
+        return [Fitted(params, selection, {}) for _ in seeds]
     if options.selection not in choices:
         which = " ".join(choices) or "(none: nothing in validation is rated; evaluate.ranking=true adds more)"
         raise UserError(
             f"train.selection={options.selection}: validation has no such metric here; choose one of {which}"
         )
+    _require_room(model, len(seeds), devices)
     total = options.epochs * steps_per_epoch
     optimizer = _optimizer(options, total)
-    _require_room(model, devices)
-    state = devices.place(State(params, optimizer.init(params), model.start(params), jax.tree.map(jnp.copy, params)))
-    progress = Progress(seed=options.seed)
+    trainer = Trainer(model, optimizer, seeds, devices)
+    state = trainer.begin([init(jax.random.key(seed)) for seed in seeds])
+    progress = Progress([Replica(seed) for seed in seeds])
     with _stop_requests() as stop, Checkpoints(folder / "checkpoints") as checkpoints:  # left last: closing still saves
         restored = checkpoints.restore(state)
         if restored is not None:
             step, state, facts = restored
             try:
-                progress = Progress(**facts)
-            except TypeError:
+                progress = Progress.from_facts(facts)
+            except (TypeError, KeyError):
                 raise UserError(
                     f"{folder / 'checkpoints'}: step {step} is damaged or of another version; remove it to start over"
                 ) from None
             LOGGER.info("continuing from step %d of %s", step, folder)
         resumed_from = progress.step if restored is not None else None
-        seed = np.uint32(options.seed)
-        train_step, compile_seconds = _compile(model, optimizer, state, seed, devices)
-        log = MetricsLog(folder / "metrics.jsonl", progress.step, tensorboard=options.tensorboard)
+        compile_seconds = trainer.compile(state)
+        logs = [
+            MetricsLog(f / "metrics.jsonl", progress.step, tensorboard=options.tensorboard) for f in folders.values()
+        ]
         bar = tqdm(total=options.epochs * num_train, unit=" interactions", disable=not sys.stderr.isatty())
         bar.update(progress.step * num_train // steps_per_epoch)
         saved_at = time.monotonic()
-        with log, bar:
+        with contextlib.ExitStack() as stack:
+            for context in (*logs, bar):
+                stack.enter_context(context)
             while not progress.finished:
                 epoch, first = divmod(progress.step, steps_per_epoch)
                 if first == 0:
-                    state = state._replace(carry=devices.place(model.start(state.params)))
+                    state = trainer.begin_epoch(state)
                 begun = time.monotonic()
                 pending: list[dict[str, jax.Array]] = []
-                for batch in devices.feed(itertools.islice(model.batches(epoch), first, None)):
-                    state, sums = train_step(state, batch, seed, np.int32(progress.step))
+                for batch in trainer.batches(epoch, first):
+                    state, sums = trainer.step(state, batch, progress.step)
                     pending.append(sums)
                     progress.step += 1
                     bar.update(num_train // steps_per_epoch)
@@ -158,14 +178,21 @@ def fit(
                         if len(pending) > AHEAD:
                             jax.block_until_ready(pending[-AHEAD])
                         continue
-                    losses = _to_host(pending, progress.step)
+                    losses = _to_host(pending, progress.step, trainer)
                     progress.seconds += time.monotonic() - begun  # training alone, without validation
-                    metrics = evaluator.validate(state.params, {options.selection}) if at_end else {}
+                    metrics: list[dict[str, float]] = [{} for _ in seeds]
                     if at_end:
-                        state = _judge(state, progress, metrics[options.selection], epoch + 1, options)
-                        progress.finished |= progress.step == total
-                        bar.set_postfix({options.selection: f"{metrics[options.selection]:.4f}"})
-                    log.write(progress.step, epoch + 1, losses, metrics)
+                        metrics = [
+                            evaluator.validate(params, {options.selection}) for params in trainer.each(state.params)
+                        ]
+                        values = [metric[options.selection] for metric in metrics]
+                        state = _judge(state, progress, values, epoch + 1, options, trainer)
+                        bar.set_postfix({options.selection: f"{np.mean(values):.4f}"})
+                    if progress.step == total:
+                        for replica in progress.replicas:
+                            replica.finished = True
+                    for log, seed_losses, seed_metrics in zip(logs, losses, metrics, strict=True):
+                        log.write(progress.step, epoch + 1, seed_losses, seed_metrics)
                     stopped = stop.requested or ("a signal to another process" if stopping else "")
                     if stopped or progress.finished or due:
                         checkpoints.save(progress.step, state, dataclasses.asdict(progress))
@@ -182,9 +209,14 @@ def fit(
         "steps": progress.step,
         "epochs": progress.step // steps_per_epoch,
         "resumed_from": resumed_from,
+        "replicas": len(seeds),
     }
-    assert progress.best_value is not None
-    return Fitted(state.best, Selection(options.selection, progress.best_value, progress.best_epoch), timing)
+    fitted = []
+    for replica, params in zip(progress.replicas, trainer.each(state.best), strict=True):
+        assert replica.best_value is not None
+        selection = Selection(options.selection, replica.best_value, replica.best_epoch)
+        fitted.append(Fitted(devices.place(params), selection, timing))
+    return fitted
 
 
 def _optimizer(options: Options, total: int) -> optax.GradientTransformation:
@@ -201,82 +233,58 @@ def _optimizer(options: Options, total: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(options.clip_norm), decay)
 
 
-def _require_room(model: Model, devices: Devices) -> None:
+def _require_room(model: Model, replicas: int, devices: Devices) -> None:
     """Says how much memory a training step takes, and refuses one that cannot fit.
 
     Raises:
       UserError: it cannot; the message proposes more windows.
     """
-    needed, present = model.step_bytes(), devices.memory()
+    needed, present = model.step_bytes() * replicas, devices.memory()
     room = "" if present is None else f" of {present / 1e9:.1f} GB"
     LOGGER.info("a training step takes about %.2f GB%s of memory on each device", needed / 1e9, room)
     if present is not None and needed > present:
         raise UserError(
             f"a training step takes about {needed / 1e9:.1f} GB, and a device has {present / 1e9:.1f} GB: "
-            f"set train.bptt_windows to at least {math.ceil(needed / present)} times what it is"
+            f"make train.bptt_windows {math.ceil(needed / present)} times as many"
         )
 
 
-def training_step(
-    model: Model, optimizer: optax.GradientTransformation
-) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
-    """One update as a program of one device: (axis, state, batch, seed, step) -> (state, figures to log)."""
-
-    def train_step(
-        axis: Axis, state: State, batch: Any, seed: jax.Array, step: jax.Array
-    ) -> tuple[State, dict[str, jax.Array]]:
-        grad = jax.value_and_grad(model.loss, has_aux=True)
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        (loss, (carry, sums)), gradient = grad(state.params, state.carry, batch, key, axis)
-        loss, sums, gradient = jax.tree.map(axis.total, (loss, sums, gradient))
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        norm = optax.tree.norm(gradient)
-        return State(params, optimizer_state, carry, state.best), {"loss": loss, "gradient_norm": norm, **sums}
-
-    return train_step
-
-
-def _compile(
-    model: Model, optimizer: optax.GradientTransformation, state: State, seed: np.uint32, devices: Devices
-) -> tuple[Callable[..., tuple[State, dict[str, jax.Array]]], float]:
-    """The training step over all devices, compiled for its one shape, and how long that took."""
-    begun = time.monotonic()
-    sample = next(devices.feed(model.batches(0)))
-    compiled = devices.compile_for(training_step(model, optimizer), state, sample, seed, np.int32(0))
-    return compiled, time.monotonic() - begun
-
-
-def _to_host(pending: list[dict[str, jax.Array]], last: int) -> list[dict[str, float]]:
-    """The losses of the last steps as numbers.
+def _to_host(pending: list[dict[str, jax.Array]], last: int, trainer: Trainer) -> list[list[dict[str, float]]]:
+    """For each seed the figures of the last steps as numbers.
 
     Raises:
       UserError: one of them is not finite; the message names its step.
     """
-    losses = [{name: float(value) for name, value in sums.items()} for sums in jax.device_get(pending)]
-    for step, values in enumerate(losses, last - len(losses) + 1):
-        if not np.isfinite(list(values.values())).all():
-            raise UserError(
-                f"the loss is not finite at step {step} ({', '.join(f'{k}={v:g}' for k, v in values.items())}): "
-                f"{REMEDY}"
-            )
-    return losses
+    by_step = [[jax.tree.map(float, sums) for sums in trainer.each(figures)] for figures in jax.device_get(pending)]
+    for step, of_seeds in enumerate(by_step, last - len(by_step) + 1):
+        for values in of_seeds:
+            if not np.isfinite(list(values.values())).all():
+                raise UserError(
+                    f"the loss is not finite at step {step} ({', '.join(f'{k}={v:g}' for k, v in values.items())}): "
+                    f"{REMEDY}"
+                )
+    return [list(of_seed) for of_seed in zip(*by_step, strict=True)]
 
 
-def _judge(state: State, progress: Progress, value: float, epoch: int, options: Options) -> State:
-    """Keeps the best parameters, and ends training where patience does.
+def _judge(
+    state: State, progress: Progress, values: list[float], epoch: int, options: Options, trainer: Trainer
+) -> State:
+    """Keeps each seed's best parameters, and ends its training where patience does.
 
     Raises:
-      UserError: the validation metric is not finite.
+      UserError: a validation metric is not finite.
     """
-    if not math.isfinite(value):
-        raise UserError(f"validation {options.selection} is {value} after step {progress.step}: {REMEDY}")
     sign = 1 if lower_is_better(options.selection) else -1
-    if progress.best_value is None or sign * value < sign * progress.best_value:
-        progress.best_value, progress.best_epoch = value, epoch
-        state = state._replace(best=jax.tree.map(jnp.copy, state.params))
-    progress.finished = epoch - progress.best_epoch >= options.patience
-    return state
+    better = []
+    for replica, value in zip(progress.replicas, values, strict=True):
+        if not math.isfinite(value):
+            raise UserError(f"validation {options.selection} is {value} after step {progress.step}: {REMEDY}")
+        improved = replica.best_value is None or sign * value < sign * replica.best_value
+        better.append(improved and not replica.finished)
+        if better[-1]:
+            replica.best_value, replica.best_epoch = value, epoch
+        replica.finished |= epoch - replica.best_epoch >= options.patience
+    return state._replace(best=trainer.choose(better, state.params, state.best))
 
 
 @dataclasses.dataclass

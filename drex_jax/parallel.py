@@ -9,6 +9,8 @@ Several processes (`connect`) each run the same commands over all their devices;
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -24,7 +26,7 @@ from drex_jax.errors import UserError
 from drex_jax.models.axis import ALONE, Axis
 from drex_jax.models.protocol import Program
 
-AXIS = "devices"
+AXIS, REPLICAS = "devices", "replicas"
 HOST_SHARE = 4 << 30  # bytes of constants kept on a device that does not say how much memory it has
 DEVICE_SHARE = 3  # elsewhere a third of its memory
 
@@ -67,21 +69,39 @@ class Devices:
                 f"{jax.process_count()} processes need devices.mapping=shard_map over all {len(present)} devices"
             )
         self._devices = present[:count]
-        self._mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=self._devices)
-        self._alike = NamedSharding(self._mesh, PartitionSpec())
         self._constants: dict[int, tuple[np.ndarray, jax.Array]] = {}
         limit = (self._devices[0].memory_stats() or {}).get("bytes_limit")
         self._room = HOST_SHARE if limit is None else limit // DEVICE_SHARE
         self.mapping = mapping
-        self.axis = ALONE if count == 1 and mapping != "pmap" else Axis(AXIS, count)
+        self._groups(1)
         self.kind = self._devices[0].device_kind
         self.platform = self._devices[0].platform
 
     def __len__(self) -> int:
         return len(self._devices)
 
-    def _mapped(self, program: Program) -> Any:
-        """One compiled function of a tuple of arguments, which are alike on all devices as its results are."""
+    def _groups(self, groups: int) -> None:
+        """Arranges the devices in groups; those of a group share a batch."""
+        shape = (groups, len(self) // groups)
+        self._mesh = jax.make_mesh(shape, (REPLICAS, AXIS), axis_types=(AxisType.Auto,) * 2, devices=self._devices)
+        self.axis = ALONE if len(self) == 1 and self.mapping != "pmap" else Axis(AXIS, shape[1])
+
+    def spread_over(self, replicas: int) -> Devices:
+        """The same devices in as many groups as `replicas` divides into evenly: each trains its part of them.
+
+        `pmap` and several processes have one group, which trains all of them.
+        """
+        groups = math.gcd(replicas, len(self)) if self.mapping == "shard_map" and jax.process_count() == 1 else 1
+        spread = copy.copy(self)
+        spread._groups(groups)
+        spread._constants = {}
+        return spread
+
+    def _sharding(self, spread: bool) -> NamedSharding:
+        return NamedSharding(self._mesh, PartitionSpec(REPLICAS) if spread else PartitionSpec())
+
+    def _mapped(self, program: Program, spread: Any = None) -> Any:
+        """One compiled function of a tuple of arguments; see `compile_for`."""
         if self.axis is ALONE:
             return jax.jit(lambda arguments: program(ALONE, *arguments))
         if self.mapping == "pmap":
@@ -92,12 +112,12 @@ class Devices:
                 out_axes=None,  # pyright: ignore[reportArgumentType] (None: alike on all devices)
                 devices=self._devices,
             )
-        alike = PartitionSpec()
+        alike, apart = PartitionSpec(), PartitionSpec(REPLICAS)
         each = jax.shard_map(
             lambda arguments: program(self.axis, *arguments),
             mesh=self._mesh,
-            in_specs=(alike,),
-            out_specs=alike,
+            in_specs=(alike if spread is None else jax.tree.map(lambda own: apart if own else alike, spread),),
+            out_specs=alike if spread is None else apart,
             check_vma=False,  # `Axis` says where devices differ
         )
         return jax.jit(each)
@@ -112,21 +132,28 @@ class Devices:
         """The function of the arguments that program(axis, *arguments) is, compiled when first called with a shape."""
         return self._call(self._mapped(program))
 
-    def compile_for(self, program: Program, *arguments: Any) -> Callable[..., Any]:
-        """The same, compiled now for the shapes of `arguments`; it refuses others."""
-        mapped = self._mapped(program)
+    def compile_for(self, program: Program, *arguments: Any, spread: Any = None) -> Callable[..., Any]:
+        """The same, compiled now for the shapes of `arguments`; it refuses others.
+
+        Args:
+          program: of one device.
+          arguments: examples.
+          spread: for each argument, or each array of one, whether its leading axis goes over the groups of devices;
+            all results then do. None: arguments and results are alike on all devices.
+        """
+        mapped = self._mapped(program, spread)
         leading = (np.arange(len(self)),) if self.mapping == "pmap" else ()
         return self._call(mapped.lower(*leading, arguments).compile())
 
-    def place(self, tree: Any) -> Any:
-        """A tree of arrays on all devices, whole on each."""
-        if jax.process_count() > 1:
-            return jax.tree.map(self._from_host, tree)
-        return jax.device_put(tree, self._alike)
+    def place(self, tree: Any, spread: bool = False) -> Any:
+        """A tree of arrays on all devices: whole on each, or `spread` over their groups by its leading axis."""
+        sharding = self._sharding(spread)
 
-    def _from_host(self, leaf: Any) -> jax.Array:
-        values = np.asarray(leaf)
-        return jax.make_array_from_callback(values.shape, self._alike, lambda index: values[index])
+        def from_host(leaf: Any) -> jax.Array:
+            values = np.asarray(leaf)
+            return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+        return jax.tree.map(from_host, tree) if jax.process_count() > 1 else jax.device_put(tree, sharding)
 
     def _constant(self, leaf: Any) -> Any:
         """A leaf of a batch on all devices; one that never changes is brought there once, while room is left."""

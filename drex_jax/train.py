@@ -62,7 +62,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     seeds = list(range(config.seed, config.seed + config.replicas))
     begun = time.monotonic()
     name = config.model.name
-    runs = [_run(name, config, dataset, machine, seed_folder(workdir, config, seed), seed) for seed in seeds]
+    runs = _runs(name, config, dataset, machine, workdir, seeds)
     baselines = {name: _baseline(name, config, dataset, machine, workdir, runs) for name in config.baselines}
     first = runs[0]
     results = {
@@ -133,12 +133,11 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     machine = build.machine(config)
     dataset = open_dataset(config, workdir)
     runs = []
+    model = build.build(config.model.name, _settled(config, workdir), dataset, config.seed, machine)
+    evaluator = build.evaluator(model, config, dataset, machine)
     for seed in results["seeds"]:
         folder = seed_folder(workdir, config, seed)
-        model = build.build(config.model.name, _with_width(config, folder), dataset, seed, machine)
-        like = _finished_arrays(model)
-        params = checkpoint.load_model(folder / MODEL, like)["params"]
-        evaluator = build.evaluator(model, config, dataset, machine)
+        params = checkpoint.load_model(folder / MODEL, _finished_arrays(model))["params"]
         selection = evaluation.Selection(**read_json(folder / RUN, RUN_KEYS)["selection"])
         test, _ = evaluator.evaluate_test(params, selection)
         runs.append({"selection": dataclasses.asdict(selection), "test": test})
@@ -160,13 +159,48 @@ def seed_folder(workdir: pathlib.Path, config: Config, seed: int) -> pathlib.Pat
     return workdir if seed == config.seed else workdir / "replicas" / str(seed)
 
 
-def _run(
-    name: str, config: Config, dataset: Dataset, machine: Machine, folder: pathlib.Path, seed: int, **constants: float
-) -> dict[str, Any]:
-    """One model, one seed: train, select, and only then evaluate on test. A finished one is read back."""
-    if (folder / RUN).exists():
-        return read_json(folder / RUN, RUN_KEYS)
-    model, evaluator, fitted = _fit(name, config, dataset, machine, folder, seed, **constants)
+def _runs(
+    name: str,
+    config: Config,
+    dataset: Dataset,
+    machine: Machine,
+    root: pathlib.Path,
+    seeds: list[int],
+    **constants: float,
+) -> list[dict[str, Any]]:
+    """One model on some seeds: train, select, and only then evaluate on test. What is finished is read back."""
+    folders = {seed: seed_folder(root, config, seed) for seed in seeds}
+    if not all((folder / RUN).exists() for folder in folders.values()):
+        config = _settled(config, root)
+        model = build.build(name, config, dataset, seeds[0], machine, **constants)
+        evaluator = build.evaluator(model, config, dataset, machine)
+        together = _together(config, model, machine, len(seeds))
+        if not (root / SCHEDULE).exists():
+            width = model.schedules[0].width if isinstance(model, DReX) else 0
+            _write(root / SCHEDULE, {"width": width, "together": together})
+        for group in [seeds] if together else [[seed] for seed in seeds]:
+            if all((folders[seed] / RUN).exists() for seed in group):
+                continue
+            LOGGER.info("%s, seed %s: training", name, " ".join(map(str, group)))
+            own = {seed: folders[seed] for seed in group}
+            fitted = fit.fit(model, evaluator, _fit_options(name, config), own, dataset.sizes[0], machine.devices)
+            for seed, result in zip(group, fitted, strict=True):
+                _finish(name, config, dataset, model, evaluator, folders[seed], seed, result, constants)
+    return [read_json(folder / RUN, RUN_KEYS) for folder in folders.values()]
+
+
+def _finish(
+    name: str,
+    config: Config,
+    dataset: Dataset,
+    model: Model,
+    evaluator: evaluation.Evaluator,
+    folder: pathlib.Path,
+    seed: int,
+    fitted: fit.Fitted,
+    constants: dict[str, float],
+) -> None:
+    """Evaluates a trained model on test and writes what remains of one seed."""
     test, carry = evaluator.evaluate_test(fitted.params, fitted.selection)
     checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": carry})
     if isinstance(model, DReX) and dataset.events.tokens is not None and name == config.model.name:
@@ -184,33 +218,29 @@ def _run(
         "schedule": _schedule(model),
     }
     _write(folder / RUN, record)  # the last file: its presence says that this seed is done
-    return record
 
 
-def _fit(
-    name: str, config: Config, dataset: Dataset, machine: Machine, folder: pathlib.Path, seed: int, **constants: float
-) -> tuple[Model, evaluation.Evaluator, fit.Fitted]:
-    """Trains one model on one seed; nothing of it has met the test part."""
-    model = build.build(name, _with_width(config, folder), dataset, seed, machine, **constants)
-    if isinstance(model, DReX) and not (folder / SCHEDULE).exists():
-        _write(folder / SCHEDULE, {"width": model.schedules[0].width})
-    evaluator = build.evaluator(model, config, dataset, machine)
-    settings = dict(config.train)
-    if name == "matrix_factorisation":
-        settings |= FACTOR_TRAINING
-    options = fit.Options(
-        seed=seed, **{field: settings[field] for field in fit.Options.__dataclass_fields__ if field != "seed"}
-    )
-    LOGGER.info("%s, seed %d: training", name, seed)
-    return model, evaluator, fit.fit(model, evaluator, options, folder, dataset.sizes[0], machine.devices)
+def _fit_options(name: str, config: Config) -> fit.Options:
+    settings = dict(config.train) | (FACTOR_TRAINING if name == "matrix_factorisation" else {})
+    return fit.Options(**{field: settings[field] for field in fit.Options.__dataclass_fields__})
 
 
-def _with_width(config: Config, folder: pathlib.Path) -> Config:
-    """The configuration with the width that this run was begun with, so that it goes on with it wherever it does."""
+def _together(config: Config, model: Model, machine: Machine, replicas: int) -> bool:
+    """Whether seeds train as one program: where the device waits for steps and not for arithmetic, and they fit."""
+    if config.devices.replicas != "auto" or replicas == 1:
+        return config.devices.replicas == "together" and replicas > 1
+    memory = machine.devices.memory()
+    return machine.devices.platform != "cpu" and (memory is None or 2 * replicas * model.step_bytes() < memory)
+
+
+def _settled(config: Config, folder: pathlib.Path) -> Config:
+    """The configuration with the width and the way that this run was begun with: wherever it goes on, it keeps them."""
     if not (folder / SCHEDULE).exists():
         return config
+    begun = read_json(folder / SCHEDULE, ("width", "together"))
     settled = config.copy_and_resolve_references()
-    settled.schedule.width = read_json(folder / SCHEDULE, ("width",))["width"]
+    settled.schedule.width = begun["width"]
+    settled.devices.replicas = "together" if begun["together"] else "one_by_one"
     return settled
 
 
@@ -220,7 +250,11 @@ def _chosen_penalty(config: Config, dataset: Dataset, machine: Machine, folder: 
     for number, l2 in enumerate(FACTOR_PENALTIES):
         trial = folder / "trials" / str(number)
         if not (trial / TRIAL).exists():
-            fitted = _fit("matrix_factorisation", config, dataset, machine, trial, config.seed, l2=l2)[-1]
+            model = build.build("matrix_factorisation", config, dataset, config.seed, machine, l2=l2)
+            evaluator = build.evaluator(model, config, dataset, machine)
+            options = _fit_options("matrix_factorisation", config)
+            seed = {config.seed: trial}
+            (fitted,) = fit.fit(model, evaluator, options, seed, dataset.sizes[0], machine.devices)
             _write(trial / TRIAL, {"constants": {"l2": l2}, "selection": dataclasses.asdict(fitted.selection)})
         values[l2] = read_json(trial / TRIAL, ("selection",))["selection"]["value"]
     best = min if evaluation.lower_is_better(config.train.selection) else max
@@ -250,9 +284,7 @@ def _baseline(
     seeds = [run["seed"] for run in runs] if name in ("matrix_factorisation", "drex_ratings") else [config.seed]
     folder = workdir / "baselines" / name
     constants = {"l2": _chosen_penalty(config, dataset, machine, folder)} if name == "matrix_factorisation" else {}
-    per_seed = [
-        _run(name, config, dataset, machine, seed_folder(folder, config, seed), seed, **constants) for seed in seeds
-    ]
+    per_seed = _runs(name, config, dataset, machine, folder, seeds, **constants)
     entry = {"model": name, "seeds": seeds, "constants": constants, **_summary(per_seed)}
     _write(folder / RESULTS, {"schema": SCHEMA, **entry})
     return entry

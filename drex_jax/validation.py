@@ -162,6 +162,7 @@ RULES: dict[str, Rule] = {
     "devices.mapping": one_of("shard_map", "pmap", "none"),
     "devices.count": whole(0),
     "devices.recurrence": one_of("auto", "split", "replicated"),
+    "devices.replicas": one_of("auto", "together", "one_by_one"),
     "devices.distributed": SWITCH,
 }
 

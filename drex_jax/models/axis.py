@@ -63,9 +63,5 @@ class Axis:
             return total
         return jnp.where(lax.axis_index(self.name) == 0, total, jnp.zeros_like(total))
 
-    def key(self, key: jax.Array) -> jax.Array:
-        """A random key of this device's own."""
-        return key if self.name is None else jax.random.fold_in(key, lax.axis_index(self.name))
-
 
 ALONE = Axis()

@@ -88,6 +88,10 @@ class Model(Protocol):
     rates: bool
     ranks: bool
 
+    def with_seed(self, seed: int) -> Model:
+        """The same with other random draws in its batches; what is prepared, constant arrays included, is shared."""
+        ...
+
     def init(self, key: jax.Array) -> Params:
         """Parameters; those of a closed-form model are final."""
         ...

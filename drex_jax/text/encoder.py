@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from drex_jax import dropout
 from drex_jax.models.axis import ALONE, Axis
 from drex_jax.text.batching import TextBatch
 
@@ -39,15 +40,16 @@ class TextEncoder(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, ids: jax.Array, deterministic: bool = True) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, ids: jax.Array, rows: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """`ids`: [R, T]; `rows`: int32 [R], the texts' numbers, in training alone."""
         present = ids > 0  # [R, T]
         table = self.param("embedding", nn.initializers.normal(0.1), (self.vocabulary_size, self.width))
         taps = self.param("convolution", nn.initializers.normal(0.5), (3, self.width))
         bias = self.param("convolution_bias", nn.initializers.zeros, (self.width,))
-        kept = present
-        if self.dropout and not deterministic:
-            kept &= jax.random.bernoulli(self.make_rng("dropout"), 1 - self.dropout, ids.shape)
-        x = table[ids] * kept[..., None]  # [R, T, D]
+        seen = present
+        if self.dropout and rows is not None:
+            seen &= dropout.kept(self.make_rng("dropout"), rows, self.dropout, ids.shape[1:])
+        x = table[ids] * seen[..., None]  # [R, T, D]
         padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
         context = padded[:, :-2] * taps[0] + x * taps[1] + padded[:, 2:] * taps[2] + bias
         h = x + nn.relu(context)  # [R, T, D]
@@ -60,7 +62,8 @@ class TextEncoder(nn.Module):
         attention = mass / jnp.maximum(mass.sum(axis=1, keepdims=True), jnp.finfo(mass.dtype).tiny)
         pooled = jnp.einsum("rt,rtd->rd", attention, h)
         pooled = nn.LayerNorm(name="norm")(pooled)
-        pooled = nn.Dropout(self.dropout, deterministic=deterministic)(pooled)
+        if self.dropout and rows is not None:
+            pooled = dropout.drop(self.make_rng("dropout"), pooled, rows, self.dropout)
         feature = nn.Dense(self.features, name="out")(pooled)
         return feature * present.any(axis=1, keepdims=True), attention
 
@@ -72,11 +75,14 @@ def init(encoder: TextEncoder, key: jax.Array) -> Params:
 
 
 def encode_chunk(
-    encoder: TextEncoder, params: Params, ids: jax.Array, key: jax.Array | None = None
+    encoder: TextEncoder,
+    params: Params,
+    ids: jax.Array,
+    key: jax.Array | None = None,
+    rows: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Features [R, F] and attention [R, T] of token ids [R, T]; `key` of dropout, None turns dropout off."""
-    rngs = None if key is None else {"dropout": key}
-    outputs: Any = encoder.apply({"params": params}, ids, key is None, rngs=rngs)
+    """Features [R, F] and attention [R, T] of token ids [R, T]; with a `key`, dropout of the texts numbered `rows`."""
+    outputs: Any = encoder.apply({"params": params}, ids, rows, rngs=None if key is None else {"dropout": key})
     return outputs
 
 
@@ -106,13 +112,12 @@ def encode(
     """
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def features_of(ids: jax.Array, chunk_key: jax.Array | None) -> jax.Array:
-        return encode_chunk(encoder, params, ids, chunk_key)[0]
+    def features_of(ids: jax.Array, row: jax.Array) -> jax.Array:
+        return encode_chunk(encoder, params, ids, key, None if key is None else row)[0]
 
     features = jnp.zeros((num_rows, encoder.features))
-    for bucket, (ids, row) in enumerate(zip(batch.ids, batch.row, strict=True)):
-        keys = None if key is None else jax.random.split(jax.random.fold_in(key, bucket), ids.shape[0])
-        own = jax.tree.map(axis.own, (jnp.asarray(ids), keys))
+    for ids, row in zip(batch.ids, batch.row, strict=True):
+        own = jax.tree.map(axis.own, (jnp.asarray(ids), jnp.asarray(row)))
         _, encoded = jax.lax.scan(lambda _, inputs: ((), features_of(*inputs)), (), own)  # [own chunks, R, F]
         features = features.at[row].set(axis.everyone(encoded), mode="drop")
     return features

@@ -80,14 +80,6 @@ def test_once_is_the_first_devices(on_devices):
     np.testing.assert_array_equal(once, np.stack([FULL, *[np.zeros_like(FULL)] * (DEVICES - 1)]))
 
 
-def test_every_device_has_a_key_of_its_own(on_devices):
-    key = jax.random.key(3)
-    keys = np.asarray(on_devices(lambda key: jax.random.key_data(AXIS.key(key)), key))
-    expected = [jax.random.key_data(jax.random.fold_in(key, device)) for device in range(DEVICES)]
-    np.testing.assert_array_equal(keys, np.stack(expected))
-    assert len(np.unique(keys, axis=0)) == DEVICES
-
-
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_the_gradient_of_everyone_is_the_own_part_of_all_cotangents(on_devices, dimension):
     """What the devices' `everyone` reads of a shard, the shard's device gets back from all of them."""

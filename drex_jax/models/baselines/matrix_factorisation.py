@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -60,6 +61,12 @@ class MatrixFactorisation:
         self._known_user = np.isin(np.arange(events.num_users), events.user[self._rows])[:, None]
         self._known_item = np.isin(np.arange(events.num_items), events.item[self._rows])[:, None]
         self._segments = unchanging(events, sizes)
+
+    def with_seed(self, seed: int) -> MatrixFactorisation:
+        """The same with another order of the ratings."""
+        other = copy.copy(self)
+        other._options = dataclasses.replace(self._options, seed=seed)
+        return other
 
     def init(self, key: jax.Array) -> dict[str, jax.Array]:
         """Factors and biases, [U, D + 1] and [I, D + 1]; the last column is the bias."""

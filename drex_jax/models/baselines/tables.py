@@ -60,6 +60,10 @@ class ClosedForm:
         self._start = Carry(jnp.asarray(user, jnp.float32), jnp.asarray(item, jnp.float32))
         self._segments = segments
 
+    def with_seed(self, seed: int) -> ClosedForm:
+        """The same: nothing is random."""
+        return self
+
     def init(self, key: jax.Array) -> dict[str, Any]:
         """No parameters."""
         return {}

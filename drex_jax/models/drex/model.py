@@ -8,6 +8,7 @@ Letters: n interactions of a window, U users, I items, D state size, E = D + 2, 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
@@ -131,6 +132,12 @@ class DReX:
 
     # Parameters and states
 
+    def with_seed(self, seed: int) -> DReX:
+        """The same with other negatives."""
+        other = copy.copy(self)
+        other.options = dataclasses.replace(self.options, seed=seed)
+        return other
+
     def init(self, key: jax.Array) -> dict[str, Any]:
         """New parameters: network, text encoder (if any) and offsets (if any, zeros)."""
         network_key, text_key = jax.random.split(key)
@@ -188,9 +195,10 @@ class DReX:
         keys = _Keys(*jax.random.split(key, 3))
         user_before, item_stack, after = self._scan(params, carry, events, keys, axis)
         user_before, item_before = axis.own(user_before), axis.own(item_stack)
+        rows = axis.own(jnp.arange(len(item_stack)))
 
         def scores(method: str, user: jax.Array, item: jax.Array) -> jax.Array:
-            return self._apply(params, method, user, item, False, rngs={"dropout": axis.key(keys.network)})
+            return self._apply(params, method, user, item, rows, rngs={"dropout": keys.network})
 
         total = jnp.zeros(())
         sums: dict[str, jax.Array] = {}
@@ -261,8 +269,9 @@ class DReX:
             text_key = None if keys is None else keys.text
             encoder = options.text_encoder
             text = text_encoder.encode(encoder, params["text"], events.text, len(events.rating), text_key, axis)
-        rngs = None if keys is None else {"dropout": axis.key(keys.network)}
-        features = self._apply(params, "features", self._modalities(events, text, axis), keys is None, rngs=rngs)
+        rngs = None if keys is None else {"dropout": keys.network}
+        numbers = None if keys is None else axis.own(jnp.arange(len(events.rating)))
+        features = self._apply(params, "features", self._modalities(events, text, axis), numbers, rngs=rngs)
         weights = self._apply(params, "weights")
         tables = []
         for side, rows, fresh in (
@@ -315,7 +324,8 @@ class DReX:
         lanes = int(train.layout.lanes.size)
         recurrent = recurrence.residual_bytes(n, lanes, size, options.feature_size)
         an_item = size + (options.hidden_size if options.head == "mlp" else 0)
-        heads = 4 * n * 3 * an_item * (2 + 2 * (self.options.negatives if options.ranking else 0))
+        own = n // self.options.packing.devices
+        heads = 4 * own * 3 * an_item * (2 + 2 * (self.options.negatives if options.ranking else 0))
         states = 4 * 3 * (size + 2) * (self.num_users + self.num_items)
         return recurrent + heads + states + sum(leaf.nbytes for leaf in jax.tree.leaves(train))
 

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from drex_jax.dropout import drop
 from drex_jax.models.drex import recurrence
 from drex_jax.text.encoder import TextEncoder
 
@@ -60,14 +61,21 @@ class Modality(NamedTuple):
     present: jax.Array
 
 
+def _drop(module: nn.Module, values: jax.Array, rate: float, rows: jax.Array | None) -> jax.Array:
+    """Dropout of values [n, ...] of the rows numbered `rows`; None or a rate of 0: as they are."""
+    if rows is None or rate == 0:
+        return values
+    return drop(module.make_rng("dropout"), values, rows, rate)
+
+
 class Fusion(nn.Module):
     """Interaction features e [n, F] from whatever modalities an interaction has (design: learned null where absent)."""
 
     options: NetworkOptions
 
     @nn.compact
-    def __call__(self, modalities: dict[str, Modality], deterministic: bool) -> jax.Array:
-        """`modalities`: by name; features [n, F]."""
+    def __call__(self, modalities: dict[str, Modality], rows: jax.Array | None) -> jax.Array:
+        """`modalities`: by name; `rows`: int32 [n], their numbers, in training. Features [n, F]."""
         size = self.options.feature_size
         parts, bits = [], []
         for name, (values, present) in sorted(modalities.items()):
@@ -77,7 +85,7 @@ class Fusion(nn.Module):
             parts.append(jnp.where(present, encoded, null))
             bits.append(present.astype(jnp.float32))
         fused = nn.gelu(nn.Dense(size, name="fuse")(jnp.concatenate(parts + bits, axis=1)))
-        return nn.Dropout(self.options.dropout, deterministic=deterministic)(fused)
+        return _drop(self, fused, self.options.dropout, rows)
 
 
 class Head(nn.Module):
@@ -96,28 +104,27 @@ class Head(nn.Module):
         self.item_bias = nn.Dense(1, kernel_init=nn.initializers.normal(0.02))
         self.user_projection = nn.Dense(size, use_bias=False)
         self.item_projection = nn.Dense(size, use_bias=False)
-        self.drop = nn.Dropout(options.dropout)
         if options.head == "mlp":
             self.user_hidden = nn.Dense(options.hidden_size)
             self.item_hidden = nn.Dense(options.hidden_size, use_bias=False)
             self.product_hidden = nn.Dense(options.hidden_size, use_bias=False)
             self.out = nn.Dense(1, use_bias=False)
 
-    def _sides(self, user, item, deterministic):
+    def _sides(self, user, item, rows):
         """Biases [n, 1] and projections [n, D] of both; only a residual head reads the auxiliaries."""
         size = self.options.state_size
 
         def visible(row):
-            state = self.drop(row[..., :size], deterministic=deterministic)
+            state = _drop(self, row[..., :size], self.options.dropout, rows)
             return jnp.concatenate([state, row[..., size:]], -1) if self.options.residual else state
 
         user, item = visible(user), visible(item)
         user_projected, item_projected = self.user_projection(user), self.item_projection(item)
         return user, item, self.user_bias(user), self.item_bias(item), user_projected, item_projected
 
-    def __call__(self, user: jax.Array, item: jax.Array, deterministic: bool = True) -> jax.Array:
-        """[..., n] from rows [..., n, E], paired."""
-        user, item, user_bias, item_bias, p, q = self._sides(user, item, deterministic)
+    def __call__(self, user: jax.Array, item: jax.Array, rows: jax.Array | None = None) -> jax.Array:
+        """[n, ...] from rows [n, ..., E], paired; `rows`: int32 [n], their numbers, in training."""
+        user, item, user_bias, item_bias, p, q = self._sides(user, item, rows)
         score = (user_bias + item_bias)[..., 0]
         if self.options.head == "dot":
             return score + (p * q).sum(-1) * self.options.state_size**-0.5
@@ -126,7 +133,7 @@ class Head(nn.Module):
 
     def pairs(self, user: jax.Array, item: jax.Array) -> jax.Array:
         """[n, m] from rows [n, E] and [m, E]."""
-        user, item, user_bias, item_bias, p, q = self._sides(user, item, True)
+        user, item, user_bias, item_bias, p, q = self._sides(user, item, None)
         score = user_bias + item_bias.T
         if self.options.head == "dot":
             return score + (p @ q.T) * self.options.state_size**-0.5
@@ -181,21 +188,21 @@ class Network(nn.Module):
         self.user_start = self.param("user_start", state, (self.options.state_size,))
         self.item_start = self.param("item_start", state, (self.options.state_size,))
 
-    def features(self, modalities: dict[str, Modality], deterministic: bool) -> jax.Array:
-        """Interaction features [n, F]."""
-        return self.fusion(modalities, deterministic)
+    def features(self, modalities: dict[str, Modality], rows: jax.Array | None = None) -> jax.Array:
+        """Interaction features [n, F]. Here and below `rows`: int32 [n], the rows' numbers, in training alone."""
+        return self.fusion(modalities, rows)
 
     def weights(self) -> recurrence.Weights:
         """What the recurrence reads."""
         return self.cells()
 
-    def rate(self, user: jax.Array, item: jax.Array, deterministic: bool = True) -> jax.Array:
+    def rate(self, user: jax.Array, item: jax.Array, rows: jax.Array | None = None) -> jax.Array:
         """Ratings [n] in standard units, of rows [n, E]."""
-        return self.rating_head(user, item, deterministic)
+        return self.rating_head(user, item, rows)
 
-    def prefer(self, user: jax.Array, item: jax.Array, deterministic: bool = True) -> jax.Array:
+    def prefer(self, user: jax.Array, item: jax.Array, rows: jax.Array | None = None) -> jax.Array:
         """Ranking scores [n] of rows [n, E]."""
-        return self.ranking_head(user, item, deterministic)
+        return self.ranking_head(user, item, rows)
 
     def rank(self, user: jax.Array, item: jax.Array) -> jax.Array:
         """Ranking scores [n, m] of rows [n, E] and [m, E]: of the ranking head, or of the rating head without one."""
@@ -203,7 +210,7 @@ class Network(nn.Module):
 
     def everything(self, modalities: dict[str, Modality]) -> None:
         """Touches every parameter, for `init`."""
-        features = self.features(modalities, True)
+        features = self.features(modalities)
         self.weights()
         row = jnp.zeros((features.shape[0], self.options.state_size + AUXILIARY))
         if self.options.rating:
