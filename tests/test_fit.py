@@ -18,6 +18,9 @@ from drex_jax import fit as loop
 from drex_jax.checkpoint import Checkpoints
 from drex_jax.errors import Stopped, UserError
 from drex_jax.fit import Options, fit
+from drex_jax.models.axis import ALONE, Axis
+from drex_jax.models.protocol import Program
+from drex_jax.parallel import Devices
 
 STEPS, EPOCHS = 3, 4  # batches an epoch
 OPTIONS = Options(
@@ -29,8 +32,8 @@ OPTIONS = Options(
     patience=EPOCHS,
     selection="mse",
     checkpoint_seconds=1e9,
-    seed=3,
 )
+SEED = 3
 
 
 class Toy:
@@ -50,14 +53,38 @@ class Toy:
 
     def batches(self, epoch: int) -> Iterator[np.ndarray]:
         for number in range(self.steps):
-            self.before(epoch * self.steps + number)
             yield np.random.default_rng((epoch, number)).normal(size=(6, 4)).astype(np.float32)
 
-    def loss(self, params: Any, carry: jax.Array, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple]:
+    def with_seed(self, seed: int) -> Toy:
+        return self
+
+    def step_bytes(self) -> int:
+        return 0
+
+    def loss(
+        self, params: Any, carry: jax.Array, batch: jax.Array, key: jax.Array, axis: Axis = ALONE
+    ) -> tuple[jax.Array, tuple]:
         noise = 0.1 * jax.random.normal(key, (len(batch),))
         target = batch @ jnp.arange(4.0) + noise
         loss = ((batch @ (params["w"] + carry) + params["b"] - target) ** 2).mean()
         return loss, (jax.lax.stop_gradient(0.5 * carry + 0.01 * params["w"]), {"rating_loss": loss})
+
+
+class Watched(Devices):
+    """One device, and a call before each step that it runs."""
+
+    def __init__(self, before: Callable[[int], None]):
+        super().__init__("none", 1)
+        self.before = before
+
+    def compile_for(self, program: Program, *arguments: Any, spread: Any = None) -> Callable[..., Any]:
+        compiled = super().compile_for(program, *arguments, spread=spread)
+
+        def step(*arguments: Any) -> Any:
+            self.before(int(arguments[-1]))
+            return compiled(*arguments)
+
+        return step
 
 
 class Judge:
@@ -76,7 +103,10 @@ class Judge:
 
 
 def run(folder: pathlib.Path, model: Any = None, judge: Any = None, **changes: Any) -> loop.Fitted:
-    return fit(model or Toy(), judge or Judge(), dataclasses.replace(OPTIONS, **changes), folder, 18)
+    options = dataclasses.replace(OPTIONS, **changes)
+    model = model or Toy()
+    (fitted,) = fit(model, judge or Judge(), options, {SEED: folder}, 18, Watched(model.before))
+    return fitted
 
 
 def lines(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -95,7 +125,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, loop.
 
 
 def stopping_at(*steps: int, number: signal.Signals = signal.SIGTERM) -> Toy:
-    """A model during whose batches a signal comes, once at each of `steps`."""
+    """A model during whose steps a signal comes, once at each of `steps`."""
     left = set(steps)
 
     def before(step: int) -> None:
@@ -289,3 +319,21 @@ def test_tensorboard_gets_what_the_log_gets(tmp_path: pathlib.Path, monkeypatch:
     logged = [(name, value, line["step"]) for line in lines(tmp_path) for name, value in line.items() if name == "loss"]
     assert [call for call in calls if call[0] == "loss"] == logged
     assert len([call for call in calls if call[0] == "mse"]) == EPOCHS
+
+
+@pytest.mark.parametrize("mapping", ["none", "shard_map"])
+def test_a_step_that_does_not_fit_proposes_more_windows(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, mapping: str
+) -> None:
+    monkeypatch.setattr(Devices, "memory", lambda self: 10**9)
+
+    class Large(Toy):
+        def step_bytes(self) -> int:
+            return 2_500_000_000
+
+    judge = Judge()
+    with pytest.raises(UserError, match=r"2\.5 GB.*1\.0 GB.*train\.bptt_windows.* 3 ") as caught:
+        fit(Large(), judge, OPTIONS, {SEED: tmp_path}, 18, Devices(mapping))  # pyright: ignore[reportArgumentType]
+    assert "\n" not in str(caught.value)
+    assert judge.seen == []
+    assert list(tmp_path.iterdir()) == []
