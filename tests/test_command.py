@@ -263,8 +263,14 @@ def test_every_field_has_a_rule_and_its_default_obeys() -> None:
         ({"baselines": ("svd",)}, "global_mean"),
         ({"devices.mapping": "xmap"}, "shard_map pmap none"),
         ({"devices.recurrence": "fast"}, "auto split replicated"),
-        ({"devices.mapping": "pmap"}, "not available in this version"),
-        ({"devices.recurrence": "split"}, "not available in this version"),
+        ({"devices.count": -1}, "devices.count is -1"),
+        ({"schedule.implementation": "fused"}, "auto sequential autodiff blocked"),
+        ({"schedule.costs": " "}, "schedule.costs is ' '"),
+        ({"model.products": "float16"}, "float32 bfloat16"),
+        (
+            {"schedule.implementation": "sequential", "devices.recurrence": "split"},
+            "devices.recurrence=split needs schedule.implementation=blocked, not sequential",
+        ),
         ({"data.tfds_dir": "tfds"}, "not available in this version"),
     ],
 )
@@ -290,6 +296,8 @@ def test_wrong_values(changes: dict[str, object], message: str) -> None:
         {"data.format": "table", "data.path": "x.csv", "data.columns.timestamp": ""},
         {"baselines": ()},
         {"devices.mapping": "none", "devices.recurrence": "replicated"},
+        {"devices.mapping": "pmap", "devices.recurrence": "split", "devices.count": 3},
+        {"devices.recurrence": "split", "schedule.implementation": "blocked", "model.products": "bfloat16"},
     ],
 )
 def test_right_values(changes: dict[str, object]) -> None:
