@@ -35,6 +35,7 @@ def tiny(**changes: Any) -> Any:
     settings.train.update(epochs=2, bptt_windows=2, warmup_steps=1)
     settings.evaluate.update(block=32, cutoffs=(1, 5))
     settings.baselines = ()
+    settings.devices.count = 1  # the suite has eight fake devices on few cores
     settings.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
     return settings
 
@@ -48,7 +49,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[
     """A run with texts, every baseline and two seeds, on all eight fake devices' default mapping."""
     assert jax.device_count() == 8
     workdir = tmp_path_factory.mktemp("run")
-    settings = tiny(text__enabled=True, replicas=2, train__epochs=1, baselines=config.base().baselines)
+    settings = tiny(
+        text__enabled=True, replicas=2, train__epochs=1, baselines=config.base().baselines, devices__count=0
+    )
     assert settings.devices.mapping == "shard_map"
     return workdir, train.train(settings, workdir)
 
@@ -244,9 +247,11 @@ def test_biases_on_real_data(real_data: pathlib.Path, format_: str, path: str, r
     dataset = real_dataset(loading.DataOptions(format=format_, path=str(real_data / path)))
     settings = config.base()
     settings.evaluate.ranking = False
+    settings.devices.count = 1
+    machine = build.machine(settings)
     found = {}
     for name in ("running_bias", "bias"):
-        model = build.build(name, settings, dataset, 0)
+        model = build.build(name, settings, dataset, 0, machine)
         evaluator = Evaluator(model, dataset.events, dataset.sizes, build.evaluation(settings, dataset))
         found[name] = evaluator.evaluate_test({}, Selection("mse", 0.0, 0))[0]
     assert found["running_bias"]["prequential"]["mse"] == pytest.approx(running, abs=0.002)

@@ -197,8 +197,8 @@ class DReX:
         user_before, item_before = axis.own(user_before), axis.own(item_stack)
         rows = axis.own(jnp.arange(len(item_stack)))
 
-        def scores(method: str, user: jax.Array, item: jax.Array) -> jax.Array:
-            return self._apply(params, method, user, item, rows, rngs={"dropout": keys.network})
+        def scores(method: str, *arguments: jax.Array) -> jax.Array:
+            return self._apply(params, method, *arguments, rows, rngs={"dropout": keys.network})
 
         total = jnp.zeros(())
         sums: dict[str, jax.Array] = {}
@@ -212,9 +212,9 @@ class DReX:
             sums["rating_loss"] = error * options.rating_deviation**2
         if batch.negatives is not None:
             stack = jnp.concatenate([item_stack, after.item])
-            moments = stack[axis.own(jnp.asarray(batch.negatives.state))]  # [own n, negatives, E]
-            positive = scores("prefer", user_before, item_before)
-            negative = scores("prefer", user_before[:, None], moments)
+            picks = jnp.concatenate([rows[:, None], axis.own(jnp.asarray(batch.negatives.state))], 1)  # itself first
+            preferences = scores("prefer", user_before, stack, picks)
+            positive, negative = preferences[:, 0], preferences[:, 1:]
             valid = axis.own(jnp.asarray(batch.negatives.valid))
             ranking = objectives.RANKING_LOSSES[options.ranking_loss](positive, negative, valid, axis)
             total += options.ranking_weight * ranking

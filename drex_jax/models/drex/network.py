@@ -110,31 +110,43 @@ class Head(nn.Module):
             self.product_hidden = nn.Dense(options.hidden_size, use_bias=False)
             self.out = nn.Dense(1, use_bias=False)
 
-    def _sides(self, user, item, rows):
-        """Biases [n, 1] and projections [n, D] of both; only a residual head reads the auxiliaries."""
+    def _visible(self, side, rows):
+        """What is read of rows [n, ..., E]: only a residual head reads the auxiliaries."""
         size = self.options.state_size
-
-        def visible(row):
-            state = _drop(self, row[..., :size], self.options.dropout, rows)
-            return jnp.concatenate([state, row[..., size:]], -1) if self.options.residual else state
-
-        user, item = visible(user), visible(item)
-        user_projected, item_projected = self.user_projection(user), self.item_projection(item)
-        return user, item, self.user_bias(user), self.item_bias(item), user_projected, item_projected
+        state = _drop(self, side[..., :size], self.options.dropout, rows)
+        return jnp.concatenate([state, side[..., size:]], -1) if self.options.residual else state
 
     def __call__(self, user: jax.Array, item: jax.Array, rows: jax.Array | None = None) -> jax.Array:
-        """[n, ...] from rows [n, ..., E], paired; `rows`: int32 [n], their numbers, in training."""
-        user, item, user_bias, item_bias, p, q = self._sides(user, item, rows)
-        score = (user_bias + item_bias)[..., 0]
+        """[n] from rows [n, E], paired; `rows`: int32 [n], their numbers, in training."""
+        user, item = self._visible(user, rows), self._visible(item, rows)
+        p, q = self.user_projection(user), self.item_projection(item)
+        score = (self.user_bias(user) + self.item_bias(item))[:, 0]
         if self.options.head == "dot":
             return score + (p * q).sum(-1) * self.options.state_size**-0.5
         hidden = self.user_hidden(user) + self.item_hidden(item) + self.product_hidden(p * q)
+        return score + self.out(nn.gelu(hidden))[:, 0]
+
+    def against(self, user: jax.Array, item: jax.Array, picks: jax.Array, rows: jax.Array | None = None) -> jax.Array:
+        """[n, m] of rows [n, E], each with the rows of [R, E] that `picks` [n, m] names; `rows` as in `__call__`.
+
+        A row that is picked many times is projected once, and has one dropout mask.
+        """
+        user = self._visible(user, rows)
+        item = self._visible(item, None if rows is None else jnp.arange(len(item)))
+        p, q = self.user_projection(user), self.item_projection(item)[picks]  # [n, D], [n, m, D]
+        score = self.user_bias(user) + self.item_bias(item)[picks, 0]
+        if self.options.head == "dot":
+            return score + jnp.einsum("nd,nmd->nm", p, q) * self.options.state_size**-0.5
+        product = (p[:, None] * q).reshape(-1, q.shape[-1])  # [n m, D]: one plain product
+        hidden = self.product_hidden(product).reshape(*picks.shape, -1)
+        hidden = hidden + self.user_hidden(user)[:, None] + self.item_hidden(item)[picks]
         return score + self.out(nn.gelu(hidden))[..., 0]
 
     def pairs(self, user: jax.Array, item: jax.Array) -> jax.Array:
         """[n, m] from rows [n, E] and [m, E]."""
-        user, item, user_bias, item_bias, p, q = self._sides(user, item, None)
-        score = user_bias + item_bias.T
+        user, item = self._visible(user, None), self._visible(item, None)
+        p, q = self.user_projection(user), self.item_projection(item)
+        score = self.user_bias(user) + self.item_bias(item).T
         if self.options.head == "dot":
             return score + (p @ q.T) * self.options.state_size**-0.5
         item_hidden = self.item_hidden(item)  # [m, hidden]
@@ -200,9 +212,9 @@ class Network(nn.Module):
         """Ratings [n] in standard units, of rows [n, E]."""
         return self.rating_head(user, item, rows)
 
-    def prefer(self, user: jax.Array, item: jax.Array, rows: jax.Array | None = None) -> jax.Array:
-        """Ranking scores [n] of rows [n, E]."""
-        return self.ranking_head(user, item, rows)
+    def prefer(self, user: jax.Array, item: jax.Array, picks: jax.Array, rows: jax.Array | None = None) -> jax.Array:
+        """Ranking scores [n, m] of rows [n, E], each with the rows of [R, E] that `picks` [n, m] names."""
+        return self.ranking_head.against(user, item, picks, rows)
 
     def rank(self, user: jax.Array, item: jax.Array) -> jax.Array:
         """Ranking scores [n, m] of rows [n, E] and [m, E]: of the ranking head, or of the rating head without one."""
@@ -216,4 +228,4 @@ class Network(nn.Module):
         if self.options.rating:
             self.rate(row, row)
         if self.options.ranking:
-            self.prefer(row, row)
+            self.prefer(row, row, jnp.zeros((len(row), 1), int))
