@@ -1,7 +1,7 @@
 """Models over one device, eight by shard_map and eight by pmap: the same steps, the same evaluation.
 
 Steps are compared to 1e-5 of the largest value of each array: all of them are sums of float32 products, which
-devices add up in another order, and that moves their last digits (measured: at most 2e-6).
+devices add up in another order, and that moves their last digits (measured: at most 2.3e-6).
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ MODELS = {
     "mlp": {**EVERYTHING, "ranking_loss": "bpr", "head": "mlp"},
     "ratings": {"offsets": False, "vector_modalities": (), "partner": False},
 }
-WAYS = [(mapping, split) for mapping in ("shard_map", "pmap") for split in (False, True)]
 Make = Callable[..., tuple[Any, Any]]
 
 
@@ -95,7 +94,7 @@ def make(make_events: Callable[..., Any], make_drex: Callable[..., Any]) -> Make
     [
         ("texts", [("shard_map", True), ("pmap", False)]),
         ("mlp", [("shard_map", False), ("pmap", True)]),
-        ("ratings", WAYS),
+        ("ratings", [("pmap", True)]),
         ("matrix_factorisation", [("shard_map", False), ("pmap", False)]),
     ],
 )
@@ -112,10 +111,9 @@ def test_a_training_step_is_the_same_on_one_device_and_on_eight(
         close(stepped(*make(name, split), Devices(mapping, DEVICES), recording()), expected)
 
 
-@pytest.mark.parametrize(("name", "mapping"), [("texts", "shard_map"), ("ratings", "pmap")])
-def test_dropout_is_drawn_by_seed_and_not_by_device(make: Make, name: str, mapping: str) -> None:
+def test_dropout_is_drawn_by_seed_and_not_by_device(make: Make) -> None:
     """The same seed gives the same step, bit by bit on the same devices; another seed gives another."""
-    model, params = make(name, dropout=0.5, offset_dropout=0.5, text_dropout=0.3)
+    model, params = make("texts", dropout=0.5, offset_dropout=0.5, text_dropout=0.3)
 
     def first_step(devices: Devices, *seeds: int) -> list[Any]:
         step = devices.compile(training_step(model, recording()))
@@ -123,15 +121,14 @@ def test_dropout_is_drawn_by_seed_and_not_by_device(make: Make, name: str, mappi
         batch = next(devices.feed(model.batches(0)))
         return [jax.tree.map(np.asarray, step(state, batch, np.uint32(seed), np.int32(0))) for seed in seeds]
 
-    found, again, other = first_step(Devices(mapping, DEVICES), 7, 7, 8)
+    found, again, other = first_step(Devices("shard_map", DEVICES), 7, 7, 8)
     jax.tree.map(np.testing.assert_array_equal, found, again)
     assert found[1]["loss"] != other[1]["loss"]
     (alone,) = first_step(Devices("none", 1), 7)
     close(found, alone)
 
 
-@pytest.mark.parametrize("mapping", ["shard_map", "pmap"])
-@pytest.mark.parametrize(("users", "block"), [(9, 13), (4, 256)])
+@pytest.mark.parametrize(("mapping", "users", "block"), [("shard_map", 9, 13), ("pmap", 4, 256)])
 def test_evaluation_on_eight_devices_is_that_on_one(
     make_events: Callable[..., Any], make_drex: Callable[..., Any], mapping: str, users: int, block: int
 ) -> None:
