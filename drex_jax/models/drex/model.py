@@ -111,7 +111,6 @@ class DReX:
         begins = np.cumsum((0, *sizes))
         segments = []
         self._train: window.Plan
-        packing = options.packing
         for part, (begin, end) in enumerate(itertools.pairwise(begins)):
             stretch = events[int(begin) : int(end)]
             before, past = history.advance(stretch, past, options.bias)
@@ -119,10 +118,10 @@ class DReX:
             known_items = int(events.item[:begin].max(initial=-1)) + 1
             after = history.tables(past, options.bias)
             prepare = partial(window.plan, stretch, before, after, known_users=known_users, known_items=known_items)
+            count = -(-len(stretch) // OBSERVED) if part else options.bptt_windows
+            plan = prepare(count=count, packing=options.packing)
             if part == 0:
-                self._train = prepare(count=options.bptt_windows, packing=packing)
-                packing = dataclasses.replace(packing, width=self._train.schedules[0].width)  # one run, one width
-            plan = self._train if part == 0 else prepare(count=-(-len(stretch) // OBSERVED), packing=packing)
+                self._train = plan
             _, following = neighbours(stretch.item, self.num_items)
             item_next = np.where(following < len(stretch), following, len(stretch) + stretch.item)
             segments.append(Segment(plan, item_next.astype(np.int32)))
@@ -325,7 +324,7 @@ class DReX:
         recurrent = recurrence.residual_bytes(n, lanes, size, options.feature_size)
         an_item = size + (options.hidden_size if options.head == "mlp" else 0)
         own = n // self.options.packing.devices
-        heads = 4 * own * 3 * an_item * (2 + 2 * (self.options.negatives if options.ranking else 0))
+        heads = 4 * own * 3 * an_item * (2 + (self.options.negatives if options.ranking else 0))
         states = 4 * 3 * (size + 2) * (self.num_users + self.num_items)
         return recurrent + heads + states + sum(leaf.nbytes for leaf in jax.tree.leaves(train))
 
