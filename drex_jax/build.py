@@ -6,11 +6,13 @@ import dataclasses
 import logging
 import pathlib
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
 from drex_jax import biases, costs, evaluate, parallel
 from drex_jax.config import Config
+from drex_jax.costs import Costs
 from drex_jax.dataset import Dataset
 from drex_jax.errors import UserError
 from drex_jax.models.baselines.bias import Bias, GlobalMean, RunningBias
@@ -21,8 +23,8 @@ from drex_jax.models.drex import recurrence
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.model import Options as DReXOptions
 from drex_jax.models.drex.network import NetworkOptions
-from drex_jax.models.drex.schedule import StepCosts
-from drex_jax.models.drex.window import Packing
+from drex_jax.models.drex.schedule import cheapest_width
+from drex_jax.models.drex.window import Packing, window_begins
 from drex_jax.models.protocol import Model, Remember
 from drex_jax.parallel import Devices
 from drex_jax.store import Store
@@ -39,12 +41,12 @@ class Machine:
 
     Attributes:
       devices: what they run on.
-      costs: of a step of the recurrence there.
+      costs: of the recurrence there.
       remember: keeps schedules between runs.
     """
 
     devices: Devices
-    costs: StepCosts
+    costs: Costs
     remember: Remember
 
 
@@ -60,7 +62,7 @@ def machine(config: Config) -> Machine:
     LOGGER.info("%d x %s by %s; step costs: %s", len(devices), devices.kind, config.devices.mapping, found.source)
     folder = parallel.cache_folder(config.data.cache_dir)
     parallel.keep_programs(folder / "programs")
-    return Machine(devices, found.step, Store(folder / "store", STORED).arrays)
+    return Machine(devices, found, Store(folder / "store", STORED).arrays)
 
 
 def build(name: str, config: Config, dataset: Dataset, seed: int, machine: Machine, **constants: float) -> Model:
@@ -136,9 +138,7 @@ def _drex(config: Config, dataset: Dataset, seed: int, machine: Machine) -> DReX
         text_dropout=config.text.dropout,
     )
     bias = biases.fit_running_bias(*_bias_arguments(dataset)) if has_ratings else biases.RunningBias(0.0, 1.0, 1.0)
-    devices = len(machine.devices)
-    split = devices > 1 and config.devices.recurrence == "split"
-    packing = Packing(config.schedule.width, machine.costs, devices, split, machine.remember)
+    packing = _packing(config, dataset, machine)
     options = DReXOptions(
         network=network,
         bias=bias,
@@ -150,12 +150,29 @@ def _drex(config: Config, dataset: Dataset, seed: int, machine: Machine) -> DReX
         negatives=model.negatives,
         offset_dropout=model.offset_dropout,
         bptt_windows=config.train.bptt_windows,
-        implementation=recurrence.Implementation(config.schedule.implementation),
+        implementation=_implementation(config),
         products=config.model.products,
         packing=packing,
         seed=seed,
     )
     return DReX(options, events, dataset.sizes, machine.devices.compile)
+
+
+def _packing(config: Config, dataset: Dataset, machine: Machine) -> Packing:
+    """How windows are packed: the width, and whether the devices share its lanes."""
+    devices, width = len(machine.devices), config.schedule.width
+    if not width:
+        events, spans = dataset.events, pairwise(window_begins(dataset.sizes[0], config.train.bptt_windows))
+        width = cheapest_width([(events.user[a:b], events.item[a:b]) for a, b in spans], machine.costs.step)
+    wanted = config.devices.recurrence
+    split = devices > 1 and (wanted == "split" or (wanted == "auto" and machine.costs.split_pays(width, devices)))
+    how = "split over the devices" if split else "on every device" if devices > 1 else "on the device"
+    LOGGER.info("recurrence: %s, %d lanes a step %s", _implementation(config).value, width, how)
+    return Packing(width, devices, split, machine.remember)
+
+
+def _implementation(config: Config) -> recurrence.Implementation:
+    return recurrence.Implementation(config.schedule.implementation).resolve()
 
 
 def _global_mean(config: Config, dataset: Dataset, seed: int, machine: Machine) -> GlobalMean:

@@ -6,6 +6,7 @@ as JAX names it, to its source and its times in microseconds:
 
     {"cpu": {"source": "measured on ...", "state_sizes": {"64": {"1": 12.5, "2": 20.0}}}}
 
+`gather_microseconds`, where a kind has it, is what a step's lanes cost to be gathered from several devices, both ways.
 The kinds `cpu`, `gpu` and `tpu` stand for every device of their platform that is not named itself.
 """
 
@@ -16,6 +17,8 @@ import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from drex_jax.errors import UserError
 from drex_jax.files import write_text
@@ -31,10 +34,17 @@ class Costs(NamedTuple):
     """Attributes:
     step: what a training step costs by its width.
     source: where that is from, for a log: file, device kind, state size, and what the file says of it.
+    gather: what it costs to gather a step's lanes from several devices, both ways, in microseconds; None: too much.
     """
 
     step: StepCosts
     source: str
+    gather: float | None = None
+
+    def split_pays(self, width: int, devices: int) -> bool:
+        """Whether a step of `width` lanes is done sooner by several devices that share them."""
+        own, all_of_them = np.interp([width / devices, width], self.step.widths, self.step.microseconds)
+        return self.gather is not None and bool(own + self.gather < all_of_them)
 
 
 def load(device_kind: str, platform: str, state_size: int, path: pathlib.Path | None = None) -> Costs:
@@ -62,7 +72,7 @@ def load(device_kind: str, platform: str, state_size: int, path: pathlib.Path | 
     size = min(sorted(sizes), key=lambda size: abs(math.log(size / state_size)))
     times = {int(width): float(time) for width, time in sizes[size].items()}
     source = f"{file.name if path is None else file}, {kind}, state size {size}: {table[kind]['source']}"
-    return Costs(StepCosts(tuple(times), tuple(times.values())), source)
+    return Costs(StepCosts(tuple(times), tuple(times.values())), source, table[kind].get("gather_microseconds"))
 
 
 def write(path: pathlib.Path, device_kind: str, source: str, sizes: Mapping[int, StepCosts]) -> None:
@@ -84,7 +94,7 @@ def write(path: pathlib.Path, device_kind: str, source: str, sizes: Mapping[int,
         for size, costs in sizes.items()
     }
     ascending = {size: known[size] for size in sorted(known, key=int)}
-    table[device_kind] = {"source": source, "state_sizes": ascending}
+    table[device_kind] = table.get(device_kind, {}) | {"source": source, "state_sizes": ascending}
     try:
         write_text(path, json.dumps(table, indent=1) + "\n")
     except OSError as error:
@@ -103,6 +113,8 @@ def _read(path: pathlib.Path) -> Table:
         for kind in table.values():
             if not isinstance(kind["source"], str) or not kind["state_sizes"]:
                 raise ValueError("a kind without a source or without a state size")
+            if not 0 < float(kind.get("gather_microseconds", 1)) < math.inf:
+                raise ValueError("gather_microseconds is positive and finite")
             for size, times in kind["state_sizes"].items():
                 if int(size) < 1:
                     raise ValueError(f"a state size is at least 1, unlike {size}")

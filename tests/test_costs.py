@@ -120,3 +120,19 @@ def test_a_missing_file_and_one_without_the_device_are_named(file: pathlib.Path,
 def test_a_file_that_cannot_be_written_is_named(file: pathlib.Path) -> None:
     with pytest.raises(UserError, match="cannot be"):
         costs.write(file / "costs.json", "cpu", "measured", {8: StepCosts((1,), (1.0,))})
+
+
+def test_splitting_pays_where_it_saves_more_than_the_gathering_costs(file: pathlib.Path) -> None:
+    costs.write(file, "cpu", "measured", {64: StepCosts((8, 64), (20.0, 90.0))})
+    assert not costs.load("cpu", "cpu", 64, file).split_pays(64, 8)  # nobody knows what gathering costs
+    table = json.loads(file.read_text())
+    for gather, pays in ((69.0, True), (71.0, False)):
+        table["cpu"]["gather_microseconds"] = gather
+        file.write_text(json.dumps(table))
+        assert costs.load("cpu", "cpu", 64, file).split_pays(64, 8) is pays
+    costs.write(file, "cpu", "measured again", {64: StepCosts((8, 64), (20.0, 90.0))})
+    assert costs.load("cpu", "cpu", 64, file).gather == 71.0
+    table["cpu"]["gather_microseconds"] = -1
+    file.write_text(json.dumps(table))
+    with pytest.raises(UserError, match="gather_microseconds"):
+        costs.load("cpu", "cpu", 64, file)

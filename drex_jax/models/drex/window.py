@@ -28,23 +28,18 @@ from drex_jax.text import batching
 BLOCK_LANES, BLOCK_STEPS = 512, 16  # a block has about so many lanes (a core's cache), and at least so many steps
 
 
-FLAT_COSTS = schedule.StepCosts((16,), (1.0,))  # one width for whoever knows no better
-
-
 @dataclasses.dataclass(frozen=True)
 class Packing:
     """How windows are packed for the devices at hand.
 
     Attributes:
-      width: lanes a step; 0: the cheapest of `costs` for all windows of a plan.
-      costs: of a step on the device kind, to choose a width from.
+      width: lanes a step.
       devices: number of devices that share a window: its interactions and chunks of texts divide by it.
       split: the lanes of a step divide by it, too.
       remember: keeps schedules between runs.
     """
 
-    width: int = 0
-    costs: schedule.StepCosts = FLAT_COSTS
+    width: int = 16
     devices: int = 1
     split: bool = False
     remember: Remember = make_anew
@@ -200,7 +195,7 @@ def pack(user: np.ndarray, item: np.ndarray, spans: list[tuple[int, int]], packi
 
 def _schedules(streams: list[tuple[np.ndarray, np.ndarray]], packing: Packing) -> list[schedule.Schedule]:
     """A schedule for each window, of one width."""
-    width = packing.width or schedule.cheapest_width(streams, packing.costs)
+    width = packing.width
     if packing.split:
         width = -(-width // packing.devices) * packing.devices
 
