@@ -54,7 +54,7 @@ def test_the_device_here_and_one_of_an_unknown_platform_have_costs() -> None:
 
 def test_what_is_written_is_read_and_the_rest_stays(file: pathlib.Path) -> None:
     costs.write(file, "cpu", "measured", {32: StepCosts((1, 2), (1.234, 2.0)), 64: StepCosts((4,), (5.0,))})
-    assert costs.load("cpu", "cpu", 32, file) == (
+    assert costs.load("cpu", "cpu", 32, file)[:2] == (
         StepCosts((1, 2), (1.23, 2.0)),
         f"{file}, cpu, state size 32: measured",
     )
