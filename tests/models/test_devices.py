@@ -18,7 +18,7 @@ import pytest
 from drex_jax.evaluate import Evaluator, Options, Selection
 from drex_jax.models.baselines.matrix_factorisation import MatrixFactorisation
 from drex_jax.models.baselines.matrix_factorisation import Options as FactorOptions
-from drex_jax.models.drex import schedule, window
+from drex_jax.models.drex import window
 from drex_jax.parallel import Devices
 from drex_jax.trainer import State, training_step
 
@@ -164,5 +164,3 @@ def test_a_width_that_is_split_is_rounded_up_to_the_devices(
     packed = window.pack(events.user, events.item, [(0, 30), (30, 50)], packing)
     assert {layout.lanes.shape[2] for layout in packed.layouts} == {expected}
     assert packed.size == 32
-    chosen = window.Packing(0, schedule.StepCosts((2, 4), (1.0, 1.1)), DEVICES, split=True)
-    assert window.pack(events.user, events.item, [(0, 50)], chosen).schedules[0].width == DEVICES
