@@ -164,8 +164,9 @@ def _packing(config: Config, dataset: Dataset, machine: Machine) -> Packing:
     if not width:
         events, spans = dataset.events, pairwise(window_begins(dataset.sizes[0], config.train.bptt_windows))
         width = cheapest_width([(events.user[a:b], events.item[a:b]) for a, b in spans], machine.costs.step)
-    wanted = config.devices.recurrence
-    split = devices > 1 and (wanted == "split" or (wanted == "auto" and machine.costs.split_pays(width, devices)))
+    wanted, can = config.devices.recurrence, _implementation(config) is recurrence.Implementation.BLOCKED
+    pays = wanted == "auto" and can and machine.costs.split_pays(width, devices)
+    split = devices > 1 and (wanted == "split" or pays)
     how = "split over the devices" if split else "on every device" if devices > 1 else "on the device"
     LOGGER.info("recurrence: %s, %d lanes a step %s", _implementation(config).value, width, how)
     return Packing(width, devices, split, machine.remember)
