@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from drex_jax import processes
 from drex_jax.errors import UserError
 
 KEPT = 2  # the newest checkpoints kept; the best parameters travel inside each
@@ -61,15 +62,8 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in steps:
-            try:
-                _check(target, self._folder / str(step) / "arrays")
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(arrays=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore()),
-                )
-            except (ValueError, FileNotFoundError, KeyError, OSError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                logging.warning("checkpoint %d of %s cannot be read and is skipped: %s", step, self._folder, reason)
+            restored = self._restore(step, target)
+            if restored is None:
                 continue
             for newer in [other for other in steps if other > step]:
                 self._manager.delete(newer)
@@ -79,6 +73,25 @@ class Checkpoints:
                 f"{self._folder}: none of the checkpoints {steps} can be read; remove the folder to start over"
             )
         return None
+
+    def _restore(self, step: int, target: Any) -> Any:
+        """What was saved under `step`; None, with a warning, where it cannot be read (in many processes: by any)."""
+        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore())
+        restored = None
+        for read in (
+            lambda: _check(target, self._folder / str(step) / "arrays"),
+            lambda: self._manager.restore(step, args=args),
+        ):
+            fault = ""
+            try:
+                restored = read()
+            except (ValueError, FileNotFoundError, KeyError, OSError) as error:
+                fault = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if processes.agree(bool(fault))[0]:
+                reason = fault or "another process cannot read it"
+                logging.warning("checkpoint %d of %s cannot be read and is skipped: %s", step, self._folder, reason)
+                return None
+        return restored
 
 
 def _check(target: Any, folder: pathlib.Path) -> None:
@@ -98,7 +111,11 @@ def _leaves(tree: Any) -> dict[str, Any]:
 
 
 def save_model(folder: pathlib.Path, arrays: Any) -> None:
-    """Writes the finished model's arrays (atomic: Orbax renames a complete folder into place)."""
+    """Writes the finished model's arrays (atomic: Orbax renames a complete folder into place).
+
+    Called in all processes, which have the same arrays; the first writes.
+    """
+    arrays = jax.device_get(arrays)  # as they are to one process, whatever devices they are on
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.resolve(), arrays, force=True)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pathlib
 from typing import Any
 
 import orjson
 
+from drex_jax import processes
 from drex_jax.errors import UserError
 from drex_jax.files import write_text
 
@@ -17,11 +19,16 @@ class MetricsLog:
     """Appends to `metrics.jsonl`, and to TensorBoard where asked. A context manager: leaving it closes the files."""
 
     def __init__(self, path: pathlib.Path, step: int, *, tensorboard: bool = False):
-        """Drops what was logged after `step`: it will be logged again.
+        """Drops what was logged after `step`: it will be logged again. Of many processes the first alone logs.
 
         Raises:
           UserError: `tensorboard` without the package that writes its files.
         """
+        if not processes.is_first():
+            nowhere = pathlib.Path(os.devnull)
+            self._board = None
+            self._file = nowhere.open("a")
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
         if path.exists() and not path.is_file():
