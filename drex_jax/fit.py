@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from drex_jax import parallel
+from drex_jax import processes
 from drex_jax.checkpoint import Checkpoints
 from drex_jax.errors import Stopped, UserError
 from drex_jax.evaluate import Evaluator, Selection, lower_is_better
@@ -151,10 +151,12 @@ def fit(
             LOGGER.info("continuing from step %d of %s", step, folder)
         resumed_from = progress.step if restored is not None else None
         compile_seconds = trainer.compile(state)
+        processes.wait()  # who found the program in a cache, for who did not
         logs = [
             MetricsLog(f / "metrics.jsonl", progress.step, tensorboard=options.tensorboard) for f in folders.values()
         ]
-        bar = tqdm(total=options.epochs * num_train, unit=" interactions", disable=not sys.stderr.isatty())
+        shown = sys.stderr.isatty() and processes.is_first()
+        bar = tqdm(total=options.epochs * num_train, unit=" interactions", disable=not shown)
         bar.update(progress.step * num_train // steps_per_epoch)
         saved_at = time.monotonic()
         with contextlib.ExitStack() as stack:
@@ -173,7 +175,7 @@ def fit(
                     bar.update(num_train // steps_per_epoch)
                     at_end = progress.step % steps_per_epoch == 0
                     overdue = time.monotonic() - saved_at >= options.checkpoint_seconds
-                    due, stopping = parallel.agree(overdue, bool(stop.requested))
+                    due, stopping = processes.agree(overdue, bool(stop.requested))
                     if not (at_end or due or stopping or len(pending) == FLUSH):
                         if len(pending) > AHEAD:
                             jax.block_until_ready(pending[-AHEAD])
@@ -187,21 +189,23 @@ def fit(
                         ]
                         values = [metric[options.selection] for metric in metrics]
                         state = _judge(state, progress, values, epoch + 1, options, trainer)
+                        (stopping,) = processes.agree(bool(stop.requested))  # validation takes its time
                         bar.set_postfix({options.selection: f"{np.mean(values):.4f}"})
                     if progress.step == total:
                         for replica in progress.replicas:
                             replica.finished = True
                     for log, seed_losses, seed_metrics in zip(logs, losses, metrics, strict=True):
                         log.write(progress.step, epoch + 1, seed_losses, seed_metrics)
-                    stopped = stop.requested or ("a signal to another process" if stopping else "")
-                    if stopped or progress.finished or due:
+                    if stopping or progress.finished or due:
                         checkpoints.save(progress.step, state, dataclasses.asdict(progress))
                         saved_at = time.monotonic()
-                    if stopped:
-                        raise Stopped(f"stopped by {stopped} at step {progress.step}, saved; run the same command")
+                    if stopping:  # agreed on: what has come since waits for the next step
+                        cause = stop.requested or "a signal to another process"
+                        raise Stopped(f"stopped by {cause} at step {progress.step}, saved; run the same command")
                     begun, pending = time.monotonic(), []
-    if stop.requested:  # since the last step
-        raise Stopped(f"stopped by {stop.requested} after the last step, saved; run the same command")
+    if processes.agree(bool(stop.requested))[0]:  # since the last step
+        cause = stop.requested or "a signal to another process"
+        raise Stopped(f"stopped by {cause} after the last step, saved; run the same command")
     timing = {
         "train_seconds": progress.seconds,
         "compile_seconds": compile_seconds,

@@ -11,13 +11,15 @@ from __future__ import annotations
 import errno
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
 
 from drex_jax import command as command_lib
+from drex_jax.config import Config
 from drex_jax.errors import Stopped, UserError
 from drex_jax.signals import stop_on_signals
 
-DONE, MISTAKE, STOPPED = 0, 2, 75
+DONE, BUG, MISTAKE, STOPPED = 0, 1, 2, 75
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -51,20 +53,35 @@ def run(argv: Sequence[str]) -> int:
 def _execute(command: command_lib.Command) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("drex_jax").setLevel(logging.INFO)
-    from drex_jax import train  # JAX is imported here, so that a mistake in the flags is answered at once
+    from drex_jax import processes, train  # JAX is imported here, so that a mistake in the flags is answered at once
     from drex_jax.report import table
 
-    if command.mode == "train":
-        results = train.train(command.config, command.workdir)
-    else:
-        results = train.evaluate(command.workdir)
-    table.print_results(results)
-    print(f"\nrun directory: {command.workdir}")
+    config: Config = command.config
+    processes.connect(config.devices.distributed)
+    if not processes.is_first():
+        logging.getLogger("drex_jax").setLevel(logging.WARNING)
+    results = train.train(config, command.workdir) if command.mode == "train" else train.evaluate(command.workdir)
+    if processes.is_first():
+        table.print_results(results)
+        print(f"\nrun directory: {command.workdir}")
 
 
 def _one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def run_as_one_of_many(argv: Sequence[str]) -> int:
+    """`run`; where it fails in one process of many, the others end with it."""
+    try:
+        status = run(argv)
+    except Exception:
+        traceback.print_exc()
+        status = BUG
+    joined = sys.modules.get("drex_jax.processes")  # not yet there where the flags are wrong
+    if status != DONE and joined is not None:
+        joined.leave(status)
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(run(sys.argv))
+    sys.exit(run_as_one_of_many(sys.argv))

@@ -1,10 +1,10 @@
-"""The only file that knows devices, meshes and processes.
+"""The only file that knows devices and meshes.
 
 A model's program is written for one device of an axis (`drex_jax.models.axis`); `Devices.compile` runs it on all of
 them, by `jax.shard_map` or by `jax.pmap`, with the same numbers. Arguments and results are alike on all devices, so
 nothing that a program shares need divide by them but the rows it takes as its own.
 
-Several processes (`connect`) each run the same commands over all their devices; only the first writes files.
+Several processes (`drex_jax.processes`) each run the same commands over all their devices.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from drex_jax import processes
 from drex_jax.errors import UserError
 from drex_jax.models.axis import ALONE, Axis
 from drex_jax.models.protocol import Program
@@ -64,13 +64,16 @@ class Devices:
             raise UserError(f"devices.count={count}: JAX finds {len(present)} here ({present[0].device_kind})")
         if mapping == "none" and count > 1:
             raise UserError(f"devices.mapping=none runs on one device, not {count}; use shard_map, or count=1")
-        if jax.process_count() > 1 and (mapping != "shard_map" or count != len(present)):
+        if jax.process_count() > processes.count():
+            raise UserError(f"JAX finds {jax.process_count()} processes here: set --config.devices.distributed=true")
+        if processes.count() > 1 and (mapping != "shard_map" or count != len(present)):
             raise UserError(
-                f"{jax.process_count()} processes need devices.mapping=shard_map over all {len(present)} devices"
+                f"{processes.count()} processes need devices.mapping=shard_map over all {len(present)} devices"
             )
         self._devices = present[:count]
         self._constants: dict[int, tuple[np.ndarray, jax.Array]] = {}
-        limit = (self._devices[0].memory_stats() or {}).get("bytes_limit")
+        self._own = next(device for device in self._devices if device.process_index == jax.process_index())
+        limit = (self._own.memory_stats() or {}).get("bytes_limit")
         self._room = HOST_SHARE if limit is None else limit // DEVICE_SHARE
         self.mapping = mapping
         self._groups(1)
@@ -91,7 +94,7 @@ class Devices:
 
         `pmap` and several processes have one group, which trains all of them.
         """
-        groups = math.gcd(replicas, len(self)) if self.mapping == "shard_map" and jax.process_count() == 1 else 1
+        groups = math.gcd(replicas, len(self)) if self.mapping == "shard_map" and processes.count() == 1 else 1
         spread = copy.copy(self)
         spread._groups(groups)
         spread._constants = {}
@@ -153,7 +156,7 @@ class Devices:
             values = np.asarray(leaf)
             return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
-        return jax.tree.map(from_host, tree) if jax.process_count() > 1 else jax.device_put(tree, sharding)
+        return jax.tree.map(from_host, tree) if processes.count() > 1 else jax.device_put(tree, sharding)
 
     def _constant(self, leaf: Any) -> Any:
         """A leaf of a batch on all devices; one that never changes is brought there once, while room is left."""
@@ -186,56 +189,9 @@ class Devices:
 
     def memory(self) -> int | None:
         """Bytes of memory that one device has, or the host for devices that share its memory; None if unknown."""
-        stats = self._devices[0].memory_stats() or {}
+        stats = self._own.memory_stats() or {}
         if "bytes_limit" in stats:
             return stats["bytes_limit"]
         if self.platform != "cpu":
             return None
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(self)
-
-
-def connect(wanted: bool) -> None:
-    """Joins the processes of a run (`jax.distributed`), as Cloud TPU, SLURM, GKE and Open MPI set them up.
-
-    Elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is who.
-
-    Raises:
-      UserError: they cannot be joined.
-    """
-    if not wanted or jax.distributed.is_initialized():
-        return
-    places: dict[str, Any] = {}
-    if "JAX_COORDINATOR_ADDRESS" in os.environ:
-        try:
-            places = {
-                "coordinator_address": os.environ["JAX_COORDINATOR_ADDRESS"],
-                "num_processes": int(os.environ["JAX_NUM_PROCESSES"]),
-                "process_id": int(os.environ["JAX_PROCESS_ID"]),
-            }
-        except (KeyError, ValueError) as error:
-            raise UserError(
-                f"beside JAX_COORDINATOR_ADDRESS set JAX_NUM_PROCESSES and JAX_PROCESS_ID, whole numbers ({error})"
-            ) from None
-    try:
-        jax.distributed.initialize(**places)
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"devices.distributed=true: the processes of this run cannot be joined ({reason})") from None
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes files."""
-    return jax.process_index() == 0
-
-
-def wait(name: str) -> None:
-    """Waits until all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
-def agree(*flags: bool) -> tuple[bool, ...]:
-    """For each flag whether any process has it set; all processes get the same answer."""
-    if jax.process_count() == 1:
-        return flags
-    return tuple(bool(flag) for flag in multihost_utils.process_allgather(np.array(flags)).any(axis=0))

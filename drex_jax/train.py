@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from drex_jax import __version__, build, checkpoint, explain, fit, parallel
+from drex_jax import __version__, build, checkpoint, explain, fit, processes
 from drex_jax import config as config_lib
 from drex_jax import evaluate as evaluation
 from drex_jax.build import Machine
@@ -52,12 +52,12 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
       Stopped: SIGTERM or SIGINT; everything is saved.
     """
     _check_agreement(config, workdir)
-    if (workdir / RESULTS).exists():
+    if processes.first_sees(workdir / RESULTS):
         return read_json(workdir / RESULTS, RESULT_KEYS)
     machine = build.machine(config)
-    if parallel.is_first():
+    if processes.is_first():
         _prepare(config, workdir)
-    parallel.wait("prepared")
+    processes.await_file(workdir / HISTORY / FACTS)
     dataset = open_dataset(config, workdir)
     seeds = list(range(config.seed, config.seed + config.replicas))
     begun = time.monotonic()
@@ -92,7 +92,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         "timing": {**first["timing"], "total_seconds": time.monotonic() - begun},
         "environment": {
             "devices": len(machine.devices),
-            "processes": jax.process_count(),
+            "processes": processes.count(),
             "mapping": machine.devices.mapping,
             "device_kind": machine.devices.kind,
             "python": platform.python_version(),
@@ -116,10 +116,10 @@ def _prepare(config: Config, workdir: pathlib.Path) -> None:
 
 
 def _write(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file, once whatever the number of processes, and waits until it is there."""
-    if parallel.is_first():
+    """Writes a JSON file, once whatever the number of processes, and waits until all see it."""
+    if processes.is_first():
         write_json(path, value)
-    parallel.wait(str(path))
+    processes.await_file(path)
 
 
 def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
@@ -170,16 +170,19 @@ def _runs(
 ) -> list[dict[str, Any]]:
     """One model on some seeds: train, select, and only then evaluate on test. What is finished is read back."""
     folders = {seed: seed_folder(root, config, seed) for seed in seeds}
-    if not all((folder / RUN).exists() for folder in folders.values()):
+    done = {seed: processes.first_sees(folder / RUN) for seed, folder in folders.items()}
+    if not all(done.values()):
+        begun = processes.first_sees(root / SCHEDULE)
         config = _settled(config, root)
         model = build.build(name, config, dataset, seeds[0], machine, **constants)
         evaluator = build.evaluator(model, config, dataset, machine)
-        together = _together(config, model, machine, len(seeds))
-        if not (root / SCHEDULE).exists():
+        processes.wait()  # a schedule takes one of them minutes, and who has kept it nothing
+        (together,) = processes.agree(processes.is_first() and _together(config, model, machine, len(seeds)))
+        if not begun:
             width = model.schedules[0].width if isinstance(model, DReX) else 0
             _write(root / SCHEDULE, {"width": width, "together": together})
         for group in [seeds] if together else [[seed] for seed in seeds]:
-            if all((folders[seed] / RUN).exists() for seed in group):
+            if all(done[seed] for seed in group):
                 continue
             LOGGER.info("%s, seed %s: training", name, " ".join(map(str, group)))
             own = {seed: folders[seed] for seed in group}
@@ -206,7 +209,7 @@ def _finish(
     if isinstance(model, DReX) and dataset.events.tokens is not None and name == config.model.name:
         encoder = model.options.network.text_encoder
         profiles = explain.keyword_profiles(encoder, fitted.params["text"], dataset)
-        if parallel.is_first():
+        if processes.is_first():
             profiles.save(folder / explain.KEYWORDS)
     record = {
         "model": name,
@@ -249,7 +252,7 @@ def _chosen_penalty(config: Config, dataset: Dataset, machine: Machine, folder: 
     values = {}
     for number, l2 in enumerate(FACTOR_PENALTIES):
         trial = folder / "trials" / str(number)
-        if not (trial / TRIAL).exists():
+        if not processes.first_sees(trial / TRIAL):
             model = build.build("matrix_factorisation", config, dataset, config.seed, machine, l2=l2)
             evaluator = build.evaluator(model, config, dataset, machine)
             options = _fit_options("matrix_factorisation", config)
