@@ -127,7 +127,7 @@ def test_shares_of_a_loss_have_shares_of_its_gradient(on_devices):
 
 
 def test_alone_everything_is_the_identity():
-    for method in (ALONE.own, ALONE.everyone, ALONE.among, ALONE.total, ALONE.once, ALONE.key):
+    for method in (ALONE.own, ALONE.everyone, ALONE.among, ALONE.total, ALONE.once):
         assert method(FULL) is FULL
     assert ALONE.own(FULL, 1) is FULL
 
