@@ -47,5 +47,5 @@ def test_readme_commands_are_the_ones_that_ci_runs() -> None:
     commands = re.findall(r"^```bash\n(python3 -m venv .+?)\n```", (ROOT / "README.md").read_text(), re.M | re.S)
     assert len(commands) == 2
     assert "drex_jax.main --config=experiments/quickstart.py" in commands[0]
-    assert commands[1].endswith("pytest")
+    assert commands[1].endswith("pytest -n auto")
     assert "README.md" in (ROOT / ".ci" / "run").read_text()
