@@ -73,7 +73,7 @@ class Devices:
         self._devices = present[:count]
         self._constants: dict[int, tuple[np.ndarray, jax.Array]] = {}
         self._own = next(device for device in self._devices if device.process_index == jax.process_index())
-        limit = (self._own.memory_stats() or {}).get("bytes_limit")
+        limit = self._own_limit()
         self._room = HOST_SHARE if limit is None else limit // DEVICE_SHARE
         self.mapping = mapping
         self._groups(1)
@@ -189,9 +189,11 @@ class Devices:
 
     def memory(self) -> int | None:
         """Bytes of memory that one device has, or the host for devices that share its memory; None if unknown."""
-        stats = self._own.memory_stats() or {}
-        if "bytes_limit" in stats:
-            return stats["bytes_limit"]
-        if self.platform != "cpu":
-            return None
+        limit = self._own_limit()
+        if limit is not None or self.platform != "cpu":
+            return limit
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(self)
+
+    def _own_limit(self) -> int | None:
+        """Bytes that one device says it has."""
+        return (self._own.memory_stats() or {}).get("bytes_limit")

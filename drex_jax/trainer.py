@@ -60,7 +60,7 @@ class Trainer:
         self._model, self._optimizer = model, optimizer
         self._number, self._several = len(seeds), len(seeds) > 1
         self._models = [model.with_seed(seed) for seed in seeds]
-        self._devices = devices.spread_over(len(seeds)) if self._several else devices
+        self._devices = devices.spread_over(len(seeds))  # with constants of its own, which end with this training
         self._seeds = np.array(seeds, np.uint32) if self._several else np.uint32(seeds[0])
         self._start = jax.vmap(model.start) if self._several else model.start
         self._compiled: Callable[..., tuple[State, dict[str, jax.Array]]] | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
 from drex_jax.models.drex.schedule import StepCosts
+from drex_jax.profiling import timing
 from drex_jax.profiling.kernels import Program
 from drex_jax.profiling.streams import Stream
 from drex_jax.profiling.table import Case
@@ -17,10 +17,8 @@ WIDTHS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 128, 256, 512, 1024)
 STATE_SIZES = (16, 32, 64, 128)
 USERS, ITEMS = 8192, 4096  # of the stream: more than the widest step has lanes
 LANES, MOST_STEPS, FEWEST_STEPS = 2**15, 2048, 32  # of a measurement
-WIDE, HOPELESS = (
-    64,
-    1.2,
-)  # beyond that width no wider one is tried once an interaction takes that much more than at best
+WIDE = 64  # beyond it no wider one is tried once an interaction takes HOPELESS times what it takes at best
+HOPELESS = 1.2
 REPEATS = 3
 
 
@@ -60,9 +58,5 @@ def _step_microseconds(state_size: int, width: int) -> float:
     params, _, table = program.beginning()
     window = program.windows[0]
     gradient = jax.jit(jax.grad(lambda *args: program.loss(*args)[0])).lower(params, table, window).compile()
-    fastest = float("inf")
-    for _ in range(REPEATS + 1):  # the first one warms up
-        begin = time.perf_counter()
-        jax.block_until_ready(gradient(params, table, window))
-        fastest = min(fastest, time.perf_counter() - begin)
-    return 1e6 * fastest / program.schedules[0].steps
+    rate = timing.measure(lambda: jax.block_until_ready(gradient(params, table, window)), 1, REPEATS)
+    return 1e6 / rate.highest / program.schedules[0].steps
