@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import pathlib
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 
@@ -23,8 +22,7 @@ from drex_jax.models.drex import recurrence
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.model import Options as DReXOptions
 from drex_jax.models.drex.network import NetworkOptions
-from drex_jax.models.drex.schedule import cheapest_width
-from drex_jax.models.drex.window import Packing, window_begins
+from drex_jax.models.drex.window import Packing, cheapest_width
 from drex_jax.models.protocol import Model, Remember
 from drex_jax.parallel import Devices
 from drex_jax.store import Store
@@ -162,8 +160,8 @@ def _packing(config: Config, dataset: Dataset, machine: Machine) -> Packing:
     """How windows are packed: the width, and whether the devices share its lanes."""
     devices, width = len(machine.devices), config.schedule.width
     if not width:
-        events, spans = dataset.events, pairwise(window_begins(dataset.sizes[0], config.train.bptt_windows))
-        width = cheapest_width([(events.user[a:b], events.item[a:b]) for a, b in spans], machine.costs.step)
+        train = dataset.events[: dataset.sizes[0]]
+        width = cheapest_width(train.user, train.item, config.train.bptt_windows, machine.costs.step)
     wanted, can = config.devices.recurrence, _implementation(config) is recurrence.Implementation.BLOCKED
     pays = wanted == "auto" and can and machine.costs.split_pays(width, devices)
     split = devices > 1 and (wanted == "split" or pays)

@@ -189,18 +189,14 @@ def _stream(options: argparse.Namespace, overrides: Sequence[str]) -> Stream:
 
 def _widths(options: argparse.Namespace, stream: Stream, state_size: int) -> tuple[list[int], str]:
     """The cheapest width for the device, its half and its double; and where that is from."""
-    import itertools
-
     import jax
 
     from drex_jax import costs
-    from drex_jax.models.drex import schedule, window
+    from drex_jax.models.drex import window
 
     device = jax.devices()[0]
     found = costs.load(device.device_kind, device.platform, state_size, options.costs)
-    begins = window.window_begins(len(stream), options.bptt_windows)
-    spans = itertools.pairwise(begins.tolist())
-    width = schedule.cheapest_width([(stream.user[a:b], stream.item[a:b]) for a, b in spans], found.step)
+    width = window.cheapest_width(stream.user, stream.item, options.bptt_windows, found.step)
     return list(dict.fromkeys((width, max(width // 2, 1), 2 * width))), found.source
 
 

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numba
 import numpy as np
 
-from drex_jax.models.drex.schedule import Schedule
-
-
-def levels(user: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """int32 [N]: how long a chain of interactions must come before each; ids are below some small multiple of N."""
-    if not len(user):
-        return np.zeros(0, np.int32)
-    return _levels(np.ascontiguousarray(user, np.int32), np.ascontiguousarray(item, np.int32))
+from drex_jax.models.drex.schedule import Schedule, levels
 
 
 def depth(user: np.ndarray, item: np.ndarray) -> int:
@@ -50,14 +42,3 @@ def remember(
     return (
         schedule(inputs["user"], inputs["item"], options["width"]).to_arrays() if kind == "schedule" else dict(make())
     )
-
-
-@numba.njit(cache=True)
-def _levels(user, item):  # pragma: no cover - compiled
-    level = np.empty(len(user), np.int32)
-    user_next = np.zeros(user.max() + 1, np.int32)
-    item_next = np.zeros(item.max() + 1, np.int32)
-    for k in range(len(user)):
-        level[k] = max(user_next[user[k]], item_next[item[k]])
-        user_next[user[k]] = item_next[item[k]] = level[k] + 1
-    return level

@@ -176,6 +176,13 @@ def cheapest_width(streams: Iterable[tuple[np.ndarray, np.ndarray]], costs: Step
     return costs.widths[int(np.argmin(time))]
 
 
+def levels(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """int32 [N]: how long a chain of interactions must come before each. Arguments and errors as in `schedule`."""
+    if not len(user):
+        return np.zeros(0, np.int32)
+    return _levels(*_columns(user, item))[0]
+
+
 def _columns(user: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Checked columns: (user, item) as contiguous int32 [N], then how many ids each may hold, O(N)."""
     if len(user) != len(item):

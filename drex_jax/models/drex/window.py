@@ -118,6 +118,12 @@ def window_begins(n: int, count: int) -> np.ndarray:
     return np.linspace(0, n, max(min(count, n), 1) + 1).round().astype(np.int64)
 
 
+def cheapest_width(user: np.ndarray, item: np.ndarray, count: int, costs: schedule.StepCosts) -> int:
+    """The width of the table of `costs` at which `count` windows of a stream (int32 [N] each) train in least time."""
+    spans = itertools.pairwise(window_begins(len(user), count))
+    return schedule.cheapest_width([(user[a:b], item[a:b]) for a, b in spans], costs)
+
+
 def _auxiliary_after(ids: np.ndarray, rows: np.ndarray, after: np.ndarray, spans: list[tuple[int, int]]):
     """For each window, float32 [touched, 2] of one side as they stand after it.
 
