@@ -9,6 +9,7 @@ from drex_jax.data import loading, modalities
 from drex_jax.data.split import split
 from drex_jax.models.crane import attention
 from drex_jax.models.crane.model import Crane, CraneOptions
+from drex_jax.models.graph.propagation import propagate
 from drex_jax.models.pairwise import Options
 
 
@@ -24,7 +25,7 @@ def slow_refine(rounds, contents, present, counted=None):
             mean = np.mean([contents[m][i] for i in read], 0) if read else np.zeros(size)
             variance = np.mean([(contents[m][i] - mean) ** 2 for i in read], 0) if read else np.zeros(size)
             for i in np.flatnonzero(present[m]):
-                rows[m, i] = (contents[m][i] - mean) / np.sqrt(variance + 1e-6)
+                rows[m, i] = (contents[m][i] - mean) / np.sqrt(variance + 1e-3)
         return rows
 
     contents = contents.astype(np.float64)
@@ -39,7 +40,8 @@ def slow_refine(rounds, contents, present, counted=None):
             total = np.zeros((size, size))
             for i in read:
                 total += np.outer(contents[m, i], joint[i])
-            matrix = np.tanh(weights.scale[m] * total / max(len(read), 1))
+            total /= max(len(read), 1)
+            matrix = np.tanh(weights.scale[m] * total / np.sqrt((total**2).mean() + 1e-12))
             for i in np.flatnonzero(present[m]):
                 row = contents[m, i] @ weights.own[m] + joint[i] @ matrix.T @ weights.attended[m]
                 hidden[m, i] = np.maximum(row, 0)
@@ -78,7 +80,7 @@ def test_standardise_is_over_the_rows_counted():
     counted = present & (rng.random(12) < 0.7)
     found = np.asarray(attention.standardise(contents, present, attention.moments(contents, counted)))
     for rows, content, own, read in zip(found, contents, present, counted, strict=True):
-        expected = (content - content[read].mean(0)) / content[read].std(0)
+        expected = (content - content[read].mean(0)) / np.sqrt(content[read].var(0) + 1e-3)
         np.testing.assert_allclose(rows[own], expected[own], rtol=1e-4, atol=1e-5)
         assert not rows[~own].any()
 
@@ -135,10 +137,9 @@ def test_tanh_has_a_slope_at_the_start(n):
     found = np.array(slopes(attention.init_rounds(jax.random.key(0), 3, 2, 64), contents, np.ones((2, n), bool)))
     assert found.shape == (3, 2)
     assert found.min() > 0.3
-    assert found.max() < 0.99  # the correlation says something
+    assert found.max() < 0.9  # the correlation says something
 
 
-@pytest.mark.xfail(reason="audio of TikTok, of effective rank 3: .25 in round 1 of items with scale sqrt(D)")
 def test_tanh_has_a_slope_on_real_features(real_data):
     """Of items and of users."""
     folder = real_data / "tiktok"
@@ -146,15 +147,15 @@ def test_tanh_has_a_slope_on_real_features(real_data):
         pytest.skip(f"{folder} does not exist")
     model = tiktok(folder)
     params, constants = jax.jit(model.init)(jax.random.key(0)), model._constants[1]
-    weights = [np.asarray(weight) for weight in params["project"]]
-    by = None
-    for side, read, present in (
-        ("item", constants.features, constants.present),
-        ("user", constants.profiles.mean, constants.profiles.count > 0),
-    ):
-        projected = np.stack([values @ weight for values, weight in zip(read, weights, strict=True)])
-        by = by or attention.moments(projected, present)  # the items'
-        found = np.array(slopes(params[side], attention.standardise(projected, present, by), present))
+    items = model.projected(params, constants)
+    liked = np.stack([propagate(constants.profiles.items, each) for each in items])
+    count = constants.profiles.count
+    sides = {
+        "item": (items, constants.present),
+        "user": (liked / np.maximum(count, 1)[:, :, None], count > 0),
+    }
+    for side, (contents, present) in sides.items():
+        found = np.array(slopes(params[side], contents, present))
         assert found.shape == (3, 2)
         assert found.min() > 0.3, (side, found)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from drex_jax.models.graph.propagation import CHUNK, count_chunks, directed, propagate, symmetric
+from drex_jax.models.graph.propagation import CHUNK, count_chunks, directed, incidence, propagate, symmetric
 
 USERS, ITEMS, EDGES, SIZE = 23, 14, 160, 5
 NODES = USERS + ITEMS
@@ -113,11 +113,23 @@ def test_directed_is_the_dense_product_both_ways(seed):
     agree(pulled_back(graph, x, x[::-1]), matrix.T, x[::-1])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_incidence_is_the_dense_product_both_ways(seed):
+    user, item = edges(seed)
+    matrix = np.zeros((USERS, ITEMS))
+    np.add.at(matrix, (user, item), 1)
+    x, cotangent = table(seed, ITEMS), table(seed, USERS)
+    graph = incidence(user, item, USERS, ITEMS)
+    agree(product(graph, x), matrix, x)
+    agree(pulled_back(graph, x, cotangent), matrix.T, cotangent)
+
+
 def test_sizes_of_one_and_nothing():
     none = np.zeros(0, np.int32)
     x = np.ones((2, 3), np.float32)
     assert not np.asarray(product(build(none, none, 1, 1), x)).any()
     assert not np.asarray(product(build(none, none, 1, 0), x[:1])).any()
+    assert not np.asarray(product(incidence(none, none, 1, 2), x)).any()
     one = np.zeros(1, np.int32)
     np.testing.assert_allclose(product(build(one, one, 1, 1), x * [[2], [3]]), x * [[3], [2]])
     loop = build_directed(np.zeros((1, 2), np.int32), np.array([[0.5, 2.0]]))

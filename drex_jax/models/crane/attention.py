@@ -14,7 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-START = 0.1  # size of a round's change at the start: contents stay nearly standardised, and tanh keeps its slope
+START = 0.1  # size of a round's change at the start: contents stay nearly standardised
+EPSILON = 1e-3  # added to variances: a column that hardly varies, as of a unit that is off for most, is not blown up
 
 
 class Round(NamedTuple):
@@ -22,7 +23,7 @@ class Round(NamedTuple):
 
     Attributes:
       joint: [M D, D], of all modalities into the joint content.
-      scale: [M], of the correlation inside tanh.
+      scale: [M], root mean square of the correlation inside tanh.
       own: [M, D, D], of a modality's content.
       attended: [M, D, D], of the joint content that it attends to.
       out: [M, D, D], of both into the change of the content.
@@ -36,17 +37,14 @@ class Round(NamedTuple):
 
 
 def init_rounds(key: jax.Array, rounds: int, modalities: int, size: int) -> list[Round]:
-    """New weights for R rounds: columns of unit variance, `scale` sqrt(D), which keeps tanh where it has a slope.
-
-    (The correlation of standardised columns is of the order 1 / sqrt(D), whatever n.)
-    """
+    """New weights for R rounds: columns of unit variance, `scale` 1, which keeps tanh where it has a slope."""
 
     def new(key: jax.Array) -> Round:
         keys = jax.random.split(key, 4)
         square = (modalities, size, size)
         return Round(
             joint=jax.random.normal(keys[0], (modalities * size, size)) / math.sqrt(modalities * size),
-            scale=jnp.full(modalities, math.sqrt(size)),
+            scale=jnp.ones(modalities),
             own=jax.random.normal(keys[1], square) / math.sqrt(size),
             attended=jax.random.normal(keys[2], square) / math.sqrt(size),
             out=START * jax.random.normal(keys[3], square) / math.sqrt(size),
@@ -67,7 +65,7 @@ def moments(contents: jax.Array, counted: jax.Array) -> Moments:
     weight = counted[:, :, None] / jnp.maximum(counted.sum(1), 1)[:, None, None]
     mean = (weight * contents).sum(1, keepdims=True)
     variance = (weight * (contents - mean) ** 2).sum(1, keepdims=True)
-    return Moments(mean, jnp.sqrt(variance + 1e-6))
+    return Moments(mean, jnp.sqrt(variance + EPSILON))
 
 
 def standardise(contents: jax.Array, present: jax.Array, by: Moments) -> jax.Array:
@@ -76,8 +74,13 @@ def standardise(contents: jax.Array, present: jax.Array, by: Moments) -> jax.Arr
 
 
 def correlation(content: jax.Array, joint: jax.Array, scale: jax.Array, count: jax.Array) -> jax.Array:
-    """tanh(scale content^T joint / count), [D, D], of content and joint [n, D] whose absent rows are zeros."""
-    return jnp.tanh(scale * (content.T @ joint) / count)
+    """tanh(scale C / the root mean square of C), C = content^T joint / count: [D, D]; absent rows [n, D] are zeros.
+
+    C of independent standardised columns is of the order 1 / sqrt(D), but that of features which vary in few directions
+    of the order 1, and would saturate tanh (our choice).
+    """
+    product = content.T @ joint / count
+    return jnp.tanh(scale * product * jax.lax.rsqrt((product**2).mean() + 1e-12))
 
 
 def refine(rounds: list[Round], contents: jax.Array, present: jax.Array, counted: jax.Array | None = None) -> jax.Array:

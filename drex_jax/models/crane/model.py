@@ -15,13 +15,12 @@ Letters: U users, I items, M modalities, F features of a modality, D row size, B
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 
 from drex_jax import objectives
 from drex_jax.data.modalities import Events, train_pairs
@@ -29,7 +28,7 @@ from drex_jax.models.axis import Axis
 from drex_jax.models.behaviour import Behaviour, BehaviourGraph, averaged, embeddings
 from drex_jax.models.crane import attention
 from drex_jax.models.graph.neighbours import nearest
-from drex_jax.models.graph.propagation import Graph, directed, propagate
+from drex_jax.models.graph.propagation import Graph, directed, incidence, propagate
 from drex_jax.models.item_graph import item_features
 from drex_jax.models.pairwise import Options, Pairs, Pairwise, Rows
 
@@ -49,14 +48,14 @@ class CraneOptions:
 
 
 class Profiles(NamedTuple):
-    """What users liked, by modality.
+    """What users liked.
 
     Attributes:
-      mean: float32 [n, F], of the features of a user's train items that have the modality; zeros without any.
-      count: float32 [M, n], how many those are.
+      items: the matrix [U, I] of the train pairs, whose product sums what users liked.
+      count: float32 [M, U], how many of them have which modality.
     """
 
-    mean: Sequence[Any]
+    items: Graph
     count: Any
 
 
@@ -108,7 +107,7 @@ class Crane(Pairwise):
             semantic = jax.jit(item_graph, static_argnums=2)(both, raw.present.any(0), options.neighbours)
         profiles = None
         if crane.user_profiles:
-            profiles = _profiles(*pairs, events.num_users, features, raw.present)
+            profiles = _profiles(*pairs, events.num_users, raw.present)
         constants = Constants(self._graph.constants, features, raw.present, profiles, semantic)
         super().__init__(options, events, sizes, constants, devices)
         self._sampled = jax.jit(self._graph.of_epoch)
@@ -128,23 +127,31 @@ class Crane(Pairwise):
             params["user"] = attention.init_rounds(keys[3], rounds, len(widths), size)
         return params
 
-    def content(self, params: dict[str, Any], constants: Constants) -> tuple[jax.Array, attention.Moments]:
-        """Items' refined content [I, D], and what standardised their projections."""
-        projected, present = _projected(params, constants.features), constants.present
-        by = attention.moments(projected, present)
-        refined = attention.refine(params["item"], attention.standardise(projected, present, by), present)
-        return attention.mean_direction(refined, present), by
+    def projected(self, params: dict[str, Any], constants: Constants) -> jax.Array:
+        """Items' features in the common space, standardised: [M, I, D], zeros where an item lacks a modality."""
+        each = [values @ weight for values, weight in zip(constants.features, params["project"], strict=True)]
+        contents, present = jnp.stack(each), constants.present
+        return attention.standardise(contents, present, attention.moments(contents, present))
+
+    def content(self, params: dict[str, Any], constants: Constants, projected: jax.Array) -> jax.Array:
+        """Items' refined content [I, D]."""
+        refined = attention.refine(params["item"], projected, constants.present)
+        return attention.mean_direction(refined, constants.present)
 
     def user_content(
-        self, params: dict[str, Any], by: attention.Moments, profiles: Profiles, counted: jax.Array | None = None
+        self, params: dict[str, Any], total: jax.Array, count: jax.Array, counted: jax.Array | None = None
     ) -> jax.Array:
-        """Refined content [n, D] of users with these profiles; correlations are over those `counted` (bool [n]).
+        """Refined content [n, D] of users.
 
-        A profile's projection is the mean of the projections of what the user liked, as both are linear.
+        Args:
+          params: the model's.
+          total: [M, n, D], sums of what users liked, projected.
+          count: [M, n], how many of them have which modality.
+          counted: bool [n], whom correlations are over; None: all.
         """
-        liked = profiles.count > 0
-        projected = attention.standardise(_projected(params, profiles.mean), liked, by)
-        return attention.mean_direction(attention.refine(params["user"], projected, liked, counted), liked)
+        liked = count > 0
+        mean = jnp.where(liked[:, :, None], total / jnp.maximum(count, 1)[:, :, None], 0.0)
+        return attention.mean_direction(attention.refine(params["user"], mean, liked, counted), liked)
 
     def semantic(self, constants: Constants, carry: Graphs, content: jax.Array) -> jax.Array:
         """Items' content [I, D] as the semantic view has it: that of their neighbours."""
@@ -160,7 +167,7 @@ class Crane(Pairwise):
         """The whole graph of users and items, and that of items by their content."""
         if not self.crane.semantic_graph or constants.semantic is not None:
             return Graphs((), ())
-        content, _ = self.content(params, constants)
+        content = self.content(params, constants, self.projected(params, constants))
         return Graphs((), item_graph(content, constants.present.any(0), self.options.neighbours))
 
     def renew(self, params: dict[str, Any], carry: Graphs | None, epoch: int, key: jax.Array) -> Graphs:
@@ -173,9 +180,11 @@ class Crane(Pairwise):
         """Sums of both views."""
         table = averaged(constants.behaviour, carry.behaviour, params["table"], self.options.layers)
         user, item = table[: self.num_users], table[self.num_users :]
-        content, by = self.content(params, constants)
+        projected = self.projected(params, constants)
+        content = self.content(params, constants, projected)
         if constants.profiles is not None:
-            user = user + self.user_content(params, by, constants.profiles)
+            total = _split(propagate(constants.profiles.items, _joined(projected)), len(projected))
+            user = user + self.user_content(params, total, constants.profiles.count)
         return user, item + self.semantic(constants, carry, content)
 
     def rows(
@@ -188,18 +197,21 @@ class Crane(Pairwise):
         table = averaged(constants.behaviour, carry.behaviour, params["table"], self.options.layers)
         nodes = self.nodes(pairs)
         user, item, negative = (table[node] for node in nodes)
-        content, by = self.content(params, constants)
+        projected = self.projected(params, constants)
+        content = self.content(params, constants, projected)
         semantic = self.semantic(constants, carry, content)
         users, items, valid = (axis.everyone(each) for each in (pairs.user, pairs.item, pairs.valid))
         contrasts = []
         if self.crane.contrastive_weight:
-            contrasts.append(self._contrast(item, semantic[items], items, valid, axis))
+            known = valid & jnp.any(constants.present, axis=0)[items]
+            contrasts.append(self._contrast(item, semantic[items], items, known, axis))
         if constants.profiles is not None:
-            profiles = self._profiles_of(constants, users, items)
+            total, count = self._profiles_of(constants, projected, users, items)
             distinct = objectives.first_occurrences(users, valid)
-            user_content = self.user_content(params, by, profiles, distinct)
+            user_content = self.user_content(params, total, count, distinct)
             if self.crane.contrastive_weight:
-                contrasts.append(self._contrast(user, user_content, users, valid, axis))
+                known = valid & (count > 0).any(0)
+                contrasts.append(self._contrast(user, user_content, users, known, axis))
             user = user + axis.own(user_content)
         contrast = jnp.stack(contrasts).sum() if contrasts else jnp.zeros(())
         return Rows(
@@ -211,19 +223,17 @@ class Crane(Pairwise):
             figures={"contrastive_loss": contrast} if contrasts else {},
         )
 
-    def _profiles_of(self, constants: Constants, users: jax.Array, items: jax.Array) -> Profiles:
-        """The profiles of pairs' users [B], without the pairs' items."""
+    def _profiles_of(
+        self, constants: Constants, projected: jax.Array, users: jax.Array, items: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """What the users of pairs [B] liked, projected, without the pairs' items: sums [M, B, D], counts [M, B]."""
         assert constants.profiles is not None
-        means, count = [mean[users] for mean in constants.profiles.mean], constants.profiles.count[:, users]
-        if not self.crane.leave_one_out:
-            return Profiles(means, count)
-        own = constants.present[:, items].astype(jnp.float32)
-        left = count - own
-        parts = zip(means, constants.features, count, left, strict=True)  # an absent item's features are zeros
-        return Profiles(
-            [(mean * n[:, None] - values[items]) / jnp.maximum(rest, 1)[:, None] for mean, values, n, rest in parts],
-            left,
-        )
+        total = propagate(constants.profiles.items, _joined(projected))[users]
+        count = constants.profiles.count[:, users]
+        if self.crane.leave_one_out:
+            total = total - _joined(projected)[items]
+            count = count - jnp.asarray(constants.present)[:, items]
+        return _split(total, len(projected)), count
 
     def _contrast(
         self, behaviour: jax.Array, content: jax.Array, numbers: jax.Array, valid: jax.Array, axis: Axis
@@ -247,9 +257,14 @@ class Crane(Pairwise):
         )
 
 
-def _projected(params: dict[str, Any], features: Sequence[Any]) -> jax.Array:
-    """Features, by modality [n, F], in the common space: [M, n, D]."""
-    return jnp.stack([values @ weight for values, weight in zip(features, params["project"], strict=True)])
+def _joined(contents: jax.Array) -> jax.Array:
+    """[M, n, D] as [n, M D]."""
+    return jnp.concatenate(list(contents), axis=1)
+
+
+def _split(contents: jax.Array, modalities: int) -> jax.Array:
+    """[n, M D] as [M, n, D]."""
+    return jnp.stack(jnp.split(contents, modalities, axis=1))
 
 
 def item_graph(content: jax.Array, present: jax.Array, neighbours: int) -> Graph:
@@ -268,14 +283,7 @@ def _standardised(values: np.ndarray, present: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _profiles(
-    user: np.ndarray, item: np.ndarray, num_users: int, features: Iterable[np.ndarray], present: np.ndarray
-) -> Profiles:
-    """The profiles of all users, from the train pairs."""
-    means, counts = [], []
-    for values, there in zip(features, present, strict=True):
-        likes = scipy.sparse.csr_array((there[item].astype(np.float32), (user, item)), (num_users, len(values)))
-        count = np.asarray(likes.sum(1), np.float32)
-        means.append((likes @ values) / np.maximum(count, 1)[:, None])
-        counts.append(count)
-    return Profiles(means, np.stack(counts))
+def _profiles(user: np.ndarray, item: np.ndarray, num_users: int, present: np.ndarray) -> Profiles:
+    """Of all users, from the train pairs."""
+    counts = [np.bincount(user, there[item], num_users).astype(np.float32) for there in present]
+    return Profiles(incidence(user, item, num_users, present.shape[1]), np.stack(counts))

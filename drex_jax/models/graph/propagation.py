@@ -5,7 +5,8 @@ rows with more neighbours have further ones. A product gathers the chunks' neigh
 pass, and then adds the further chunks to their rows. The backward product is the same over the transpose's lists, so
 that nothing is ever scattered by edge.
 
-Letters: E edges, n nodes, k neighbours a node, S further chunks, C places in a chunk, D features.
+Letters: E edges, n nodes (rows) and m columns of a matrix, k neighbours a node, S further chunks, C places in a chunk,
+D features.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ CHUNK = 8
 
 
 class Lists(NamedTuple):
-    """The rows' neighbours in chunks. Neighbour n is nobody's number and stands for a row of zeros: an empty place.
+    """The rows' neighbours in chunks. Neighbour m is nobody's number and stands for a row of zeros: an empty place.
 
     Attributes:
       first: int32 [C, n], the first chunk of each row.
@@ -39,12 +40,12 @@ class Lists(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """A sparse matrix A [n, n] as `propagate` reads it: A = diag(scale) L diag(scale), L given by lists.
+    """A sparse matrix A [n, m] as `propagate` reads it: A = diag(scale) L diag(scale), L given by lists.
 
     Attributes:
       lists: of L.
       transposed: of L's transpose; None where L is symmetric.
-      scale: float32 [n]; None where each is 1.
+      scale: float32 [n], of a square matrix; None where each is 1.
     """
 
     lists: Lists
@@ -61,8 +62,7 @@ def count_chunks(user: np.ndarray, item: np.ndarray, num_users: int, num_items: 
       num_users: more than any user's number.
       num_items: more than any item's number.
     """
-    degrees = np.bincount(user, minlength=num_users), np.bincount(item, minlength=num_items)
-    return sum(int((np.maximum(degree - 1, 0) // CHUNK).sum()) for degree in degrees)
+    return _count_further(user, num_users) + _count_further(item, num_items)
 
 
 def symmetric(
@@ -126,9 +126,35 @@ def directed(neighbour: jax.typing.ArrayLike, weight: jax.typing.ArrayLike) -> G
     return Graph(lists, transposed, None)
 
 
+def incidence(user: np.ndarray, item: np.ndarray, num_users: int, num_items: int) -> Graph:
+    """The num_users x num_items matrix that holds 1 for each edge: its product sums, for each user, the rows of items.
+
+    On the host. Neighbours are added in the order of the edges.
+
+    Args:
+      user: int [E].
+      item: int [E].
+      num_users: more than any user's number.
+      num_items: more than any item's number.
+    """
+
+    @jax.jit
+    def build(user: jax.Array, item: jax.Array) -> tuple[Lists, Lists]:
+        by_user, user_begin, user_degree = _by_row(user, num_users)
+        by_item, item_begin, item_degree = _by_row(item, num_items)
+        return (
+            _lists(user_begin, user_degree, jnp.append(item[by_user], num_items), None, of_users),
+            _lists(item_begin, item_degree, jnp.append(user[by_item], num_users), None, of_items),
+        )
+
+    of_users, of_items = _count_further(user, num_users), _count_further(item, num_items)
+    lists, transposed = build(jnp.asarray(user, jnp.int32), jnp.asarray(item, jnp.int32))
+    return Graph(lists, transposed, None)
+
+
 @jax.custom_vjp
 def propagate(graph: Graph, x: jax.Array) -> jax.Array:
-    """A x, float32 [n, D], of x [n, D]. Differentiable in x (not in the graph), by a product with the transpose."""
+    """A x, float32 [n, D], of x [m, D]. Differentiable in x (not in the graph), by a product with the transpose."""
     return _product(graph.lists, graph.scale, x)
 
 
@@ -164,6 +190,11 @@ def _chunk_sums(x: jax.Array, neighbour: jax.Array, weight: jax.Array | None) ->
         part = x.at[neighbour[j]].get(mode="promise_in_bounds")
         total = total + (part if weight is None else weight[j, :, None] * part)
     return total
+
+
+def _count_further(row: np.ndarray, n: int) -> int:
+    """Chunks beyond the first of each of n rows, of edges in these rows."""
+    return int((np.maximum(np.bincount(row, minlength=n) - 1, 0) // CHUNK).sum())
 
 
 def _by_row(row: jax.Array, n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
