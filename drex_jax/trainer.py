@@ -28,7 +28,7 @@ BEGINS = 2**31 - 1  # sets the keys of epochs apart from those of steps, which a
 
 
 class State(NamedTuple):
-    """All arrays that continue a run; of several seeds with one more, leading axis."""
+    """All arrays that continue a run; of several seeds with one more, leading axis. Programs see no `best`."""
 
     params: Params
     optimizer: Any
@@ -51,7 +51,7 @@ def training_step(
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(gradient)
-        return State(params, optimizer_state, carry, state.best), {"loss": loss, "gradient_norm": norm, **sums}
+        return State(params, optimizer_state, carry, ()), {"loss": loss, "gradient_norm": norm, **sums}
 
     return train_step
 
@@ -124,7 +124,7 @@ class Trainer:
         begun = time.monotonic()
         program = partial(_updates, training_step(self._model, self._optimizer), self._changing)
         first = next(self.batches(0, 0))
-        arguments = (state, first.batches, self._seeds, np.int32(0), np.int32(first.updates))
+        arguments = (state._replace(best=()), first.batches, self._seeds, np.int32(0), np.int32(first.updates))
         if self._several:
             own = _differing([next(self._chunks(model.batches(0))) for model in self._models])
             together = partial(_together, program, jax.tree.map(lambda own: 0 if own else None, own))
@@ -141,7 +141,9 @@ class Trainer:
           The state, and figures [chunk] (of several seeds [seeds, chunk]), of which the first `chunk.updates` are real.
         """
         assert self._compiled is not None
-        return self._compiled(state, chunk.batches, self._seeds, np.int32(number), np.int32(chunk.updates))
+        arguments = (chunk.batches, self._seeds, np.int32(number), np.int32(chunk.updates))
+        after, figures = self._compiled(state._replace(best=()), *arguments)
+        return after._replace(best=state.best), figures
 
     def each(self, tree: Any) -> list[Any]:
         """A tree of state or figures, of each seed by itself."""

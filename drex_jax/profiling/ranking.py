@@ -31,7 +31,7 @@ import numpy as np
 # Light modules alone: what this process holds at a worker's start counts as that worker's peak memory.
 from drex_jax.errors import UserError
 from drex_jax.flags import Parser, at_least_one
-from drex_jax.profiling import ranking_peer
+from drex_jax.profiling import ranking_data, ranking_peer
 from drex_jax.profiling.ranking_race import OURS, BrokenError, Row, Worker, race
 
 IMPLEMENTATIONS = (OURS, *ranking_peer.LAYOUTS)
@@ -79,6 +79,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     flag("--scaling", action="store_true", help="ours on made-up sets of growing size instead; one epoch each")
     flag("--items", type=_list_of_numbers, default=list(ITEMS), help="of --scaling; default 1000,2000,4000 to 64000")
     flag("--electronics", action="store_true", help="ours on a made-up set of that size instead; one epoch each")
+    flag(
+        "--widths",
+        type=_list_of_numbers,
+        default=list(ranking_data.WIDTHS),
+        help="feature columns of made-up modalities, with commas; default "
+        + ",".join(str(width) for width in ranking_data.WIDTHS),
+    )
+    flag("--updates", type=at_least_one, help="times about the first so many updates instead of whole epochs")
     flag("--json", type=pathlib.Path, metavar="FILE", help="writes everything as JSON as well")
     options = parser.parse_args(arguments)
     made_up = options.scaling or options.electronics
@@ -87,6 +95,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for folder in options.data:
         if not folder.exists():
             raise UserError(f"--data={folder} does not exist; it should be a folder in MMRec's layout")
+    if len(options.widths) != len(ranking_data.MODALITIES):
+        raise UserError(f"--widths needs {len(ranking_data.MODALITIES)} numbers, such as 4096,384")
     if options.json is not None and not options.json.absolute().parent.is_dir():
         raise UserError(f"--json={options.json}: the folder {options.json.parent} does not exist")
     return options
@@ -110,13 +120,13 @@ def _measure(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         workdirs = (pathlib.Path(folder, str(number)) for number in range(1 << 30))
         for source in options.data:
-            facts = _prepare(workdirs, notes, source=str(source.absolute()))
+            facts = _prepare(workdirs, notes, source=str(source.absolute()), widths=options.widths)
             rows += _side_by_side(facts, options, options.models or ranking_peer.MODELS)
         for items in options.items if options.scaling else ():
-            facts = _prepare(workdirs, notes, size=(3 * items, items, 27 * items))
+            facts = _prepare(workdirs, notes, size=(3 * items, items, 27 * items), widths=options.widths)
             scaling += _one_by_one(facts, options)
         if options.electronics:
-            rows += _one_by_one(_prepare(workdirs, notes, size=ELECTRONICS), options)
+            rows += _one_by_one(_prepare(workdirs, notes, size=ELECTRONICS, widths=options.widths), options)
     slopes = _slopes(scaling)
     frameworks = sorted({row.facts["framework"] for row in (*rows, *scaling) if row.facts})
     device = (
@@ -125,6 +135,8 @@ def _measure(options: argparse.Namespace) -> int:
     print(device)
     for line in notes:
         print(line)
+    if options.updates:
+        print(f"training: seconds of about the first {options.updates} updates of an epoch")
     for part in (rows, scaling):
         if part:
             print(f"\n{text(part)}")
@@ -135,7 +147,7 @@ def _measure(options: argparse.Namespace) -> int:
     if options.json:
         from drex_jax.profiling import table
 
-        chosen = {"layers": options.layers, "repeats": options.repeats}
+        chosen = {name: getattr(options, name) for name in ("layers", "repeats", "updates")}
         documents = {"rows": [_document(row) for row in rows], "scaling": [_document(row) for row in scaling]}
         table.write_json(options.json, {"device": device, "notes": notes, **chosen, **documents, "slopes": slopes})
     return int(any(row.failed for row in (*rows, *scaling)))
@@ -196,7 +208,7 @@ def _rows(
     def row(implementation: str) -> Row:
         return Row(facts["data"], facts["items"], task, model, implementation)
 
-    found = race([job | {"implementation": name} for name in implementations], row, repeats, warm_up)
+    found = race([job | {"implementation": name} for name in implementations], row, repeats, warm_up, options.updates)
     for each in found:
         print(
             f"{each.data} {task} {model} {each.implementation}: {each.failed or f'{each.median:.3f} s'}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from drex_jax.errors import UserError
 
 USER_SKEW, ITEM_SKEW = 0.5, 0.8  # exponents of the Zipf laws that users and items are drawn from
 MODALITIES = ("image", "text")
-FEATURE_COLUMNS = 128
+WIDTHS = (128, 128)  # feature columns of each
 
 
 class Size(NamedTuple):
@@ -28,8 +29,8 @@ class Size(NamedTuple):
     interactions: int
 
 
-def write(folder: pathlib.Path, size: Size, seed: int = 0) -> None:
-    """Writes a made-up data set with two random modalities.
+def write(folder: pathlib.Path, size: Size, widths: Sequence[int] = WIDTHS, seed: int = 0) -> None:
+    """Writes a made-up data set with two random modalities, of `widths` columns.
 
     Users and items are drawn independently by power laws; everyone's first interaction is train.
 
@@ -45,17 +46,17 @@ def write(folder: pathlib.Path, size: Size, seed: int = 0) -> None:
     lines = [f"{u}\t{i}\t{part}\n" for u, i, part in zip(user.tolist(), item.tolist(), split.tolist(), strict=True)]
     folder.mkdir(parents=True)
     (folder / "made_up.inter").write_text("".join(["userID\titemID\tx_label\n", *lines]))
-    add_features(folder, size.items, seed)
+    add_features(folder, size.items, widths, seed)
 
 
-def add_features(folder: pathlib.Path, items: int, seed: int = 0) -> None:
-    """Writes a random array [items, 128] for each modality, standard normal."""
+def add_features(folder: pathlib.Path, items: int, widths: Sequence[int] = WIDTHS, seed: int = 0) -> None:
+    """Writes a random array [items, width] for each modality, standard normal."""
     rng = np.random.default_rng((seed, items))
-    for name in MODALITIES:
-        np.save(folder / f"{name}_feat.npy", rng.standard_normal((items, FEATURE_COLUMNS), np.float32))
+    for name, width in zip(MODALITIES, widths, strict=True):
+        np.save(folder / f"{name}_feat.npy", rng.standard_normal((items, width), np.float32))
 
 
-def with_features(folder: pathlib.Path, source: pathlib.Path) -> bool:
+def with_features(folder: pathlib.Path, source: pathlib.Path, widths: Sequence[int] = WIDTHS) -> bool:
     """Makes `folder` a data set with features: that of `source` by links, with random ones where it has none.
 
     Returns:
@@ -70,7 +71,7 @@ def with_features(folder: pathlib.Path, source: pathlib.Path) -> bool:
     for path in (table, *features):
         (folder / path.name).symlink_to(path.resolve())
     if not features:
-        add_features(folder, 1 + _largest_item(table))
+        add_features(folder, 1 + _largest_item(table), widths)
     return not features
 
 

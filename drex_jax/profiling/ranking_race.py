@@ -122,7 +122,13 @@ class Worker:
         return answer
 
 
-def race(jobs: Sequence[dict[str, Any]], row: Callable[..., Row], repeats: int, warm_up: int | None) -> list[Row]:
+def race(
+    jobs: Sequence[dict[str, Any]],
+    row: Callable[..., Row],
+    repeats: int,
+    warm_up: int | None = None,
+    updates: int | None = None,
+) -> list[Row]:
     """Runs jobs side by side, one epoch of one at a time.
 
     Args:
@@ -130,6 +136,7 @@ def race(jobs: Sequence[dict[str, Any]], row: Callable[..., Row], repeats: int, 
       row: makes an empty row for an implementation.
       repeats: counted epochs of each.
       warm_up: updates before them; None: a whole epoch.
+      updates: of an epoch that count; None: all.
 
     Raises:
       UserError: a job is a mistake.
@@ -152,7 +159,7 @@ def race(jobs: Sequence[dict[str, Any]], row: Callable[..., Row], repeats: int, 
 
     def epoch(number: int) -> None:
         time.sleep(PAUSE)
-        rows[number].seconds.append(workers[number].run())
+        rows[number].seconds.append(workers[number].run(updates))
 
     try:
         for number in range(len(jobs)):

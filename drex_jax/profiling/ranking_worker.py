@@ -18,7 +18,7 @@ import pathlib
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -52,6 +52,7 @@ class Job:
       layers: products with the graph of users and items.
       source: `prepare`: a folder in MMRec's layout; None: made up, of `size`.
       size: users, items and interactions to make up.
+      widths: feature columns of made-up modalities.
     """
 
     task: str
@@ -61,6 +62,7 @@ class Job:
     layers: int = 2
     source: str | None = None
     size: tuple[int, int, int] | None = None
+    widths: Sequence[int] = ranking_data.WIDTHS
 
 
 def main(lines: TextIO, answers: TextIO) -> int:
@@ -121,9 +123,9 @@ def _prepare(job: Job) -> tuple[dict[str, Any], Run]:
     workdir = pathlib.Path(job.workdir)
     folder, random = workdir / "data", False
     if job.source is not None:
-        random = ranking_data.with_features(folder, pathlib.Path(job.source))
+        random = ranking_data.with_features(folder, pathlib.Path(job.source), job.widths)
     elif job.size is not None:
-        ranking_data.write(folder, ranking_data.Size(*job.size))
+        ranking_data.write(folder, ranking_data.Size(*job.size), job.widths)
         random = True
     config = configuration(job)
     config.data.path = str(folder)

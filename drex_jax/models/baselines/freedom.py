@@ -44,8 +44,8 @@ class FREEDOM(TwoGraphs):
         """BPR on projected features, of the pairs whose both items have the modality."""
         total: jax.Array | float = 0.0
         for values, weight, there in zip(params["features"], params["project"], constants.present, strict=True):
-            projected = values @ weight
             counted = pairs.valid & there[pairs.item] & there[pairs.negative]
-            scores = [(user * projected[item]).sum(1) for item in (pairs.item, pairs.negative)]
+            projected = values[jnp.concatenate([pairs.item, pairs.negative])] @ weight
+            scores = [(user * each).sum(1) for each in jnp.split(projected, 2)]
             total += objectives.bpr(scores[0], scores[1][:, None], counted[:, None], axis)
         return {"loss": self.options.feature_weight * total, "figures": {"feature_loss": total}}

@@ -276,10 +276,11 @@ def item_graph(content: jax.Array, present: jax.Array, neighbours: int) -> Graph
 
 def _standardised(values: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Columns of the present rows (bool [I]) standardised, zeros elsewhere: float32 [I, F]."""
-    known = values[present].astype(np.float64)
-    deviation = known.std(0)
+    known = values[present]
+    known -= known.mean(0, np.float64).astype(np.float32)
+    deviation = np.sqrt((known**2).mean(0, np.float64)).astype(np.float32)
     scaled = np.zeros(values.shape, np.float32)
-    scaled[present] = (known - known.mean(0)) / np.where(deviation > 0, deviation, 1.0)
+    scaled[present] = known / np.where(deviation > 0, deviation, 1)
     return scaled
 
 
