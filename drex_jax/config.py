@@ -15,7 +15,19 @@ from drex_jax.errors import UserError
 
 Config = Any  # a ConfigDict, to whoever reads its fields: what they hold has no static types
 
-RANKERS = ("crane", "crane_released", "crane_released_axis_fixed", "lightgcn", "freedom", "vbpr", "bpr", "popularity")
+_EACH = ("size", "batch_size", "l2")
+_GRAPHS = ("layers", "neighbours", "edge_dropout")
+RANKER_FIELDS: dict[str, tuple[str, ...]] = {  # which fields of `ranker` a model reads
+    "crane": (*_EACH, *_GRAPHS),
+    "crane_released": (*_EACH, *_GRAPHS, "first_modality"),
+    "crane_released_axis_fixed": (*_EACH, *_GRAPHS, "first_modality"),
+    "lightgcn": (*_EACH, "layers", "edge_dropout"),
+    "freedom": (*_EACH, *_GRAPHS, "first_modality", "feature_weight"),
+    "vbpr": _EACH,
+    "bpr": _EACH,
+    "popularity": (),
+}
+RANKERS = tuple(RANKER_FIELDS)
 RANKER_SETTINGS: dict[str, dict[str, Any]] = {  # where a model has others than the defaults; docs/results.md has why
     "crane": {"ranker.layers": 3, "ranker.edge_dropout": 0.5},
     "crane_released": {

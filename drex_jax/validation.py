@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from drex_jax import config as config_lib
-from drex_jax.config import RANKERS
+from drex_jax.config import RANKER_FIELDS, RANKERS
 from drex_jax.errors import UserError
 from drex_jax.metrics.ranking import METRICS
 
@@ -262,9 +262,28 @@ def _check_together(fields: Mapping[str, Any]) -> None:
         raise UserError(f"data.rating_min {lowest} must be below data.rating_max {highest}")
     if fields["model.rating_weight"] + fields["model.ranking_weight"] == 0.0:
         raise UserError("model.rating_weight and model.ranking_weight are both 0; one must be above 0")
+    _check_effects(fields)
     selection, cutoffs = fields["train.selection"], fields["evaluate.cutoffs"]
     cutoff = selection.partition("@")[2]
     if cutoff and not selection.startswith("rated_items/") and not fields["evaluate.ranking"]:
         raise UserError(f"train.selection is {selection!r}, which needs evaluate.ranking=true")
     if cutoff and int(cutoff) not in cutoffs:
         raise UserError(f"train.selection is {selection!r}; its cutoff must be one of evaluate.cutoffs, {cutoffs}")
+
+
+def _check_effects(fields: Mapping[str, Any]) -> None:
+    """Refuses what is set for another model than the one that is trained."""
+    model = fields["model.name"]
+    read = {f"ranker.{name}" for name in RANKER_FIELDS.get(model, ())}
+    defaults = config_lib.flatten(config_lib.base())
+    for name, value in fields.items():
+        group = name.partition(".")[0]
+        if name in read or group == model or value == defaults.get(name):
+            continue
+        if group in ("ranker", "crane") or (group == "model" and name != "model.name" and not _trains_drex(fields)):
+            own = " ".join(sorted(read)) or f"no field of {group}"
+            raise UserError(f"{name} = {value!r} has no effect on {model}, which reads {own}; leave it as it is")
+
+
+def _trains_drex(fields: Mapping[str, Any]) -> bool:
+    return fields["model.name"] == "drex" or "drex_ratings" in fields["baselines"]

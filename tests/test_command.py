@@ -84,6 +84,13 @@ def test_overrides_of_every_kind(experiment: pathlib.Path, tmp_path: pathlib.Pat
         (["--config.train.epochs"], "--config.train.epochs: it must be"),
         (["--config.train.epochs=0"], "train.epochs is 0; it must be a whole number, 1 or more"),
         (["--config.text.enabled=7"], "must be true or false"),
+        (["--config.ranker.layers=3"], "ranker.layers = 3 has no effect on drex, which reads no field of ranker"),
+        (
+            ["--config.model.name=bpr", "--config.ranker.layers=3"],
+            "has no effect on bpr, which reads ranker.batch_size ranker.l2 ranker.size; leave it as it is",
+        ),
+        (["--config.model.name=vbpr", "--config.crane.rounds=1"], "crane.rounds = 1 has no effect on vbpr"),
+        (["--config.model.name=popularity", "--config.model.head=mlp", "--config.baselines=()"], "model.head = 'mlp'"),
         (["--config.data.max_interactions=x"], "must be a whole number, 1 or more"),
         (["--config.evaluate.cutoffs='a,b"], "such as (5, 10, 20)"),
         (["--noconfig.seed"], "noconfig.seed"),

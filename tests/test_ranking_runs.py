@@ -38,10 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def settings(name: str, folder: pathlib.Path) -> Any:
     settings: Any = config.ranking(name, "tiny", "tiny")
     settings.data.path = str(folder)
-    settings.ranker.update(size=4, batch_size=9, neighbours=3)
+    wanted = {"size": 4, "batch_size": 9, "neighbours": 3}
+    settings.ranker.update({field: wanted[field] for field in config.RANKER_FIELDS[name] if field in wanted})
     settings.train.update(epochs=2, selection="recall@5")
     settings.evaluate.update(cutoffs=(5, 10), block=8)
-    settings.crane.rounds = 1
+    if name == "crane":
+        settings.crane.rounds = 1
     settings.baselines = ()
     settings.devices.update(count=1, mapping="none")
     return settings

@@ -19,6 +19,7 @@ def base() -> Any:
 
 def configured(*lines: str, **tune: Any) -> Any:
     settings = base()
+    settings.model.name = "crane"
     settings.tune.update(space=lines, **tune)
     return settings
 
@@ -82,11 +83,11 @@ def test_a_wrong_space_is_told_in_one_line(lines: tuple[str, ...], message: str)
 
 
 def test_grid_goes_through_all_combinations_after_the_settings_as_they_are() -> None:
-    lines = "ranker.layers=1,2,3", "model.head=mlp,dot"
+    lines = "ranker.layers=1,2,3", "crane.leave_one_out=false,true"
     found, notice = space.candidates(configured(*lines, search="grid"))
-    assert (base().ranker.layers, base().model.head) == (2, "dot")
-    slow = [(2, "dot")] + [pair for pair in itertools.product((1, 2, 3), ("mlp", "dot")) if pair != (2, "dot")]
-    assert [(one["ranker.layers"], one["model.head"]) for one in found] == slow
+    assert (base().ranker.layers, base().crane.leave_one_out) == (2, True)
+    slow = [(2, True)] + [pair for pair in itertools.product((1, 2, 3), (False, True)) if pair != (2, True)]
+    assert [(one["ranker.layers"], one["crane.leave_one_out"]) for one in found] == slow
     assert notice == "the space has no more than 6 settings: so many of 20 trials"
     few, notice = space.candidates(configured(*lines, search="grid", trials=4))
     assert few == found[:4]
@@ -99,11 +100,11 @@ def test_grid_goes_through_all_combinations_after_the_settings_as_they_are() -> 
 
 
 def test_random_takes_each_setting_of_a_small_space_once() -> None:
-    lines = "ranker.layers=1,2,3", "model.head=mlp,dot"
+    lines = "ranker.layers=1,2,3", "crane.leave_one_out=false,true"
     found, notice = space.candidates(configured(*lines))
-    pairs = [(one["ranker.layers"], one["model.head"]) for one in found]
-    assert pairs[0] == (2, "dot")
-    assert sorted(pairs) == sorted(itertools.product((1, 2, 3), ("mlp", "dot")))
+    pairs = [(one["ranker.layers"], one["crane.leave_one_out"]) for one in found]
+    assert pairs[0] == (2, True)
+    assert sorted(pairs) == sorted(itertools.product((1, 2, 3), (False, True)))
     assert notice == "the space has no more than 6 settings: so many of 20 trials"
     exact, notice = space.candidates(configured(*lines, trials=6))
     assert exact == found
