@@ -50,14 +50,25 @@ class Options:
     tensorboard: bool = False
 
 
+TIMING = (
+    "train_seconds",
+    "compile_seconds",
+    "interactions_per_second",
+    "steps",
+    "epochs",
+    "resumed_from",
+    "replicas",
+)
+
+
 class Fitted(NamedTuple):
     """A trained model.
 
     Attributes:
       params: those of the best validation.
       selection: the frozen record.
-      timing: `train_seconds`, `compile_seconds`, `interactions_per_second`, `steps`, `epochs`, `resumed_from` (a step,
-        or None), `replicas` (how many seeds trained together: their rates add up).
+      timing: by `TIMING`; `resumed_from` is a step or None, `replicas` how many seeds trained together (their rates
+        add up). Of a model that is made in closed form, what does not apply is None.
     """
 
     params: Params
@@ -128,7 +139,8 @@ def fit(
         name = options.selection if options.selection in choices else next(iter(choices), "none")
         params = init(jax.random.key(seeds[0]))
         selection = Selection(name, evaluator.validate(params, {name}).get(name, 0.0), 0)
-        return [Fitted(params, selection, {}) for _ in seeds]
+        timing = dict.fromkeys(TIMING) | {"steps": 0, "epochs": 0, "replicas": len(seeds)}
+        return [Fitted(params, selection, timing) for _ in seeds]
     if options.selection not in choices:
         which = " ".join(choices) or "(none: nothing in validation is rated; evaluate.ranking=true adds more)"
         raise UserError(
