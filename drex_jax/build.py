@@ -27,8 +27,8 @@ from drex_jax.models.crane.model import Crane, CraneOptions
 from drex_jax.models.crane.released import Released
 from drex_jax.models.drex import recurrence
 from drex_jax.models.drex.model import DReX
-from drex_jax.models.drex.model import Options as DReXOptions
 from drex_jax.models.drex.network import NetworkOptions
+from drex_jax.models.drex.refiner import Options as DReXOptions
 from drex_jax.models.drex.window import Packing, cheapest_width
 from drex_jax.models.pairwise import Options as PairOptions
 from drex_jax.models.pairwise import Pairwise

@@ -21,8 +21,8 @@ from drex_jax.models.baselines.bias import RunningBias
 from drex_jax.models.baselines.popularity import Popularity
 from drex_jax.models.baselines.tables import ClosedForm, Lookup
 from drex_jax.models.drex.model import DReX
-from drex_jax.models.drex.model import Options as DReXOptions
 from drex_jax.models.drex.network import NetworkOptions
+from drex_jax.models.drex.refiner import Options as DReXOptions
 from drex_jax.models.protocol import Carry, Trace
 
 SELECTION = Selection("mse", 1.0, 3)

@@ -12,8 +12,9 @@ from drex_jax.biases import RunningBias
 from drex_jax.data.modalities import Events
 from drex_jax.data.vocabulary import Tokens
 from drex_jax.models.drex import window
-from drex_jax.models.drex.model import DReX, Options
+from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions
+from drex_jax.models.drex.refiner import Options
 from drex_jax.models.graph.sampling import draw_negatives
 from drex_jax.models.pairwise import Pairs
 from drex_jax.parallel import Devices

@@ -1,0 +1,197 @@
+"""What DReX computes from its parameters alone, whatever data it learns from (arXiv 2602.19702).
+
+An interaction is scored from its two states first and only then updates them. Only those two are read inside the
+scan; heads, losses and negatives read the stacked states before each interaction afterwards.
+
+Letters: n interactions of a window, U users, I items, D state size, E = D + 2, F features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from drex_jax.biases import RunningBias
+from drex_jax.models.axis import ALONE, Axis
+from drex_jax.models.drex import recurrence, window
+from drex_jax.models.drex.network import Modality, Network, NetworkOptions
+from drex_jax.models.protocol import Carry
+from drex_jax.text import encoder as text_encoder
+
+DAY = 86400.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How DReX trains. Fields as in `drex_jax.config`, constants fitted on train."""
+
+    network: NetworkOptions
+    bias: RunningBias
+    rating_mean: float = 0.0
+    rating_deviation: float = 1.0
+    rating_weight: float = 1.0
+    ranking_weight: float = 0.0
+    ranking_loss: str = "sampled_softmax"
+    negatives: int = 32
+    offset_dropout: float = 0.5
+    bptt_windows: int = 1
+    implementation: recurrence.Implementation = recurrence.Implementation.AUTO
+    products: str = "float32"
+    packing: window.Packing = window.DEFAULT_PACKING
+    seed: int = 0
+
+
+class Keys(NamedTuple):
+    """What is random in a training step."""
+
+    text: jax.Array
+    offset: jax.Array
+    network: jax.Array
+
+
+class Refiner:
+    """Rows of everyone, how interactions refine them, and what they predict."""
+
+    ranks = True
+
+    def __init__(self, options: Options):
+        """Raises `ValueError` where a head has no weight or a weight no head."""
+        if (options.rating_weight > 0, options.ranking_weight > 0) != (options.network.rating, options.network.ranking):
+            raise ValueError(
+                "a network has a rating head and a ranking head where, and only where, their weight is above 0"
+            )
+        self.options = options
+        self.network = Network(options.network)
+        self.rates = options.network.rating
+
+    def rows(self, params: dict[str, Any], side: str, auxiliary: np.ndarray) -> jax.Array:
+        """The first rows [m, E] of the first m users or items (`side`), whose `auxiliary` float32 [m, 2] is known.
+
+        A state is the learned shared vector, plus the offset of those met in train.
+        """
+        start, offset = params["network"][f"{side}_start"], params.get(f"{side}_offset")
+        states = jnp.broadcast_to(start, (len(auxiliary), len(start)))
+        if offset is not None:
+            states = states.at[: len(offset)].add(offset)
+        return jnp.concatenate([states, auxiliary], axis=1)
+
+    def observe_window(
+        self, axis: Axis, params: dict[str, Any], carry: Carry, events: window.Window
+    ) -> tuple[Carry, jax.Array, jax.Array]:
+        """Replays a window, as a program of one device: the carry after it, rows before each, user and item [n, E]."""
+        user, item, carry = self.scan(params, carry, events, None, axis)
+        return carry, user, item
+
+    def scan(
+        self, params: dict[str, Any], carry: Carry, events: window.Window, keys: Keys | None, axis: Axis
+    ) -> tuple[jax.Array, jax.Array, Carry]:
+        """Rows before each interaction, user [n, E] and item [n, E], and the carry after all. `keys`: in training."""
+        options = self.options.network
+        size = options.state_size
+        text = None
+        if options.vocabulary_size:
+            text_key = None if keys is None else keys.text
+            encoder = options.text_encoder
+            text = text_encoder.encode(encoder, params["text"], events.text, len(events.rating), text_key, axis)
+        rngs = None if keys is None else {"dropout": keys.network}
+        numbers = None if keys is None else axis.own(jnp.arange(len(events.rating)))
+        features = self._apply(params, "features", self._modalities(events, text, axis), numbers, rngs=rngs)
+        weights = self._apply(params, "weights")
+        tables = []
+        for side, rows, fresh in (
+            ("user", events.user_rows, events.user_fresh),
+            ("item", events.item_rows, events.item_fresh),
+        ):
+            states = getattr(carry, side).at[rows].get(mode="clip")[:, :size]
+            start = jnp.broadcast_to(params["network"][f"{side}_start"], states.shape)
+            if options.offsets:
+                table = params[f"{side}_offset"]
+                offset = table.at[rows].get(mode="fill", fill_value=0.0)
+                if keys is not None:
+                    side_key = jax.random.fold_in(keys.offset, side == "item")
+                    kept = jax.random.bernoulli(side_key, 1 - self.options.offset_dropout, (len(rows), 1))
+                    offset = jnp.where(kept, offset, 0.0)
+                start = start + offset
+            tables.append(jnp.where(fresh[:, None], start, states))
+        width = events.layout.lanes.shape[2]
+        tables.append(jnp.zeros((2 * width, size)))  # two rows for every lane, used where it is empty
+        how = recurrence.Options(
+            self.options.implementation, self.options.products, axis if self.options.packing.split else ALONE
+        )
+        layout = jax.tree.map(jnp.asarray, events.layout)
+        table, before = recurrence.refine(weights, jnp.concatenate(tables), axis.everyone(features), layout, how)
+        log_count = jnp.log1p(events.counts)
+        rows = [
+            jnp.concatenate([before[:, side], events.bias[:, side : side + 1], log_count[:, side : side + 1]], 1)
+            for side in (0, 1)
+        ]
+        users = len(events.user_rows)
+        items = users + len(events.item_rows)
+        user_after = jnp.concatenate([table[:users], events.user_auxiliary], axis=1)
+        item_after = jnp.concatenate([table[users:items], events.item_auxiliary], axis=1)
+        after = Carry(
+            carry.user.at[events.user_rows].set(user_after, mode="drop"),
+            carry.item.at[events.item_rows].set(item_after, mode="drop"),
+        )
+        return rows[0], rows[1], after
+
+    def rate(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
+        """Predicted ratings [n] from rows [n, E]."""
+        standard = self._apply(params, "rate", user, item)
+        if self.options.network.residual:
+            standard = standard + self._base(user, item)
+        return self.options.rating_mean + self.options.rating_deviation * standard
+
+    def rank(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
+        """Scores [n, m]: of the ranking head where it is trained, else predicted ratings (up to a user's constant)."""
+        scores = self._apply(params, "rank", user, item)
+        if self.options.network.residual and not self.options.network.ranking:
+            size = self.options.network.state_size
+            scores = scores + item[None, :, size] / self.options.rating_deviation
+        return scores
+
+    def _base(self, user: jax.Array, item: jax.Array) -> jax.Array:
+        """The running bias's prediction less the mean, in standard units, from rows [n, E]."""
+        size = self.options.network.state_size
+        return (user[..., size] + item[..., size]) / self.options.rating_deviation
+
+    def _apply(self, params: dict[str, Any], method: str, *args: Any, **kwargs: Any) -> Any:
+        return self.network.apply({"params": params["network"]}, *args, method=method, **kwargs)
+
+    def _modalities(self, events: window.Window, text: jax.Array | None, axis: Axis = ALONE) -> dict[str, Modality]:
+        """Everything an interaction brings, by name; this device's own of them. `text`: [n, F]."""
+        options = self.options.network
+
+        def own(values: Any) -> jax.Array:
+            return axis.own(jnp.asarray(values))
+
+        n = len(events.rating)
+        everywhere = own(np.ones(n, bool))
+        modalities: dict[str, Modality] = {}
+        if options.rating_modality:
+            rating = ((own(events.rating) - self.options.rating_mean) / self.options.rating_deviation)[:, None]
+            surprise = rating - own(events.bias).sum(1, keepdims=True) / self.options.rating_deviation
+            values = jnp.concatenate([rating, surprise], 1) if options.residual else rating
+            modalities["rating"] = Modality(values, ~jnp.isnan(rating[:, 0]))
+        if options.time_modality:
+            gap = own(events.gap)
+            first = jnp.isnan(gap)
+            days = jnp.log1p(jnp.where(first, 0.0, gap) / DAY)
+            values = jnp.concatenate([days / 4, first.astype(jnp.float32), jnp.log1p(own(events.counts)) / 4], 1)
+            modalities["time"] = Modality(values, everywhere)
+        for name in options.vector_modalities:
+            vectors = own(events.vectors[name])
+            modalities[name] = Modality(vectors, ~jnp.isnan(vectors).any(1))
+        if options.vocabulary_size:
+            present = jnp.zeros(n, bool)
+            for row in events.text.row:
+                present = present.at[row].set(True, mode="drop")
+            text = jnp.zeros((n, options.feature_size)) if text is None else text
+            modalities["text"] = Modality(own(text), own(present))
+        if not modalities:  # an interaction is then the bare fact that it happened
+            modalities["event"] = Modality(everywhere.astype(jnp.float32)[:, None], everywhere)
+        return modalities
