@@ -1,3 +1,20 @@
 """Recommenders in JAX that learn from every interaction, in order, exactly, and can say why."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drex_jax.recommender import Recommendation, Recommender
+
 __version__ = "0.1.0"
+__all__ = ["Recommendation", "Recommender", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public classes, imported when first asked for: the command line answers before JAX is there."""
+    if name in __all__:
+        from drex_jax import recommender
+
+        return getattr(recommender, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -133,6 +133,20 @@ def save_model(folder: pathlib.Path, arrays: Any) -> None:
         checkpointer.save(folder.resolve(), arrays, force=True)
 
 
+def load_arrays(folder: pathlib.Path) -> Any:
+    """The finished model's arrays as they were saved, dictionaries of NumPy arrays: for who has no model to say more.
+
+    Raises:
+      UserError: the folder is missing or damaged.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return jax.device_get(checkpointer.restore(folder.resolve()))
+    except (ValueError, FileNotFoundError, KeyError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{folder}: no finished model can be read there ({reason})") from None
+
+
 def load_model(folder: pathlib.Path, like: Any) -> Any:
     """The finished model's arrays.
 

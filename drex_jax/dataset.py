@@ -91,10 +91,8 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     """
     history = workdir / HISTORY
     facts = read_json(history / FACTS, FACT_KEYS)
-    interactions = Interactions.load(history)
-    parts = _split(interactions, config)
+    ordered, parts = open_interactions(config, workdir)
     words = Vocabulary.load(history / VOCABULARY) if facts["vocabulary"] else None
-    ordered = modalities.in_learning_order(interactions, parts)
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
     events = modalities.events(ordered, sizes, words, config.text.max_tokens, shuffle)
@@ -104,6 +102,17 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     if config.text.shuffled:
         facts["notices"].append("control: every review was moved to another interaction of its part of the split")
     return Dataset(ordered, parts, events, words, facts)
+
+
+def open_interactions(config: Config, workdir: pathlib.Path) -> tuple[Interactions, Split]:
+    """The interactions of a run directory in the order of learning, and their split; nothing is encoded.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    interactions = Interactions.load(workdir / HISTORY)
+    parts = _split(interactions, config)
+    return modalities.in_learning_order(interactions, parts), parts
 
 
 def _split(interactions: Interactions, config: Config) -> Split:

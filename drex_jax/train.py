@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from drex_jax import __version__, build, checkpoint, explain, fit, list_files, processes, search
+from drex_jax import __version__, build, checkpoint, explain, fit, list_files, processes, scorers, search
 from drex_jax import config as config_lib
 from drex_jax import evaluate as evaluation
 from drex_jax.build import Machine
@@ -27,6 +27,7 @@ from drex_jax.models.protocol import Model
 LOGGER = logging.getLogger(__name__)
 SCHEMA = 1
 CONFIG, RESULTS, RUN, MODEL = "config.json", "results.json", "run.json", "model"
+SCORER = "scorer.json"  # what the model needs to score, beside its arrays
 SCHEDULE = "schedule.json"
 RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
 RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
@@ -210,6 +211,7 @@ def _finish(
     """Evaluates a trained model on test and writes what remains of one seed."""
     tested = evaluator.evaluate_test(fitted.params, fitted.selection)
     checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": tested.carry})
+    processes.write_json(folder / SCORER, scorers.record(model))
     if processes.is_first():
         for way, arrays in tested.lists.items():
             list_files.write(folder / list_files.FOLDER / f"{way}.npz", arrays)

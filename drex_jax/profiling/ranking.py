@@ -3,7 +3,8 @@
 Every implementation runs in a process of its own. Their epochs alternate, one at a time, so that a slow moment of the
 machine hits all of them; the first epoch of each is not counted. Seconds are the median with the fastest and the
 slowest epoch; `x ours` is how many times as long as ours the median is; `peak MB` is the most memory that the process
-has had, reading the data and starting included, of which `base MB` before the data, with the framework loaded.
+has had, reading the data and starting included, of which `base MB` before the data, with the framework loaded. An epoch
+of ours includes `begin s`, in which its graphs are made, before its first update.
 `ours` trains by the program that `drex_jax.main` runs, with PyTorch's constants here: batches of 2,048, and edges
 sampled by FREEDOM alone; drex_jax/profiling/ranking_peer.py says what PyTorch does, with one thread a core
 or one in all, whichever is faster in a trial. `evaluate` ranks all items for every test user and gives the metrics of
@@ -86,7 +87,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="feature columns of made-up modalities, with commas; default "
         + ",".join(str(width) for width in ranking_data.WIDTHS),
     )
-    flag("--updates", type=at_least_one, help="times about the first so many updates instead of whole epochs")
+    flag("--updates", type=at_least_one, help="seconds of an update of ours, over about the first so many of an epoch")
     flag("--json", type=pathlib.Path, metavar="FILE", help="writes everything as JSON as well")
     options = parser.parse_args(arguments)
     made_up = options.scaling or options.electronics
@@ -95,6 +96,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for folder in options.data:
         if not folder.exists():
             raise UserError(f"--data={folder} does not exist; it should be a folder in MMRec's layout")
+    if options.updates and not made_up:
+        raise UserError("--updates goes with --scaling or --electronics: beside PyTorch whole epochs are timed")
     if len(options.widths) != len(ranking_data.MODALITIES):
         raise UserError(f"--widths needs {len(ranking_data.MODALITIES)} numbers, such as 4096,384")
     if options.json is not None and not options.json.absolute().parent.is_dir():
@@ -136,7 +139,7 @@ def _measure(options: argparse.Namespace) -> int:
     for line in notes:
         print(line)
     if options.updates:
-        print(f"training: seconds of about the first {options.updates} updates of an epoch")
+        print(f"training: seconds of an update, over about the first {options.updates} of an epoch")
     for part in (rows, scaling):
         if part:
             print(f"\n{text(part)}")
@@ -208,7 +211,8 @@ def _rows(
     def row(implementation: str) -> Row:
         return Row(facts["data"], facts["items"], task, model, implementation)
 
-    found = race([job | {"implementation": name} for name in implementations], row, repeats, warm_up, options.updates)
+    updates = options.updates if implementations == [OURS] else None
+    found = race([job | {"implementation": name} for name in implementations], row, repeats, warm_up, updates)
     for each in found:
         print(
             f"{each.data} {task} {model} {each.implementation}: {each.failed or f'{each.median:.3f} s'}",
@@ -236,7 +240,7 @@ def _document(row: Row) -> dict[str, Any]:
 
 HEADINGS = (
     *("data", "task", "model", "implementation", "framework", "items", "threads"),
-    *("seconds", "lowest", "highest", "x ours", "peak MB", "base MB", "start s"),
+    *("seconds", "lowest", "highest", "x ours", "peak MB", "base MB", "start s", "begin s"),
 )
 WORDS = 5  # columns of words; the rest are numbers
 
@@ -267,6 +271,7 @@ def _cells(row: Row) -> list[str]:
         "-" if row.ratio is None else f"{row.ratio:.2f}",
         *(f"{facts[name] / 1e6:,.0f}" for name in ("peak_bytes", "base_bytes")),
         f"{facts['start_seconds']:.1f}",
+        "-" if facts.get("begin_seconds") is None else f"{facts['begin_seconds']:.2f}",
         *([row.failed] if row.failed else []),
     ]
 

@@ -35,11 +35,11 @@ class Row:
       task: `train` or `evaluate`.
       model: what trains; of `evaluate` empty.
       implementation: `ours`, or a layout of the peer (`evaluate`: `dense`).
-      seconds: of each counted epoch or evaluation.
+      seconds: of each counted epoch or evaluation, or of an update where only some of an epoch were asked for.
       ratio: the median's to that of ours; None where ours was not measured.
       failed: how it broke down; empty: it did not.
-      facts: what the worker says of itself: `framework threads device base_bytes start_seconds`, and the most that it
-        has had, `peak_bytes`.
+      facts: what the worker says of itself: `framework threads device base_bytes start_seconds`, the most that it
+        has had, `peak_bytes`, and how long the last epoch of ours took before its first update, `begin_seconds`.
     """
 
     data: str
@@ -87,10 +87,13 @@ class Worker:
             raise
 
     def run(self, updates: int | None = None) -> float:
-        """One epoch or evaluation, or about the first `updates` of it. Returns its seconds."""
+        """The seconds of an epoch or evaluation; of ours those of an update, over about the first `updates`."""
         answer = self._ask(updates)
         self.facts["peak_bytes"] = answer["peak_bytes"]
-        return answer["seconds"]
+        self.facts["begin_seconds"] = answer.get("begin_seconds")
+        if updates is None or "updates" not in answer:
+            return answer["seconds"]
+        return (answer["seconds"] - answer["begin_seconds"]) / answer["updates"]
 
     def close(self) -> None:
         """Ends the process."""

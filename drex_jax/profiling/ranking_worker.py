@@ -2,7 +2,8 @@
 
 Run as `python -m drex_jax.profiling.ranking_worker`. Talks with `drex_jax.profiling.ranking` in lines of JSON: reads a
 job, answers with facts when it is ready; then reads numbers of updates (null: all), answers each with the seconds that
-they took and its peak memory; ends where its input ends. What anything prints goes to standard error.
+they took and its peak memory (of ours also `Progress`); ends where its input ends. What anything prints goes to
+standard error.
 
 Workers of PyTorch's epochs never import JAX, and ours never PyTorch.
 """
@@ -19,7 +20,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -37,7 +38,14 @@ OURS = "ours"
 FAILED = 2
 TRIAL = 5  # updates of the trial that chooses PyTorch's number of threads
 
-Run = Callable[[int | None], object]
+Run = Callable[[int | None], Any]  # of updates (None: all); of ours it returns `Progress`
+
+
+class Progress(NamedTuple):
+    """What a run of ours came to: updates, and the seconds before the first, in which an epoch's graphs are made."""
+
+    updates: int
+    begin_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +87,10 @@ def main(lines: TextIO, answers: TextIO) -> int:
         for line in lines:
             updates = json.loads(line)
             begin = time.perf_counter()
-            run(updates)
-            answer(seconds=time.perf_counter() - begin, peak_bytes=peak_bytes())
+            progress = run(updates)
+            seconds = time.perf_counter() - begin
+            facts = progress._asdict() if isinstance(progress, Progress) else {}
+            answer(seconds=seconds, peak_bytes=peak_bytes(), **facts)
     except UserError as error:
         answer(error=" ".join(str(error).split()))
         return FAILED
@@ -197,9 +207,11 @@ def ours(name: str, config: Config, data: Dataset) -> Run:
     trainer.compile(state)
     epoch, steps = 0, 0
 
-    def run(limit: int | None) -> None:
+    def run(limit: int | None) -> Progress:
         nonlocal state, epoch, steps
-        state = trainer.begin_epoch(state, epoch)
+        begin = time.perf_counter()
+        state = jax.block_until_ready(trainer.begin_epoch(state, epoch))
+        began = time.perf_counter() - begin
         done, waiting = 0, []
         for chunk in trainer.batches(epoch, 0):
             state, figures = trainer.step(state, chunk, steps)
@@ -213,6 +225,7 @@ def ours(name: str, config: Config, data: Dataset) -> Run:
             raise UserError(f"{name}: the loss is not finite")
         steps += done
         epoch += 1
+        return Progress(done, began)
 
     return run
 

@@ -254,6 +254,20 @@ def test_the_tool_measures_a_tiny_set(tmp_path: pathlib.Path, capsys: pytest.Cap
     assert all(f"{row['task']}" in printed for row in found["rows"])
 
 
+def test_updates_alone_are_timed_on_made_up_sets(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "speed.json"
+    flags = ["--scaling", "--items=20", "--widths=7,3", "--models=lightgcn", "--updates=1", f"--json={file}"]
+    assert ranking.run(flags) == 0, capsys.readouterr().err
+    assert "features image 7 + text 3" in capsys.readouterr().out
+    (row,) = json.loads(file.read_text())["scaling"]
+    assert 0 < row["seconds"]["median"]
+    assert 0 <= row["facts"]["begin_seconds"]
+    assert ranking.run(["--updates=1", f"--data={tmp_path}"]) == 2
+    assert "--updates goes with --scaling or --electronics" in capsys.readouterr().err
+    assert ranking.run(["--scaling", "--widths=7"]) == 2
+    assert "--widths needs 2 numbers" in capsys.readouterr().err
+
+
 def test_ours_and_the_peer_learn_from_the_same_pairs(tmp_path: pathlib.Path) -> None:
     """Also in the features: of an item, whatever its number."""
     folder = tmp_path / "set"

@@ -16,13 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.biases import RunningBias
+from drex_jax.errors import UserError
 from drex_jax.models.axis import ALONE, Axis
 from drex_jax.models.drex import recurrence, window
-from drex_jax.models.drex.network import Modality, Network, NetworkOptions
+from drex_jax.models.drex.network import AUXILIARY, Modality, Network, NetworkOptions
 from drex_jax.models.protocol import Carry
 from drex_jax.text import encoder as text_encoder
 
 DAY = 86400.0
+BIAS = ("mean", "user_shrinkage", "item_shrinkage")
+CONSTANTS = ("rating_mean", "rating_deviation", "rating_weight", "ranking_weight")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,30 @@ class Options:
     products: str = "float32"
     packing: window.Packing = window.DEFAULT_PACKING
     seed: int = 0
+
+    def constants(self) -> dict[str, Any]:
+        """What a trained model's predictions depend on, as JSON can hold it."""
+        bias = {name: getattr(self.bias, name) for name in BIAS}
+        return {
+            "network": dataclasses.asdict(self.network),
+            "bias": bias,
+            **{name: getattr(self, name) for name in CONSTANTS},
+        }
+
+    @classmethod
+    def of(cls, constants: Any) -> Options:
+        """The options with what `constants` gave.
+
+        Raises:
+          UserError: something of it is missing or unknown.
+        """
+        try:
+            network: dict[str, Any] = dict(constants["network"])
+            network["vector_modalities"] = tuple(network["vector_modalities"])
+            bias = RunningBias(**{name: float(constants["bias"][name]) for name in BIAS})
+            return cls(NetworkOptions(**network), bias, **{name: constants[name] for name in CONSTANTS})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"the constants of a DReX model are damaged ({error!r}); train the run again") from None
 
 
 class Keys(NamedTuple):
@@ -78,6 +105,11 @@ class Refiner:
         if offset is not None:
             states = states.at[: len(offset)].add(offset)
         return jnp.concatenate([states, auxiliary], axis=1)
+
+    def newcomers(self, params: dict[str, Any], carry: Carry) -> tuple[jax.Array, jax.Array]:
+        """The rows [E] of a user and an item before their first interaction, without an offset."""
+        network, nothing = params["network"], jnp.zeros(AUXILIARY)
+        return jnp.append(network["user_start"], nothing), jnp.append(network["item_start"], nothing)
 
     def observe_window(
         self, axis: Axis, params: dict[str, Any], carry: Carry, events: window.Window

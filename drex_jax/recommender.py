@@ -1,0 +1,286 @@
+"""A finished run as an object that answers: what to recommend, what somebody would rate, what is alike.
+
+    from drex_jax import Recommender
+
+    recommender = Recommender.load("runs/quickstart")
+    recommender.recommend("user 7", k=5)
+
+Only the run directory is read, not the raw data. Ids are strings (integers are taken as their digits). A user or an
+item that the run has never seen is no mistake: it has the row of a newcomer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from drex_jax import checkpoint, config, scorers, train
+from drex_jax.config import Config
+from drex_jax.data.interactions import Interactions
+from drex_jax.data.strings import Strings
+from drex_jax.dataset import open_interactions
+from drex_jax.errors import UserError
+from drex_jax.files import read_json
+from drex_jax.models.protocol import Carry, Params
+from drex_jax.scorers import Scorer
+
+Id = str | int
+SCORES = 1 << 24  # that exist at a time
+USERS = 1024  # at the most whose lists are made at a time
+
+
+class Recommendation(NamedTuple):
+    """One line of a list.
+
+    Attributes:
+      item: its id.
+      score: of the model's ranking, higher is better; only its order within a list has a meaning.
+    """
+
+    item: str
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What each user has met: items item[begin[u] : begin[u + 1]] of user u."""
+
+    begin: np.ndarray
+    item: np.ndarray
+
+    @classmethod
+    def of(cls, interactions: Interactions) -> _Seen:
+        order = np.argsort(interactions.user, kind="stable")
+        begin = np.concatenate([[0], np.bincount(interactions.user, minlength=interactions.num_users).cumsum()])
+        return cls(begin, np.asarray(interactions.item)[order])
+
+    def rows(self, users: np.ndarray, padding: int) -> np.ndarray:
+        """int32 [n, most]: each user's items, then `padding`; users -1 have none. `most` is a power of two."""
+        lengths = np.where(users >= 0, self.begin[users + 1] - self.begin[users], 0)
+        most = 1 << int(lengths.max(initial=0) - 1).bit_length() if lengths.max(initial=0) else 1
+        place = np.arange(most)
+        inside = place < lengths[:, None]
+        source = np.where(inside, self.begin[users][:, None] + place, 0)
+        return np.where(inside, self.item[source] if len(self.item) else 0, padding).astype(np.int32)
+
+
+class Recommender:
+    """A finished run. Letters: U users, I items, E row size."""
+
+    def __init__(self, interactions: Interactions, scorer: Scorer, params: Params, carry: Carry):
+        """Use `load`.
+
+        Args:
+          interactions: all that the run has seen, numbered as the rows are.
+          scorer: of the run's model.
+          params: its parameters.
+          carry: everyone's rows, user [U, E] and item [I, E].
+        """
+        self._interactions, self._scorer, self._params = interactions, scorer, params
+        self._carry = jax.tree.map(jnp.asarray, carry)
+        self._newcomers = scorer.newcomers(params, self._carry)
+        self._best = jax.jit(functools.partial(_best, scorer), static_argnums=(5,))
+        self._rate = jax.jit(scorer.rate)
+
+    @classmethod
+    def load(cls, folder: str | pathlib.Path) -> Recommender:
+        """The finished run in `folder`; of several seeds the first.
+
+        Raises:
+          UserError: there is no finished run, or it is damaged or of another version.
+        """
+        folder = pathlib.Path(folder)
+        settings = _finished(folder)
+        interactions, _ = open_interactions(settings, folder)
+        scorer = scorers.scorer(settings.model.name, read_json(folder / train.SCORER, ()))
+        arrays = checkpoint.load_arrays(folder / train.MODEL)
+        try:
+            carry = Carry(**arrays["carry"])
+            shapes = [side.shape[0] for side in carry]
+            params = arrays.get("params", {})
+        except (KeyError, TypeError, AttributeError, IndexError):
+            raise UserError(f"{folder / train.MODEL} is damaged: it should hold params and carry") from None
+        if shapes != [interactions.num_users, interactions.num_items]:
+            raise UserError(
+                f"{folder / train.MODEL} has rows of {shapes[0]:,} users and {shapes[1]:,} items, and the history has "
+                f"{interactions.num_users:,} and {interactions.num_items:,}: they are not of one run"
+            )
+        return cls(interactions, scorer, params, carry)
+
+    @functools.cached_property
+    def _users(self) -> dict[str, int]:
+        return _numbers(self._interactions.user_ids)
+
+    @functools.cached_property
+    def _items(self) -> dict[str, int]:
+        return _numbers(self._interactions.item_ids)
+
+    @functools.cached_property
+    def _seen(self) -> _Seen:
+        return _Seen.of(self._interactions)
+
+    def knows_user(self, user: Id) -> bool:
+        """Whether the run has met this user."""
+        return str(user) in self._users
+
+    def knows_item(self, item: Id) -> bool:
+        """Whether the run has met this item."""
+        return str(item) in self._items
+
+    @overload
+    def recommend(
+        self, user: Id, k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
+    ) -> list[Recommendation]: ...
+
+    @overload
+    def recommend(
+        self, user: Sequence[Id], k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
+    ) -> list[list[Recommendation]]: ...
+
+    def recommend(
+        self, user: Id | Sequence[Id], k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
+    ) -> list[Recommendation] | list[list[Recommendation]]:
+        """The items that a user would most likely want next, the best first.
+
+        Args:
+          user: an id, or a list of ids, for which there is a list of lists.
+          k: the length of a list; shorter where fewer items are left.
+          exclude_seen: leave out what the user has met.
+          candidates: only these items may be recommended; None: all.
+
+        Raises:
+          UserError: k is not from 1 to the number of items, or a candidate is unknown.
+        """
+        if isinstance(user, str | int):
+            return next(self.stream([user], k, exclude_seen, candidates))
+        return list(self.stream(user, k, exclude_seen, candidates))
+
+    def stream(
+        self, users: Sequence[Id], k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
+    ) -> Iterator[list[Recommendation]]:
+        """The lists of `recommend` one after the other, in memory that does not grow with their number."""
+        num_items = self._interactions.num_items
+        if not 1 <= k <= num_items:
+            raise UserError(f"k = {k}; it must be from 1 to the {num_items:,} items there are")
+        barred = jnp.asarray(self._barred(candidates))
+        return self._lists(users, k, exclude_seen, barred)
+
+    def _barred(self, candidates: Iterable[Id] | None) -> np.ndarray:
+        """Bool [I]: which items may not be recommended."""
+        barred = np.zeros(self._interactions.num_items, bool)
+        if candidates is None:
+            return barred
+        known, wanted = self._items, [str(item) for item in candidates]
+        unknown = next((item for item in wanted if item not in known), None)
+        if unknown is not None:
+            raise UserError(f"candidates: the run has no item {unknown}")
+        barred[:] = True
+        barred[[known[item] for item in wanted]] = False
+        return barred
+
+    def _lists(
+        self, users: Sequence[Id], k: int, exclude_seen: bool, barred: jax.Array
+    ) -> Iterator[list[Recommendation]]:
+        num_items, ids = self._interactions.num_items, self._interactions.item_ids
+        block = min(USERS, max(1, SCORES // num_items), len(users))
+        for begin in range(0, len(users), max(block, 1)):
+            numbers = np.array([self._users.get(str(user), -1) for user in users[begin : begin + block]])
+            padded = np.pad(numbers, (0, block - len(numbers)), constant_values=-1)
+            seen = self._seen.rows(padded if exclude_seen else np.full(block, -1), num_items)
+            found = self._best(self._params, self._rows(padded, 0), self._carry.item, seen, barred, k)
+            items, scores = (np.asarray(each) for each in found)
+            for row in range(len(numbers)):
+                pairs = zip(items[row].tolist(), scores[row].tolist(), strict=True)
+                yield [Recommendation(ids[item], score) for item, score in pairs if score > -np.inf]
+
+    def predict(self, users: Sequence[Id], items: Sequence[Id]) -> np.ndarray:
+        """The ratings that users would give to items, pair by pair, within the data's scale: float32 [n].
+
+        Of a model that only ranks: scores, which order the items of one user.
+
+        Raises:
+          UserError: there are not as many items as users.
+        """
+        if len(users) != len(items):
+            raise UserError(f"predict needs pairs, not {len(users):,} users and {len(items):,} items")
+        user, item = (
+            np.array([known.get(str(name), -1) for name in names], np.int64)
+            for known, names in ((self._users, users), (self._items, items))
+        )
+        size = 1 << max(len(user) - 1, 0).bit_length()  # few shapes to compile for
+        padding = (0, size - len(user))
+        user, item = (np.pad(numbers, padding, constant_values=-1) for numbers in (user, item))
+        predicted = np.asarray(self._rate(self._params, self._rows(user, 0), self._rows(item, 1)))[: len(users)]
+        scale = self._interactions.rating_range
+        return np.clip(predicted, *scale) if self._scorer.rates and scale else predicted
+
+    def similar_items(self, item: Id, k: int = 10) -> list[Recommendation]:
+        """The other items whose rows point in the most similar direction, with the cosine.
+
+        Raises:
+          UserError: the item is unknown, or k is not from 1 to the number of other items.
+        """
+        number = self._items.get(str(item))
+        if number is None:
+            raise UserError(f"the run has no item {item}")
+        others = self._interactions.num_items - 1
+        if not 1 <= k <= others:
+            raise UserError(f"k = {k}; it must be from 1 to the {others:,} other items there are")
+        nearest, cosine = (np.asarray(each) for each in _alike(self._carry.item, number, k))
+        ids = self._interactions.item_ids
+        return [Recommendation(ids[n], c) for n, c in zip(nearest.tolist(), cosine.tolist(), strict=True)]
+
+    def _rows(self, numbers: np.ndarray, side: int) -> jax.Array:
+        """The rows [n, E] of users (side 0) or items (1); a newcomer's for number -1."""
+        return _taken(self._carry[side], self._newcomers[side], numbers)
+
+
+def _best(
+    scorer: Scorer, params: Params, user: jax.Array, item: jax.Array, seen: jax.Array, barred: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """The k best items of users [b, E] among [I, E], int32 [b, k], and their scores; -inf for what may not be."""
+    scores = jnp.where(barred, -jnp.inf, scorer.rank(params, user, item))
+    scores = scores.at[jnp.arange(len(user))[:, None], seen].set(-jnp.inf, mode="drop")
+    best, found = lax.top_k(scores, k)
+    return found, best
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _alike(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    unit = rows * lax.rsqrt((rows**2).sum(1, keepdims=True) + 1e-30)
+    cosine = (unit @ unit[number]).at[number].set(-jnp.inf)
+    best, found = lax.top_k(cosine, k)
+    return found, best
+
+
+@jax.jit
+def _taken(rows: jax.Array, newcomer: jax.Array, numbers: jax.Array) -> jax.Array:
+    return jnp.where((numbers >= 0)[:, None], rows[numbers], newcomer)
+
+
+def _numbers(ids: Strings) -> dict[str, int]:
+    return {name: number for number, name in enumerate(ids)}
+
+
+def _finished(folder: pathlib.Path) -> Config:
+    """The configuration of a finished run.
+
+    Raises:
+      UserError: there is none.
+    """
+    if not (folder / train.CONFIG).exists():
+        raise UserError(f"{folder} holds no run (no {train.CONFIG}); python -m drex_jax.main --config=... makes one")
+    settings: Any = config.from_json(folder / train.CONFIG)
+    if not (folder / train.RESULTS).exists():
+        raise UserError(f"{folder} holds a run that is not finished (no {train.RESULTS}); run its command again")
+    if not (folder / train.SCORER).exists():
+        raise UserError(f"{folder} holds a run of an older version (no {train.SCORER}); train it again")
+    return settings

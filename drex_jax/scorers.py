@@ -1,0 +1,100 @@
+"""What a finished run needs of its model to answer: scores from rows, and the rows of somebody never seen.
+
+No data are needed, only what training left: parameters, everyone's rows, and a small record of the model's constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from drex_jax.config import RANKERS
+from drex_jax.errors import UserError
+from drex_jax.models.drex.refiner import Options, Refiner
+from drex_jax.models.protocol import Carry, Model, Params
+
+
+class Scorer(Protocol):
+    """Letters: n and m rows of size E.
+
+    Attributes:
+      rates: predicts ratings.
+    """
+
+    rates: bool
+
+    def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Ranking scores [n, m] of rows [n, E] and [m, E]."""
+        ...
+
+    def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Predicted ratings [n], not clipped, of rows [n, E] each."""
+        ...
+
+    def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
+        """The row [E] of a user, and that of an item, of whom nothing is known."""
+        ...
+
+
+class Product:
+    """Of the models that train on pairs: a score is the product of two rows.
+
+    A newcomer has the mean row of all (our choice): its list is that of the average user.
+    """
+
+    rates = False
+
+    def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Products."""
+        return user @ item.T
+
+    def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """The products of pairs: no ratings, but what orders items."""
+        return (user * item).sum(1)
+
+    def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
+        """Means."""
+        return carry.user.mean(0), carry.item.mean(0)
+
+
+class Counts:
+    """Of popularity: the number of interactions, whoever asks."""
+
+    rates = False
+
+    def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """The items' numbers."""
+        return user[:, :1] + item[:, 0][None, :]
+
+    def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """The same for pairs."""
+        return user[:, 0] + item[:, 0]
+
+    def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
+        """No interactions."""
+        return jnp.zeros_like(carry.user[0]), jnp.zeros_like(carry.item[0])
+
+
+def record(model: Model) -> dict[str, Any]:
+    """The constants of a trained model that its scorer needs, as JSON can hold them."""
+    return {"drex": model.options.constants()} if isinstance(model, Refiner) else {}
+
+
+def scorer(name: str, constants: Mapping[str, Any]) -> Scorer:
+    """The scorer of a model.
+
+    Args:
+      name: the model's.
+      constants: what `record` made of it.
+
+    Raises:
+      UserError: there is no such model, or its record is damaged.
+    """
+    if name == "drex":
+        return Refiner(Options.of(constants.get("drex")))
+    if name in RANKERS:
+        return Counts() if name == "popularity" else Product()
+    raise UserError(f"no run of the model {name} can be used; it should be one of drex {' '.join(RANKERS)}")
