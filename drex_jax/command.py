@@ -17,7 +17,9 @@ from drex_jax import config as config_lib
 from drex_jax import validation
 from drex_jax.errors import UserError
 
-MODES = ("train", "evaluate")
+MODES = ("train", "evaluate", "recommend")
+FORMATS = ("table", "json")
+QUESTIONS = {"user": ("recommend",), "k": ("recommend",), "format": ("recommend",)}  # flags, and modes that read them
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
 
@@ -29,11 +31,17 @@ class Command:
       mode: one of `MODES`.
       workdir: the run directory.
       config: the run's resolved configuration, every field checked, locked.
+      user: who asks, in mode recommend.
+      k: how long a list is.
+      format: of answers, one of `FORMATS`.
     """
 
     mode: str
     workdir: pathlib.Path
     config: ConfigDict
+    user: str | None = None
+    k: int = 10
+    format: str = "table"
 
 
 def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
@@ -72,7 +80,12 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
         config = stored
     if mode != "train" and stored is None:
         raise UserError(f"{workdir} holds no run (no config.json); --mode=train makes one")
-    return Command(mode, workdir, config)
+    for name, modes in QUESTIONS.items():
+        if values[name].present and mode not in modes:
+            raise UserError(f"--{name} goes with --mode={'|'.join(modes)}, not with --mode={mode}")
+    if mode == "recommend" and not values.user:
+        raise UserError("--mode=recommend needs --user=ID, whom to recommend to")
+    return Command(mode, workdir, config, values.user, values.k, values.format)
 
 
 def usage() -> str:
@@ -126,9 +139,12 @@ def _flags() -> flags.FlagValues:
         "train",
         MODES,
         "train: train, or continue, evaluate and write results; on a finished run, print them. evaluate: evaluate the "
-        "run in --workdir again.",
+        "run in --workdir again. recommend: print what the run in --workdir recommends to --user.",
         flag_values=values,
     )
+    flags.DEFINE_string("user", None, "Id of the user, known or not.", flag_values=values)
+    flags.DEFINE_integer("k", 10, "How many items to recommend.", flag_values=values)
+    flags.DEFINE_enum("format", "table", FORMATS, "Answers for people, or for programs.", flag_values=values)
     flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
     values.set_gnu_getopt(True)  # so that `--config.train.epochs 5` does not end the flags at the 5
     return values

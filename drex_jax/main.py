@@ -1,6 +1,7 @@
 """The door: python -m drex_jax.main --config=experiments/NAME.py[:ARGUMENT] [--workdir=DIR] [--config.FIELD=VALUE ...]
 
-Trains the experiment, evaluates it and prints its results; run again, it continues or prints what it found.
+Trains the experiment, evaluates it and prints its results; run again, it continues or prints what it found. A finished
+run answers: python -m drex_jax.main --workdir=DIR --mode=recommend --user=ID [--k=10] [--format=json]
 
 Exit status: 0 done; 2 a mistake of yours, told in one line; 75 stopped by SIGTERM or SIGINT with everything saved (the
 same command continues); 1 a mistake of ours, with its traceback.
@@ -46,6 +47,14 @@ def begin(config: Config) -> None:
 
 
 def _execute(command: command_lib.Command) -> None:
+    if command.mode == "recommend":
+        from drex_jax.recommender import Recommender
+        from drex_jax.report import answers
+
+        recommender = Recommender.load(command.workdir)
+        assert command.user is not None
+        print(answers.recommendations(recommender, command.user, command.k, command.format))
+        return
     from drex_jax import processes, train
     from drex_jax.report import table
 

@@ -88,7 +88,7 @@ class Recommender:
         self._carry = jax.tree.map(jnp.asarray, carry)
         self._newcomers = scorer.newcomers(params, self._carry)
         self._best = jax.jit(functools.partial(_best, scorer), static_argnums=(5,))
-        self._rate = jax.jit(scorer.rate)
+        self._pairs = jax.jit(scorer.pairs)
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Recommender:
@@ -218,7 +218,7 @@ class Recommender:
         size = 1 << max(len(user) - 1, 0).bit_length()  # few shapes to compile for
         padding = (0, size - len(user))
         user, item = (np.pad(numbers, padding, constant_values=-1) for numbers in (user, item))
-        predicted = np.asarray(self._rate(self._params, self._rows(user, 0), self._rows(item, 1)))[: len(users)]
+        predicted = np.asarray(self._pairs(self._params, self._rows(user, 0), self._rows(item, 1)))[: len(users)]
         scale = self._interactions.rating_range
         return np.clip(predicted, *scale) if self._scorer.rates and scale else predicted
 

@@ -30,8 +30,8 @@ class Scorer(Protocol):
         """Ranking scores [n, m] of rows [n, E] and [m, E]."""
         ...
 
-    def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Predicted ratings [n], not clipped, of rows [n, E] each."""
+    def pairs(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Predicted ratings [n], not clipped, of rows [n, E] each; ranking scores where it predicts none."""
         ...
 
     def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
@@ -51,8 +51,8 @@ class Product:
         """Products."""
         return user @ item.T
 
-    def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """The products of pairs: no ratings, but what orders items."""
+    def pairs(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Products."""
         return (user * item).sum(1)
 
     def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
@@ -69,8 +69,8 @@ class Counts:
         """The items' numbers."""
         return user[:, :1] + item[:, 0][None, :]
 
-    def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """The same for pairs."""
+    def pairs(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """The items' numbers."""
         return user[:, 0] + item[:, 0]
 
     def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:

@@ -73,7 +73,11 @@ def test_overrides_of_every_kind(experiment: pathlib.Path, tmp_path: pathlib.Pat
         (["--foo=1"], "unknown flag --foo=1"),
         (["--nofoo"], "unknown flag --nofoo"),
         (["extra"], "unknown argument extra"),
-        (["--mode=recommend"], "train|evaluate"),
+        (["--mode=recomend"], "train|evaluate|recommend"),
+        (["--user=7"], "--user goes with --mode=recommend, not with --mode=train"),
+        (["--k=5"], "--k goes with --mode=recommend"),
+        (["--k=five"], "--k=five"),
+        (["--mode=recommend", "--format=xml"], "table|json"),
         (["--workdir="], "--workdir is empty"),
         (["--config.foo=1"], "unknown configuration field foo"),
         (["--config.train.epoch=1"], "did you mean train.epochs?"),
@@ -191,8 +195,11 @@ def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path)
     run.mkdir()
     (run / "config.json").write_text(config_lib.to_json(first.config))
     for mode in command.MODES:
-        again = parse(f"--workdir={run}", f"--mode={mode}")
+        question = ["--user=7"] if mode == "recommend" else []
+        again = parse(f"--workdir={run}", f"--mode={mode}", *question)
         assert config_lib.differences(first.config, again.config) == []
+    with pytest.raises(UserError, match="needs --user=ID"):
+        parse(f"--workdir={run}", "--mode=recommend")
     with pytest.raises(UserError) as caught:
         parse(
             f"--config={experiment}",

@@ -178,6 +178,12 @@ class Refiner:
             standard = standard + self._base(user, item)
         return self.options.rating_mean + self.options.rating_deviation * standard
 
+    def pairs(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
+        """Predicted ratings [n] of rows [n, E]; scores of the ranking head where it alone is trained."""
+        if self.rates:
+            return self.rate(params, user, item)
+        return self._apply(params, "prefer", user, item, jnp.arange(len(item))[:, None])[:, 0]
+
     def rank(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
         """Scores [n, m]: of the ranking head where it is trained, else predicted ratings (up to a user's constant)."""
         scores = self._apply(params, "rank", user, item)
