@@ -183,11 +183,19 @@ class Pairwise(abc.ABC):
         return total, (carry, {"ranking_loss": ranking, **rows.figures})
 
     def step_bytes(self) -> int:
-        """About how much memory a training step takes: parameters, gradient, two moments; tables of each layer."""
-        shapes = jax.tree.leaves(jax.eval_shape(self.init, jax.random.key(0)))
+        """About how much memory a training step takes.
+
+        Parameters and both moments before and after it, the gradient, the best parameters so far; what an epoch
+        carries, before and after; tables of each layer, there and back; constants.
+        """
+
+        def size(tree: Any) -> int:
+            return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        carry = jax.eval_shape(self.carried, params, self._constants[1], jax.random.key(0))
         tables = 4 * self.options.size * (self.num_users + self.num_items) * 2 * (self.options.layers + 2)
-        kept = sum(leaf.nbytes for leaf in jax.tree.leaves(self._constants))
-        return 4 * 5 * sum(math.prod(leaf.shape) for leaf in shapes) + tables + kept
+        return 8 * size(params) + 2 * size(carry) + tables + size(self._constants)
 
     def segments(self) -> tuple[Lookup, ...]:
         """Train, validation and test."""
