@@ -37,15 +37,26 @@ class Packing:
       devices: number of devices that share a window: its interactions and chunks of texts divide by it.
       split: the lanes of a step divide by it, too.
       remember: keeps schedules between runs.
+      rounded: sizes are powers of two, so that few compiled programs serve windows of any size.
     """
 
     width: int = 16
     devices: int = 1
     split: bool = False
     remember: Remember = make_anew
+    rounded: bool = False
+
+    def room(self, least: int) -> int:
+        """The size of an array that has to hold so many."""
+        return power_of_two(least) if self.rounded else least
 
 
 DEFAULT_PACKING = Packing()
+
+
+def power_of_two(least: int) -> int:
+    """The smallest that is not below `least`, or 1."""
+    return 1 << max(int(least) - 1, 0).bit_length()
 
 
 class Window(NamedTuple):
@@ -105,11 +116,12 @@ def _pad(values: np.ndarray, size: int, fill: float) -> np.ndarray:
     return np.pad(values, padding, constant_values=fill)
 
 
-def _text_batches(tokens: Tokens, spans: list[tuple[int, int]], devices: int) -> list[batching.TextBatch]:
+def _text_batches(tokens: Tokens, spans: list[tuple[int, int]], packing: Packing) -> list[batching.TextBatch]:
     """The reviews of each window, all of one shape."""
     lengths = tokens.lengths
-    buckets = batching.bucket_lengths(int(lengths.max(initial=1)))
-    shapes = batching.fit([lengths[a:b] for a, b in spans], buckets, devices=devices)
+    buckets = batching.bucket_lengths(packing.room(int(lengths.max(initial=1))))
+    fitted = batching.fit([lengths[a:b] for a, b in spans], buckets, devices=packing.devices)
+    shapes = [shape._replace(chunks=packing.room(shape.chunks), rows=packing.room(shape.rows)) for shape in fitted]
     return [batching.plan(tokens.ids, tokens.offsets, np.arange(a, b), shapes) for a, b in spans]
 
 
@@ -173,11 +185,11 @@ def pack(user: np.ndarray, item: np.ndarray, spans: list[tuple[int, int]], packi
     """
     schedules = _schedules([(user[a:b], item[a:b]) for a, b in spans], packing)
     touched = [(np.unique(user[a:b]), np.unique(item[a:b])) for a, b in spans]
-    num_users, num_items = (max(len(ids) for ids in side) for side in zip(*touched, strict=True))
-    longest = max(b - a for a, b in spans)
+    num_users, num_items = (packing.room(max(len(ids) for ids in side)) for side in zip(*touched, strict=True))
+    longest = packing.room(max(b - a for a, b in spans))
     size = -(-max(longest, 1) // packing.devices) * packing.devices
     width = schedules[0].width
-    steps = max(max(packed.steps for packed in schedules), 1)
+    steps = packing.room(max(max(packed.steps for packed in schedules), 1))
     blocks = -(-steps // max(BLOCK_STEPS, BLOCK_LANES // width))
     steps = -(-steps // blocks)  # of a block: equal blocks, least padding
     empty = num_users + num_items + 2 * np.arange(width, dtype=np.int32)
@@ -248,7 +260,7 @@ def plan(
     auxiliary = np.stack([before.bias, np.log1p(before.counts)], axis=-1)  # [N, side, 2]
     user_after = _auxiliary_after(events.user, auxiliary[:, 0], after[0], spans)
     item_after = _auxiliary_after(events.item, auxiliary[:, 1], after[1], spans)
-    texts = [None] * len(spans) if events.tokens is None else _text_batches(events.tokens, spans, packing.devices)
+    texts = [None] * len(spans) if events.tokens is None else _text_batches(events.tokens, spans, packing)
 
     windows: list[Window] = []
     for number, ((a, b), (users, items)) in enumerate(zip(spans, packed.touched, strict=True)):

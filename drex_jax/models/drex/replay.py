@@ -1,0 +1,165 @@
+"""Goes on where a run has ended: new interactions refine the states that they touch, exactly as training would.
+
+All work is done on tables of the users and items of the new interactions alone, so that a call costs what they cost,
+however many others there are.
+
+Letters: n new interactions, U users, I items, E row size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from drex_jax.biases import BiasState
+from drex_jax.data.modalities import Events
+from drex_jax.models.axis import ALONE
+from drex_jax.models.drex import history, window
+from drex_jax.models.drex.history import History
+from drex_jax.models.drex.model import OBSERVED
+from drex_jax.models.drex.refiner import Refiner
+from drex_jax.models.protocol import Carry
+
+WIDTH = 16  # lanes a step, at the most
+EMPTY = {"rows": 0.0, "count": 0, "last": np.nan, "rating_sum": 0.0, "rating_count": 0}  # of somebody never met
+
+
+class _Table:
+    """Columns of one side that grow; room is doubled, so that growing by one costs little on average."""
+
+    def __init__(self, **columns: np.ndarray):
+        self._columns = {name: np.array(values) for name, values in columns.items()}
+        self.size = len(columns["count"])
+
+    def grow(self, size: int) -> None:
+        room = len(self._columns["count"])
+        if size > room:
+            more = max(size, 2 * room) - room
+            for name, values in self._columns.items():
+                padding = [(0, more)] + [(0, 0)] * (values.ndim - 1)
+                self._columns[name] = np.pad(values, padding, constant_values=EMPTY[name])
+        self.size = max(self.size, size)
+
+    def take(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: values[numbers] for name, values in self._columns.items()}
+
+    def put(self, numbers: np.ndarray, **columns: np.ndarray) -> None:
+        for name, values in columns.items():
+            self._columns[name][numbers] = values
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._columns[name][: self.size]
+
+
+class Replay:
+    """The states and counters of everyone, which `advance` moves forward."""
+
+    def __init__(self, refiner: Refiner, params: dict[str, Any], carry: Carry, past: History):
+        """Starts from a moment of a run.
+
+        Args:
+          refiner: of the run's model.
+          params: its parameters.
+          carry: everyone's rows at the moment, [U, E] and [I, E].
+          past: everyone's counters.
+        """
+        options = refiner.options
+        network = dataclasses.replace(options.network, offsets=False)  # who is new has none, and others have it already
+        packing = window.Packing(width=WIDTH, rounded=True)
+        self._refiner = Refiner(dataclasses.replace(options, network=network, packing=packing))
+        self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
+        bias = past.bias
+        self._user = _Table(
+            rows=np.asarray(carry.user),
+            count=past.user_count,
+            last=past.user_last,
+            rating_sum=bias.user_sum,
+            rating_count=bias.user_count,
+        )
+        self._item = _Table(
+            rows=np.asarray(carry.item),
+            count=past.item_count,
+            last=past.item_last,
+            rating_sum=bias.item_sum,
+            rating_count=bias.item_count,
+        )
+        self._observe = jax.jit(partial(self._refiner.observe_window, ALONE), donate_argnums=1)
+
+    @property
+    def carry(self) -> Carry:
+        """Everyone's rows now, as NumPy arrays that the next `advance` changes."""
+        return Carry(self._user["rows"], self._item["rows"])  # pyright: ignore[reportArgumentType] (NumPy's serve)
+
+    @property
+    def last(self) -> tuple[np.ndarray, np.ndarray]:
+        """float64 [U] and [I]: when each user and item was last met, in seconds; NaN: never. Not to be changed."""
+        return self._user["last"], self._item["last"]
+
+    def advance(self, events: Events) -> None:
+        """Refines the states with n interactions, in their order; none may be earlier than its user's or item's last.
+
+        Args:
+          events: numbered as the rows are; who is new has a number from U (or I) on, in the order of appearance.
+        """
+        if not len(events):
+            return
+        bias = self._refiner.options.bias
+        sides = []
+        for table, numbers in ((self._user, events.user), (self._item, events.item)):
+            touched, local = np.unique(numbers, return_inverse=True)
+            known = int(np.searchsorted(touched, table.size))
+            table.grow(int(touched[-1]) + 1)
+            sides.append((touched, local.astype(np.int32), known, table.take(touched)))
+        (users, user, known_users, of_users), (items, item, known_items, of_items) = sides
+        stretch = dataclasses.replace(
+            events, user=user, item=item, num_users=len(users), num_items=len(items), item_vectors={}
+        )
+        past = History(
+            of_users["count"],
+            of_items["count"],
+            of_users["last"],
+            of_items["last"],
+            BiasState(
+                of_users["rating_sum"], of_users["rating_count"], of_items["rating_sum"], of_items["rating_count"]
+            ),
+        )
+        before, after = history.advance(stretch, past, bias)
+        plan = window.plan(
+            stretch,
+            before,
+            history.tables(after, bias),
+            count=-(-len(events) // OBSERVED),
+            packing=self._refiner.options.packing,
+            known_users=known_users,
+            known_items=known_items,
+        )
+        carry = Carry(*(jnp.asarray(_rounded(of["rows"])) for of in (of_users, of_items)))
+        for each in plan.windows:
+            carry, _, _ = self._observe(self._params, carry, each)
+        sums = after.bias
+        self._user.put(
+            users,
+            rows=np.asarray(carry.user)[: len(users)],
+            count=after.user_count,
+            last=after.user_last,
+            rating_sum=sums.user_sum,
+            rating_count=sums.user_count,
+        )
+        self._item.put(
+            items,
+            rows=np.asarray(carry.item)[: len(items)],
+            count=after.item_count,
+            last=after.item_last,
+            rating_sum=sums.item_sum,
+            rating_count=sums.item_count,
+        )
+
+
+def _rounded(rows: np.ndarray) -> np.ndarray:
+    """The rows [m, E] with more below them, so that there is a power of two of them."""
+    return np.pad(rows, ((0, window.power_of_two(len(rows)) - len(rows)), (0, 0)))
