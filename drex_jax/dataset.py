@@ -92,7 +92,7 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     history = workdir / HISTORY
     facts = read_json(history / FACTS, FACT_KEYS)
     ordered, parts = open_interactions(config, workdir)
-    words = Vocabulary.load(history / VOCABULARY) if facts["vocabulary"] else None
+    words = open_vocabulary(workdir)
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
     events = modalities.events(ordered, sizes, words, config.text.max_tokens, shuffle)
@@ -102,6 +102,16 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     if config.text.shuffled:
         facts["notices"].append("control: every review was moved to another interaction of its part of the split")
     return Dataset(ordered, parts, events, words, facts)
+
+
+def open_vocabulary(workdir: pathlib.Path) -> Vocabulary | None:
+    """The vocabulary of a run directory; None where the data have no texts.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    history = workdir / HISTORY
+    return Vocabulary.load(history / VOCABULARY) if read_json(history / FACTS, FACT_KEYS)["vocabulary"] else None
 
 
 def open_interactions(config: Config, workdir: pathlib.Path) -> tuple[Interactions, Split]:

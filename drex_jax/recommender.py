@@ -3,18 +3,19 @@
     from drex_jax import Recommender
 
     recommender = Recommender.load("runs/quickstart")
-    recommender.recommend("user 7", k=5)
+    recommender.recommend("user7", k=5)
+    recommender.update([{"user": "user7", "item": "item3", "rating": 4, "timestamp": 1.8e9, "text": "as it should be"}])
 
 Only the run directory is read, not the raw data. Ids are strings (integers are taken as their digits). A user or an
-item that the run has never seen is no mistake: it has the row of a newcomer.
+item that the run has never seen is no mistake: it has the row of a newcomer. What `update` is given refines the states
+in memory, as training would.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 import jax
@@ -29,6 +30,10 @@ from drex_jax.data.strings import Strings
 from drex_jax.dataset import open_interactions
 from drex_jax.errors import UserError
 from drex_jax.files import read_json
+from drex_jax.incoming import Expected, Refusal, checked, rows_of
+from drex_jax.live import Live
+from drex_jax.models.drex.refiner import Refiner
+from drex_jax.models.drex.window import power_of_two
 from drex_jax.models.protocol import Carry, Params
 from drex_jax.scorers import Scorer
 
@@ -49,33 +54,79 @@ class Recommendation(NamedTuple):
     score: float
 
 
-@dataclasses.dataclass(frozen=True)
+class UpdateReport(NamedTuple):
+    """What became of the rows that `Recommender.update` was given.
+
+    Attributes:
+      applied: how many refined the states.
+      refused: the others, in their order.
+    """
+
+    applied: int
+    refused: list[Refusal]
+
+
+class _Ids:
+    """The ids of one side, and those that came since: number n is the id at place n."""
+
+    def __init__(self, ids: Strings):
+        self._start, self._since = ids, []
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self._start)}
+
+    def __len__(self) -> int:
+        return len(self._start) + len(self._since)
+
+    def name(self, number: int) -> str:
+        begun = len(self._start)
+        return self._start[number] if number < begun else self._since[number - begun]
+
+    def number(self, name: Id) -> int:
+        """-1: there is none."""
+        return self._numbers.get(str(name), -1)
+
+    def add(self, name: str) -> None:
+        self._numbers[name] = len(self)
+        self._since.append(name)
+
+
 class _Seen:
-    """What each user has met: items item[begin[u] : begin[u + 1]] of user u."""
+    """What each user has met: items item[begin[u] : begin[u + 1]] of user u at the start, and what came since."""
 
-    begin: np.ndarray
-    item: np.ndarray
-
-    @classmethod
-    def of(cls, interactions: Interactions) -> _Seen:
+    def __init__(self, interactions: Interactions):
         order = np.argsort(interactions.user, kind="stable")
-        begin = np.concatenate([[0], np.bincount(interactions.user, minlength=interactions.num_users).cumsum()])
-        return cls(begin, np.asarray(interactions.item)[order])
+        self._begin = np.concatenate([[0], np.bincount(interactions.user, minlength=interactions.num_users).cumsum()])
+        self._item = np.asarray(interactions.item)[order]
+        self._since: dict[int, list[int]] = {}
+
+    def add(self, user: int, item: int) -> None:
+        self._since.setdefault(user, []).append(item)
 
     def rows(self, users: np.ndarray, padding: int) -> np.ndarray:
         """int32 [n, most]: each user's items, then `padding`; users -1 have none. `most` is a power of two."""
-        lengths = np.where(users >= 0, self.begin[users + 1] - self.begin[users], 0)
-        most = 1 << int(lengths.max(initial=0) - 1).bit_length() if lengths.max(initial=0) else 1
-        place = np.arange(most)
-        inside = place < lengths[:, None]
-        source = np.where(inside, self.begin[users][:, None] + place, 0)
-        return np.where(inside, self.item[source] if len(self.item) else 0, padding).astype(np.int32)
+        lists = [self._of(user) for user in users.tolist()]
+        most = power_of_two(max(map(len, lists)))
+        return np.stack([np.pad(items, (0, most - len(items)), constant_values=padding) for items in lists])
+
+    def _of(self, user: int) -> np.ndarray:
+        begun = 0 <= user < len(self._begin) - 1
+        items = self._item[self._begin[user] : self._begin[user + 1]] if begun else self._item[:0]
+        return np.append(items, self._since.get(user, ())).astype(np.int32)
 
 
 class Recommender:
     """A finished run. Letters: U users, I items, E row size."""
 
-    def __init__(self, interactions: Interactions, scorer: Scorer, params: Params, carry: Carry):
+    def __init__(
+        self,
+        interactions: Interactions,
+        scorer: Scorer,
+        params: Params,
+        carry: Carry,
+        live: Callable[[], Live] | None = None,
+    ):
         """Use `load`.
 
         Args:
@@ -83,9 +134,11 @@ class Recommender:
           scorer: of the run's model.
           params: its parameters.
           carry: everyone's rows, user [U, E] and item [I, E].
+          live: makes what moves the states on; None where the model cannot be updated.
         """
-        self._interactions, self._scorer, self._params = interactions, scorer, params
-        self._carry = jax.tree.map(jnp.asarray, carry)
+        self._interactions, self._scorer, self._params, self._live_later = interactions, scorer, params, live
+        self._users, self._items = _Ids(interactions.user_ids), _Ids(interactions.item_ids)
+        self._carry, self._moved = jax.tree.map(jnp.asarray, carry), False
         self._newcomers = scorer.newcomers(params, self._carry)
         self._best = jax.jit(functools.partial(_best, scorer), static_argnums=(5,))
         self._pairs = jax.jit(scorer.pairs)
@@ -113,27 +166,35 @@ class Recommender:
                 f"{folder / train.MODEL} has rows of {shapes[0]:,} users and {shapes[1]:,} items, and the history has "
                 f"{interactions.num_users:,} and {interactions.num_items:,}: they are not of one run"
             )
-        return cls(interactions, scorer, params, carry)
+        live = None
+        if isinstance(scorer, Refiner):
+            live = functools.partial(Live.of, scorer, params, carry, settings, folder)
+        return cls(interactions, scorer, params, carry, live)
 
-    @functools.cached_property
-    def _users(self) -> dict[str, int]:
-        return _numbers(self._interactions.user_ids)
-
-    @functools.cached_property
-    def _items(self) -> dict[str, int]:
-        return _numbers(self._interactions.item_ids)
+    @property
+    def _now(self) -> Carry:
+        """Everyone's rows on the device."""
+        if self._moved:
+            self._carry, self._moved = jax.tree.map(jnp.array, self._live.carry), False  # a copy: those change in place
+        return self._carry
 
     @functools.cached_property
     def _seen(self) -> _Seen:
-        return _Seen.of(self._interactions)
+        return _Seen(self._interactions)
+
+    @functools.cached_property
+    def _live(self) -> Live:
+        if self._live_later is None:
+            raise UserError("a run of this model cannot be updated: it does not learn from single interactions")
+        return self._live_later()
 
     def knows_user(self, user: Id) -> bool:
         """Whether the run has met this user."""
-        return str(user) in self._users
+        return self._users.number(user) >= 0
 
     def knows_item(self, item: Id) -> bool:
         """Whether the run has met this item."""
-        return str(item) in self._items
+        return self._items.number(item) >= 0
 
     @overload
     def recommend(
@@ -167,7 +228,7 @@ class Recommender:
         self, users: Sequence[Id], k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
     ) -> Iterator[list[Recommendation]]:
         """The lists of `recommend` one after the other, in memory that does not grow with their number."""
-        num_items = self._interactions.num_items
+        num_items = len(self._items)
         if not 1 <= k <= num_items:
             raise UserError(f"k = {k}; it must be from 1 to the {num_items:,} items there are")
         barred = jnp.asarray(self._barred(candidates))
@@ -175,31 +236,31 @@ class Recommender:
 
     def _barred(self, candidates: Iterable[Id] | None) -> np.ndarray:
         """Bool [I]: which items may not be recommended."""
-        barred = np.zeros(self._interactions.num_items, bool)
+        barred = np.zeros(len(self._items), bool)
         if candidates is None:
             return barred
-        known, wanted = self._items, [str(item) for item in candidates]
-        unknown = next((item for item in wanted if item not in known), None)
+        wanted = {str(item): self._items.number(item) for item in candidates}
+        unknown = next((item for item, number in wanted.items() if number < 0), None)
         if unknown is not None:
             raise UserError(f"candidates: the run has no item {unknown}")
         barred[:] = True
-        barred[[known[item] for item in wanted]] = False
+        barred[list(wanted.values())] = False
         return barred
 
     def _lists(
         self, users: Sequence[Id], k: int, exclude_seen: bool, barred: jax.Array
     ) -> Iterator[list[Recommendation]]:
-        num_items, ids = self._interactions.num_items, self._interactions.item_ids
+        num_items, name = len(self._items), self._items.name
         block = min(USERS, max(1, SCORES // num_items), len(users))
         for begin in range(0, len(users), max(block, 1)):
-            numbers = np.array([self._users.get(str(user), -1) for user in users[begin : begin + block]])
+            numbers = np.array([self._users.number(user) for user in users[begin : begin + block]])
             padded = np.pad(numbers, (0, block - len(numbers)), constant_values=-1)
             seen = self._seen.rows(padded if exclude_seen else np.full(block, -1), num_items)
-            found = self._best(self._params, self._rows(padded, 0), self._carry.item, seen, barred, k)
+            found = self._best(self._params, self._rows(padded, 0), self._now.item, seen, barred, k)
             items, scores = (np.asarray(each) for each in found)
             for row in range(len(numbers)):
                 pairs = zip(items[row].tolist(), scores[row].tolist(), strict=True)
-                yield [Recommendation(ids[item], score) for item, score in pairs if score > -np.inf]
+                yield [Recommendation(name(item), score) for item, score in pairs if score > -np.inf]
 
     def predict(self, users: Sequence[Id], items: Sequence[Id]) -> np.ndarray:
         """The ratings that users would give to items, pair by pair, within the data's scale: float32 [n].
@@ -212,7 +273,7 @@ class Recommender:
         if len(users) != len(items):
             raise UserError(f"predict needs pairs, not {len(users):,} users and {len(items):,} items")
         user, item = (
-            np.array([known.get(str(name), -1) for name in names], np.int64)
+            np.array([known.number(name) for name in names], np.int64)
             for known, names in ((self._users, users), (self._items, items))
         )
         size = 1 << max(len(user) - 1, 0).bit_length()  # few shapes to compile for
@@ -228,19 +289,41 @@ class Recommender:
         Raises:
           UserError: the item is unknown, or k is not from 1 to the number of other items.
         """
-        number = self._items.get(str(item))
-        if number is None:
+        number = self._items.number(item)
+        if number < 0:
             raise UserError(f"the run has no item {item}")
-        others = self._interactions.num_items - 1
+        others = len(self._items) - 1
         if not 1 <= k <= others:
             raise UserError(f"k = {k}; it must be from 1 to the {others:,} other items there are")
-        nearest, cosine = (np.asarray(each) for each in _alike(self._carry.item, number, k))
-        ids = self._interactions.item_ids
-        return [Recommendation(ids[n], c) for n, c in zip(nearest.tolist(), cosine.tolist(), strict=True)]
+        nearest, cosine = (np.asarray(each) for each in _alike(self._now.item, number, k))
+        return [Recommendation(self._items.name(n), c) for n, c in zip(nearest.tolist(), cosine.tolist(), strict=True)]
+
+    def update(self, interactions: Interactions | Iterable[Mapping[str, Any]]) -> UpdateReport:
+        """Refines the states in memory with new interactions, one after the other, exactly as training would.
+
+        New users and items are welcome, and so are rows without a rating, a text or a vector. Rows are taken in their
+        order: in one call, in many or one by one the states are the same. A row is refused, and the others applied,
+        where it is malformed, earlier than the last interaction of its user or its item, or one that was there already.
+
+        Args:
+          interactions: a table, or mappings with `user`, `item` and `timestamp` (seconds since 1970), and what there is
+            of `rating`, `text` and the names of the data's vectors.
+
+        Raises:
+          UserError: the model cannot be updated.
+        """
+        live, expected = self._live, Expected.by(self._interactions)
+        rows = rows_of(interactions) if isinstance(interactions, Interactions) else interactions
+        right, refused = checked(rows, expected)
+        numbers, late = live.apply(right, self._users, self._items)
+        for user, item in numbers:
+            self._seen.add(user, item)
+        self._moved |= bool(numbers)
+        return UpdateReport(len(numbers), sorted([*refused, *late]))
 
     def _rows(self, numbers: np.ndarray, side: int) -> jax.Array:
         """The rows [n, E] of users (side 0) or items (1); a newcomer's for number -1."""
-        return _taken(self._carry[side], self._newcomers[side], numbers)
+        return _taken(self._now[side], self._newcomers[side], numbers)
 
 
 def _best(
@@ -264,10 +347,6 @@ def _alike(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.A
 @jax.jit
 def _taken(rows: jax.Array, newcomer: jax.Array, numbers: jax.Array) -> jax.Array:
     return jnp.where((numbers >= 0)[:, None], rows[numbers], newcomer)
-
-
-def _numbers(ids: Strings) -> dict[str, int]:
-    return {name: number for number, name in enumerate(ids)}
 
 
 def _finished(folder: pathlib.Path) -> Config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import pathlib
 import shutil
@@ -13,8 +15,12 @@ import numpy as np
 import pytest
 
 from drex_jax import Recommender, build, checkpoint, config, main, train
+from drex_jax.data.strings import Strings
+from drex_jax.data.vocabulary import Tokens
 from drex_jax.dataset import open_dataset
 from drex_jax.errors import UserError
+from drex_jax.incoming import rows_of
+from drex_jax.models.drex.model import DReX
 
 USERS, ITEMS = 12, 10
 KINDS = ("drex", "drex of rankings", "bpr", "popularity")
@@ -23,7 +29,7 @@ KINDS = ("drex", "drex of rankings", "bpr", "popularity")
 def settings(kind: str) -> Any:
     settings: Any = config.base()
     settings.data.synthetic.update(num_interactions=160, num_users=USERS, num_items=ITEMS, seed=1)
-    settings.text.enabled = False
+    settings.text.update(enabled=kind == "drex", width=4, max_tokens=8, vocabulary_size=300)
     settings.devices.update(count=1, mapping="none")
     settings.baselines = ()
     settings.evaluate.cutoffs = (5,)
@@ -159,6 +165,119 @@ def test_alike_items_are_those_of_the_same_direction(parts: tuple[Any, ...]) -> 
     for k in (0, ITEMS):
         with pytest.raises(UserError, match="from 1 to the 9 other items"):
             recommender.similar_items(items[0], k)
+
+
+# What comes after training
+
+
+def news(recommender: Recommender, n: int = 25) -> list[dict[str, Any]]:
+    """Interactions after the last: of old and new users and items, with gaps, some at the same moment."""
+    rng = np.random.default_rng(5)
+    begin = float(recommender._interactions.timestamp.max())
+    rows = []
+    for number in range(n):
+        row = {"user": f"user{rng.integers(0, 16)}", "item": f"item{rng.integers(0, 14)}"}
+        row["timestamp"] = begin + 1000.0 * (number // 2)
+        if rng.random() < 0.7:
+            row["rating"] = float(rng.integers(1, 6))
+        if rng.random() < 0.5:
+            row["text"] = "the battery is good" if rng.random() < 0.5 else "noisy, and <b>late</b>"
+        rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize("cuts", [(), (1, 2, 3, 11, 18), tuple(range(1, 25))])
+def test_updates_are_what_training_on_would_have_made_of_them(
+    run: pathlib.Path, parts: tuple[Any, ...], cuts: tuple[int, ...]
+) -> None:
+    """In one call, in several, one by one; against the model over the whole stream."""
+    _, data, model, params, _ = parts
+    recommender = Recommender.load(run)
+    rows = news(recommender)
+    if not hasattr(model, "network"):
+        with pytest.raises(UserError, match="cannot be updated"):
+            recommender.update(rows)
+        return
+    for begin, end in itertools.pairwise((0, *cuts, len(rows))):
+        assert recommender.update(rows[begin:end]) == (end - begin, [])
+    users, items = ids(data)
+    for row in rows:
+        users += [row["user"]] if row["user"] not in users else []
+        items += [row["item"]] if row["item"] not in items else []
+    assert len(users) > USERS
+    assert len(items) > ITEMS
+    old = data.events
+    tokens = old.tokens
+    if tokens is not None:
+        new = data.vocabulary.encode(Strings.of(row.get("text", "") for row in rows), 8)
+        offsets = np.concatenate([tokens.offsets, tokens.offsets[-1] + new.offsets[1:]])
+        tokens = Tokens(np.concatenate([tokens.ids, new.ids]), offsets, np.concatenate([tokens.cut, new.cut]))
+    ratings = np.array([row.get("rating", np.nan) for row in rows], np.float32)
+    stream = dataclasses.replace(
+        old,
+        user=np.append(old.user, [users.index(row["user"]) for row in rows]).astype(np.int32),
+        item=np.append(old.item, [items.index(row["item"]) for row in rows]).astype(np.int32),
+        timestamp=np.append(old.timestamp, [row["timestamp"] for row in rows]),
+        rating=np.append(old.rating, ratings).astype(np.float32),
+        tokens=tokens,
+        num_users=len(users),
+        num_items=len(items),
+    )
+    twin = DReX(model.options, stream, (data.sizes[0], len(stream) - data.sizes[0], 0))
+    train_segment, rest, _ = twin.segments()
+    carry, _ = twin.observe(params, twin.start(params), train_segment)
+    carry, _ = twin.observe(params, carry, rest)
+    for found, expected in zip(recommender._now, carry, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+    assert recommender.knows_user(users[-1])
+    assert recommender.knows_item(items[-1])
+    seen = {items[item] for item in stream.item[stream.user == len(users) - 1]}
+    left = [each.item for each in recommender.recommend(users[-1], k=len(items))]
+    assert sorted(left) == sorted(set(items) - seen)
+
+
+def test_rows_that_cannot_be_applied_are_refused_with_a_reason(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
+    _, data, model, *_ = parts
+    if not hasattr(model, "network"):
+        pytest.skip("this model cannot be updated")
+    table = data.interactions
+    last = float(table.timestamp.max())
+    newest = next(rows_of(table.take(np.array([len(table) - 1]))))
+    good = {"user": "user1", "item": "item2", "timestamp": last + 5}
+    wrong = {
+        "a row must be a mapping": 7,
+        "user None; it must be a string": {"item": "a", "timestamp": last},
+        "user ''": good | {"user": ""},
+        "item True": good | {"item": True},
+        "no timestamp": {"user": "a", "item": "b"},
+        "outside the years 1900 to 2200": good | {"timestamp": 1e12},
+        "timestamp 'now' is no finite number": good | {"timestamp": "now"},
+        "rating inf is no finite number": good | {"rating": np.inf},
+        "rating 99 is outside the scale, 1 to 5": good | {"rating": 99},
+        "text is int": good | {"text": 3},
+        "lone surrogate": good | {"text": "\ud800"},
+        "unknown key 'stars'": good | {"stars": 3},
+        "earlier than": good | {"timestamp": float(table.timestamp.min())},
+        "the very same interaction was there already": newest,
+    }
+    recommender = Recommender.load(run)
+    before = [np.asarray(side) for side in recommender._now]
+    report = recommender.update(wrong.values())
+    assert report.applied == 0
+    for number, (refusal, message) in enumerate(zip(report.refused, wrong, strict=True)):
+        assert refusal.row == number
+        assert message in refusal.reason
+    for side, old in zip(recommender._now, before, strict=True):
+        np.testing.assert_array_equal(side, old)
+    mixed = recommender.update([wrong["user ''"], good, good, good | {"rating": 2.0}, good | {"timestamp": last + 4}])
+    assert mixed.applied == 2  # another rating at the same moment is another interaction
+    for refusal, (row, reason) in zip(
+        mixed.refused, ((0, "user ''; it"), (2, "the very"), (4, "earlier")), strict=True
+    ):
+        assert refusal.row == row
+        assert reason in refusal.reason
+    assert recommender.update([good]).refused[0].reason == "the very same interaction was there already"
+    assert recommender.update(table).applied == 0  # all of it was there already, or comes too late
 
 
 @pytest.mark.parametrize("k", [0, -1, ITEMS + 1])

@@ -107,18 +107,26 @@ def in_learning_order(interactions: Interactions, split: Split) -> Interactions:
     )
 
 
+def scale(values: np.ndarray, num_train: int) -> tuple[np.ndarray, np.ndarray]:
+    """What standardises vectors float32 [n, width]: the mean of the present train rows, and a factor, float64 [width].
+
+    The factor is one over the deviation; 0 for a column that does not vary in train; NaN where no row is present.
+    """
+    train = values[:num_train]
+    present = train[~np.isnan(train).any(1)]
+    if not len(present):
+        return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
+    mean, deviation = present.mean(0, dtype=np.float64), present.std(0, dtype=np.float64)
+    return mean, np.where(deviation > 0, 1 / np.maximum(deviation, 1e-30), 0.0)
+
+
 def standardise(values: np.ndarray, num_train: int) -> np.ndarray:
     """float32 [n, width]: each column less its mean over the present train rows, over its deviation there.
 
     A column that does not vary in train becomes zero where present.
     """
-    train = values[:num_train]
-    present = train[~np.isnan(train).any(1)]
-    if not len(present):
-        return np.full_like(values, np.nan, dtype=np.float32)
-    mean, deviation = present.mean(0, dtype=np.float64), present.std(0, dtype=np.float64)
-    scale = np.where(deviation > 0, 1 / np.maximum(deviation, 1e-30), 0.0)
-    return ((values - mean) * scale).astype(np.float32)
+    mean, factor = scale(values, num_train)
+    return ((values - mean) * factor).astype(np.float32)
 
 
 def events(
