@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from drex_jax.config import ranking
 
-
 TUNED: dict[str, dict[str, Any]] = {  # by tools/tune.py, on validation; docs/results.md has the trials
     "crane": {
         "ranker.layers": 2,
