@@ -220,7 +220,7 @@ class Recommender:
         Raises:
           UserError: k is not from 1 to the number of items, or a candidate is unknown.
         """
-        if isinstance(user, str | int):
+        if isinstance(user, str | int | np.integer):
             return next(self.stream([user], k, exclude_seen, candidates))
         return list(self.stream(user, k, exclude_seen, candidates))
 
