@@ -186,11 +186,11 @@ def news(recommender: Recommender, n: int = 25) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("cuts", [(), (1, 2, 3, 11, 18), tuple(range(1, 25))])
+@pytest.mark.parametrize("cuts", [(), (1, 2, 3, 4, 5, 11, 18)])
 def test_updates_are_what_training_on_would_have_made_of_them(
     run: pathlib.Path, parts: tuple[Any, ...], cuts: tuple[int, ...]
 ) -> None:
-    """In one call, in several, one by one; against the model over the whole stream."""
+    """In one call, one by one and in several; against the model over the whole stream."""
     _, data, model, params, _ = parts
     recommender = Recommender.load(run)
     rows = news(recommender)

@@ -15,7 +15,7 @@ def pieces(events, cuts):
         yield events[begin:end]
 
 
-CUTS = {"one piece": (), "three pieces": (7, 20), "one by one": tuple(range(1, 30)), "an empty piece": (4, 4)}
+CUTS = {"one piece": (), "one by one": tuple(range(1, 30)), "pieces, one of them empty": (4, 4, 20)}
 
 
 @pytest.mark.parametrize("cuts", CUTS)
