@@ -3,8 +3,8 @@
     from drex_jax import Recommender
 
     recommender = Recommender.load("runs/quickstart")
-    recommender.recommend("user7", k=5)
-    recommender.update([{"user": "user7", "item": "item3", "rating": 4, "timestamp": 1.8e9, "text": "as it should be"}])
+    recommender.recommend("user007", k=5)
+    recommender.update([{"user": "user007", "item": "item003", "rating": 4, "timestamp": 1.8e9, "text": "as it ought"}])
 
 Only the run directory is read, not the raw data. Ids are strings (integers are taken as their digits). A user or an
 item that the run has never seen is no mistake: it has the row of a newcomer. What `update` is given refines the states
