@@ -133,6 +133,11 @@ def save_model(folder: pathlib.Path, arrays: Any) -> None:
         checkpointer.save(folder.resolve(), arrays, force=True)
 
 
+def _unreadable(folder: pathlib.Path, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return UserError(f"{folder}: no finished model can be read there ({reason})")
+
+
 def load_arrays(folder: pathlib.Path) -> Any:
     """The finished model's arrays as they were saved, dictionaries of NumPy arrays: for who has no model to say more.
 
@@ -143,8 +148,7 @@ def load_arrays(folder: pathlib.Path) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             return jax.device_get(checkpointer.restore(folder.resolve()))
     except (ValueError, FileNotFoundError, KeyError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{folder}: no finished model can be read there ({reason})") from None
+        raise _unreadable(folder, error) from None
 
 
 def load_model(folder: pathlib.Path, like: Any) -> Any:
@@ -159,6 +163,5 @@ def load_model(folder: pathlib.Path, like: Any) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             restored = checkpointer.restore(folder.resolve(), target)
     except (ValueError, FileNotFoundError, KeyError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{folder}: no finished model can be read there ({reason})") from None
+        raise _unreadable(folder, error) from None
     return _with_empty(restored, like)

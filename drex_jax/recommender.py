@@ -276,7 +276,7 @@ class Recommender:
             np.array([known.number(name) for name in names], np.int64)
             for known, names in ((self._users, users), (self._items, items))
         )
-        size = 1 << max(len(user) - 1, 0).bit_length()  # few shapes to compile for
+        size = power_of_two(len(user))  # few shapes to compile for
         padding = (0, size - len(user))
         user, item = (np.pad(numbers, padding, constant_values=-1) for numbers in (user, item))
         predicted = np.asarray(self._pairs(self._params, self._rows(user, 0), self._rows(item, 1)))[: len(users)]

@@ -228,10 +228,11 @@ class Crane(Pairwise):
     ) -> tuple[jax.Array, jax.Array]:
         """What the users of pairs [B] liked, projected, without the pairs' items: sums [M, B, D], counts [M, B]."""
         assert constants.profiles is not None
-        total = propagate(constants.profiles.items, _joined(projected))[users]
+        joined = _joined(projected)
+        total = propagate(constants.profiles.items, joined)[users]
         count = constants.profiles.count[:, users]
         if self.crane.leave_one_out:
-            total = total - _joined(projected)[items]
+            total = total - joined[items]
             count = count - jnp.asarray(constants.present)[:, items]
         return _split(total, len(projected)), count
 

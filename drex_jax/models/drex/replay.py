@@ -73,21 +73,7 @@ class Replay:
         packing = window.Packing(width=WIDTH, rounded=True)
         self._refiner = Refiner(dataclasses.replace(options, network=network, packing=packing))
         self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
-        bias = past.bias
-        self._user = _Table(
-            rows=np.asarray(carry.user),
-            count=past.user_count,
-            last=past.user_last,
-            rating_sum=bias.user_sum,
-            rating_count=bias.user_count,
-        )
-        self._item = _Table(
-            rows=np.asarray(carry.item),
-            count=past.item_count,
-            last=past.item_last,
-            rating_sum=bias.item_sum,
-            rating_count=bias.item_count,
-        )
+        self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
         self._observe = jax.jit(partial(self._refiner.observe_window, ALONE), donate_argnums=1)
 
     @property
@@ -141,23 +127,18 @@ class Replay:
         carry = Carry(*(jnp.asarray(_rounded(of["rows"])) for of in (of_users, of_items)))
         for each in plan.windows:
             carry, _, _ = self._observe(self._params, carry, each)
-        sums = after.bias
-        self._user.put(
-            users,
-            rows=np.asarray(carry.user)[: len(users)],
-            count=after.user_count,
-            last=after.user_last,
-            rating_sum=sums.user_sum,
-            rating_count=sums.user_count,
-        )
-        self._item.put(
-            items,
-            rows=np.asarray(carry.item)[: len(items)],
-            count=after.item_count,
-            last=after.item_last,
-            rating_sum=sums.item_sum,
-            rating_count=sums.item_count,
-        )
+        of_users, of_items = _columns(Carry(carry.user[: len(users)], carry.item[: len(items)]), after)
+        self._user.put(users, **of_users)
+        self._item.put(items, **of_items)
+
+
+def _columns(carry: Carry, past: History) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What the tables of users and of items hold, by the names of `EMPTY`."""
+    sums = past.bias
+    users = carry.user, past.user_count, past.user_last, sums.user_sum, sums.user_count
+    items = carry.item, past.item_count, past.item_last, sums.item_sum, sums.item_count
+    of_users, of_items = (dict(zip(EMPTY, map(np.asarray, side), strict=True)) for side in (users, items))
+    return of_users, of_items
 
 
 def _rounded(rows: np.ndarray) -> np.ndarray:
