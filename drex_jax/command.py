@@ -17,9 +17,14 @@ from drex_jax import config as config_lib
 from drex_jax import validation
 from drex_jax.errors import UserError
 
-MODES = ("train", "evaluate", "recommend")
+MODES = ("train", "evaluate", "recommend", "update")
 FORMATS = ("table", "json")
-QUESTIONS = {"user": ("recommend",), "k": ("recommend",), "format": ("recommend",)}  # flags, and modes that read them
+QUESTIONS = {  # flags, and the modes that read them
+    "user": ("recommend",),
+    "k": ("recommend",),
+    "interactions": ("update",),
+    "format": ("recommend", "update"),
+}
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
 
@@ -33,6 +38,7 @@ class Command:
       config: the run's resolved configuration, every field checked, locked.
       user: who asks, in mode recommend.
       k: how long a list is.
+      interactions: the file that mode update reads.
       format: of answers, one of `FORMATS`.
     """
 
@@ -41,6 +47,7 @@ class Command:
     config: ConfigDict
     user: str | None = None
     k: int = 10
+    interactions: str | None = None
     format: str = "table"
 
 
@@ -85,7 +92,9 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
             raise UserError(f"--{name} goes with --mode={'|'.join(modes)}, not with --mode={mode}")
     if mode == "recommend" and not values.user:
         raise UserError("--mode=recommend needs --user=ID, whom to recommend to")
-    return Command(mode, workdir, config, values.user, values.k, values.format)
+    if mode == "update" and not values.interactions:
+        raise UserError("--mode=update needs --interactions=FILE, what has happened since")
+    return Command(mode, workdir, config, values.user, values.k, values.interactions, values.format)
 
 
 def usage() -> str:
@@ -139,11 +148,13 @@ def _flags() -> flags.FlagValues:
         "train",
         MODES,
         "train: train, or continue, evaluate and write results; on a finished run, print them. evaluate: evaluate the "
-        "run in --workdir again. recommend: print what the run in --workdir recommends to --user.",
+        "run in --workdir again. recommend: print what the run in --workdir recommends to --user. update: let the run "
+        "in --workdir learn from --interactions, and save it.",
         flag_values=values,
     )
     flags.DEFINE_string("user", None, "Id of the user, known or not.", flag_values=values)
     flags.DEFINE_integer("k", 10, "How many items to recommend.", flag_values=values)
+    flags.DEFINE_string("interactions", None, "File of new interactions.", flag_values=values)
     flags.DEFINE_enum("format", "table", FORMATS, "Answers for people, or for programs.", flag_values=values)
     flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
     values.set_gnu_getopt(True)  # so that `--config.train.epochs 5` does not end the flags at the 5

@@ -96,8 +96,7 @@ class Expected:
 
 def rows_of(interactions: Interactions) -> Iterator[dict[str, Any]]:
     """A table's rows as mappings."""
-    users, items = list(interactions.user_ids), list(interactions.item_ids)
-    names = list(interactions.vectors)
+    users, items, names = interactions.user_ids, interactions.item_ids, list(interactions.vectors)
     for row in range(len(interactions)):
         vectors = {name: interactions.vectors[name][row] for name in names}
         yield {

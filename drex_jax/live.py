@@ -1,137 +1,153 @@
-"""A DReX run that goes on learning in memory: rows in order become events, events refine states."""
+"""Runs that go on: what new interactions do to everyone's rows.
+
+Letters: n interactions, U users, I items, E row size.
+"""
 
 from __future__ import annotations
 
-import math
-import pathlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
+import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.config import Config
 from drex_jax.data import modalities
-from drex_jax.data.interactions import Interactions
 from drex_jax.data.modalities import Events
 from drex_jax.data.strings import Strings
-from drex_jax.data.vocabulary import Vocabulary
-from drex_jax.dataset import open_interactions, open_vocabulary
-from drex_jax.incoming import Refusal, Row, rows_of
+from drex_jax.dataset import open_vocabulary
+from drex_jax.errors import UserError
+from drex_jax.finished_run import FinishedRun
+from drex_jax.incoming import Row
+from drex_jax.journal import Journal
+from drex_jax.models.baselines.lightgcn import LightGCN
+from drex_jax.models.crane.model import Crane, CraneOptions
 from drex_jax.models.drex import history
 from drex_jax.models.drex.history import History
 from drex_jax.models.drex.refiner import Refiner
 from drex_jax.models.drex.replay import Replay
+from drex_jax.models.pairwise import Options as PairOptions
 from drex_jax.models.protocol import Carry
 
 
-class Numbers(Protocol):
-    """The ids of one side."""
-
-    def __len__(self) -> int: ...
-
-    def number(self, name: str) -> int:
-        """Of an id; -1: it has none."""
-        ...
-
-    def add(self, name: str) -> None:
-        """Gives a new id the next number."""
-        ...
-
-
-class Live:
-    """States of everyone, and what is needed to move them on. Letters: U users, I items, E row size."""
-
-    def __init__(
-        self, replay: Replay, interactions: Interactions, num_train: int, vocabulary: Vocabulary | None, max_tokens: int
-    ):
-        """Use `of`."""
-        self._replay, self._interactions = replay, interactions
-        self._vocabulary, self._max_tokens = vocabulary, max_tokens
-        self._scales = {name: modalities.scale(v, num_train) for name, v in interactions.vectors.items()}
-        self._newest: list[dict[str, float]] = [{}, {}]  # of users and items met since the start: the last moment
-        self._marks: dict[str, tuple[float, list[Any]]] = {}  # by user: its last moment, and what happened at it
-
-    @classmethod
-    def of(cls, refiner: Refiner, params: Any, carry: Carry, settings: Config, folder: pathlib.Path) -> Live:
-        """The run in `folder` as it stands: `carry` has everyone's rows after all its interactions."""
-        interactions, parts = open_interactions(settings, folder)
-        events = modalities.events(interactions, (len(parts.train), len(parts.validation), len(parts.test)), None)
-        start = History.start(events.num_users, events.num_items)
-        _, past = history.advance(events, start, refiner.options.bias)
-        replay = Replay(refiner, params, carry, past)
-        return cls(replay, interactions, len(parts.train), open_vocabulary(folder), settings.text.max_tokens)
+class Live(Protocol):
+    """A run that learns from what comes after training."""
 
     @property
     def carry(self) -> Carry:
-        """Everyone's rows now: NumPy arrays [U, E] and [I, E] that the next `apply` changes."""
+        """Everyone's rows now: arrays [U, E] and [I, E] that `advance` may change."""
+        ...
+
+    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
+        """Learns from rows, (user, item) by number, that the journal has just taken in."""
+        ...
+
+    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+        """The row [E] of somebody new after a history of its own; nothing is learned from it."""
+        ...
+
+    def at(self, then: Journal) -> Carry:
+        """Everyone's rows at an earlier moment, when the journal was `then`."""
+        ...
+
+
+class CannotUpdateError(UserError):
+    """The model learns in training alone."""
+
+
+def live(run: FinishedRun) -> Live:
+    """What moves a run on.
+
+    Raises:
+      CannotUpdateError: its model cannot be updated.
+    """
+    name = run.settings.model.name
+    if isinstance(run.scorer, Refiner):
+        return Refining(run, run.scorer)
+    if name in ("crane", "lightgcn"):
+        return Regrowing(run)
+    if name == "popularity":
+        return Counting(run.carry)
+    raise CannotUpdateError(
+        f"a run of the model {name} cannot be updated: its rows come from training alone (those of drex, crane, "
+        "lightgcn and popularity can)"
+    )
+
+
+class Refining:
+    """Of DReX: interactions refine the states of their users and items, exactly as in training."""
+
+    def __init__(self, run: FinishedRun, refiner: Refiner):
+        self._refiner, self._params, self._journal = refiner, run.params, run.journal
+        self._vocabulary, self._max_tokens = open_vocabulary(run.folder), run.settings.text.max_tokens
+        journal = run.journal
+        self._scales = {n: modalities.scale(v, journal.num_train) for n, v in journal.base.vectors.items()}
+        start = History.start(len(journal.users), len(journal.items))
+        _, past = history.advance(self.events(journal, encoded=False), start, refiner.options.bias)
+        self._replay = Replay(refiner, run.params, run.carry, past)
+
+    @property
+    def carry(self) -> Carry:
+        """NumPy arrays that the next `advance` changes."""
         return self._replay.carry
 
-    def apply(
-        self, rows: Sequence[tuple[int, Row]], users: Numbers, items: Numbers
-    ) -> tuple[list[tuple[int, int]], list[Refusal]]:
-        """Refines the states with rows that are right, each with its place; `users` and `items` get the new ids.
+    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
+        """Refines states."""
+        journal = self._journal
+        self._replay.advance(self._events_of(rows, numbers, len(journal.users), len(journal.items)))
 
-        Returns:
-          (user, item), by number, of those that were applied; and those that come too late or were there already.
-        """
-        kept, refused = self._in_order(rows, users, items)
-        numbers = []
-        for row in kept:
-            for known, name in ((users, row.user), (items, row.item)):
-                if known.number(name) < 0:
-                    known.add(name)
-            numbers.append((users.number(row.user), items.number(row.item)))
-        if kept:
-            self._replay.advance(self._events(kept, numbers, len(users), len(items)))
-        return numbers, refused
+    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+        """A newcomer's state after the history; the items' states are as they are now and change with it."""
+        known = np.array([self._journal.items.number(row.item) for row in rows], np.int64)
+        items = np.unique(known[known >= 0])
+        local = {self._journal.items.name(number): place for place, number in enumerate(items.tolist())}
+        numbers = [(0, local.setdefault(row.item, len(local))) for row in rows]
+        part = self._replay.part(np.zeros(0, np.int64), items)
+        part.advance(self._events_of(rows, numbers, 1, len(local)))
+        return part.carry.user[0]  # pyright: ignore[reportReturnType] (NumPy's)
 
-    def _in_order(
-        self, rows: Sequence[tuple[int, Row]], users: Numbers, items: Numbers
-    ) -> tuple[list[Row], list[Refusal]]:
-        kept, refused = [], []
-        for place, row in rows:
-            last = [self._last(0, row.user, users), self._last(1, row.item, items)]
-            if row.timestamp < max(last):
-                side = "user" if row.timestamp < last[0] else "item"
-                reason = f"timestamp {row.timestamp:.15g} is earlier than {max(last):.15g}, the last of its {side}"
-                refused.append(Refusal(place, reason))
-                continue
-            mark, there = _mark(row), self._at(row, last[0], users)
-            if mark in there:
-                refused.append(Refusal(place, "the very same interaction was there already"))
-                continue
-            self._newest[0][row.user] = self._newest[1][row.item] = row.timestamp
-            self._marks[row.user] = row.timestamp, [*there, mark]
-            kept.append(row)
-        return kept, refused
+    def at(self, then: Journal) -> Carry:
+        """A replay from the first interaction on."""
+        replay = self.beginning(then)
+        replay.advance(self.events(then))
+        return replay.carry
 
-    def _last(self, side: int, name: str, known: Numbers) -> float:
-        """When a user (side 0) or item was last met, in seconds; -inf: never."""
-        if name in self._newest[side]:
-            return self._newest[side][name]
-        number, last = known.number(name), self._replay.last[side]
-        met = 0 <= number < len(last) and not math.isnan(last[number])
-        return float(last[number]) if met else -math.inf
+    def beginning(self, then: Journal) -> Replay:
+        """Everyone before the first interaction."""
+        past = History.start(len(then.users), len(then.items))
+        auxiliary = history.tables(past, self._refiner.options.bias)
+        sides = zip(("user", "item"), auxiliary, strict=True)
+        rows = (self._refiner.rows(self._params, side, known) for side, known in sides)
+        return self._replay.restarted(Carry(*rows), past)
 
-    def _at(self, row: Row, last: float, users: Numbers) -> list[Any]:
-        """What the row's user did at the row's moment, which is not before its last."""
-        if row.timestamp > last:
-            return []
-        if row.user in self._marks:
-            return self._marks[row.user][1]
-        table = self._interactions
-        same = np.flatnonzero((table.user == users.number(row.user)) & (table.timestamp == last))
-        return [_mark(_row(each)) for each in rows_of(table.take(same))]
+    def events(self, journal: Journal, encoded: bool = True) -> Events:
+        """All rows of a journal as the model reads them; without texts and vectors where `encoded` is false."""
+        table, vectors, tokens = journal.table(), {}, None
+        if encoded:
+            vectors = {name: self._standardised(name, values) for name, values in table.vectors.items()}
+            tokens = None if self._vocabulary is None else self._vocabulary.encode(table.text, self._max_tokens)
+        return Events(
+            user=table.user,
+            item=table.item,
+            timestamp=table.timestamp,
+            rating=table.rating,
+            tokens=tokens,
+            vectors=vectors,
+            num_users=len(journal.users),
+            num_items=len(journal.items),
+        )
 
-    def _events(
+    def _standardised(self, name: str, values: np.ndarray) -> np.ndarray:
+        mean, factor = self._scales[name]
+        return ((values - mean) * factor).astype(np.float32)
+
+    def _events_of(
         self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]], num_users: int, num_items: int
     ) -> Events:
         user, item = np.array(numbers, np.int32).T
         vectors = {}
-        for name, (mean, factor) in self._scales.items():
+        for name, (mean, _) in self._scales.items():
             missing = np.full(len(mean), np.nan)
-            raw = np.stack([row.vectors.get(name, missing) for row in rows])
-            vectors[name] = ((raw - mean) * factor).astype(np.float32)
+            vectors[name] = self._standardised(name, np.stack([row.vectors.get(name, missing) for row in rows]))
         texts = Strings.of(row.text for row in rows)
         return Events(
             user=np.ascontiguousarray(user),
@@ -145,14 +161,99 @@ class Live:
         )
 
 
-def _row(mapping: dict[str, Any]) -> Row:
-    """Of a table's row, which has been checked long ago."""
-    columns = {name: mapping.pop(name) for name in ("user", "item", "timestamp", "rating", "text")}
-    return Row(**columns, vectors=mapping)
+class Regrowing:
+    """Of CRANE and LightGCN: new interactions join the graph and the users' profiles; parameters stay.
+
+    Whoever came after training has an embedding of zeros, so that only its neighbours speak for it, and an item no
+    features (our choices). Rows are made anew when they are next asked for.
+    """
+
+    def __init__(self, run: FinishedRun):
+        self._params, self._settings, self._journal = run.params, run.settings, run.journal
+        self._rows: Carry | None = None
+
+    @property
+    def carry(self) -> Carry:
+        """Everyone's rows by the graph of train and all that came since."""
+        if self._rows is None:
+            journal = self._journal
+            self._rows = self._grown(self._pairs(journal), len(journal.users), len(journal.items))
+        return self._rows
+
+    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
+        """The graph is another."""
+        self._rows = None
+
+    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+        """The row of a new user in a graph that has its history; items that the run does not know are left out."""
+        journal = self._journal
+        newcomer = len(journal.users)
+        known = [number for row in rows if (number := journal.items.number(row.item)) >= 0]
+        user, item = self._pairs(journal)
+        user, item = np.append(user, np.full(len(known), newcomer)), np.append(item, known)
+        return np.asarray(self._grown((user, item), newcomer + 1, len(journal.items)).user[newcomer])
+
+    def at(self, then: Journal) -> Carry:
+        """The rows of the whole of train, with what of later rows was there then."""
+        return self._grown(self._pairs(then), len(then.users), len(then.items))
+
+    def _pairs(self, journal: Journal) -> tuple[np.ndarray, np.ndarray]:
+        """Users and items of train and of what `journal` has beside its base."""
+        train, begun, base = self._journal.num_train, len(journal.base), self._journal.base
+        return np.append(base.user[:train], journal.user[begun:]), np.append(base.item[:train], journal.item[begun:])
+
+    def _grown(self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int) -> Carry:
+        """Everyone's rows by a graph of these pairs."""
+        base = self._journal.base
+        more = num_items - base.num_items
+        features = {
+            name: np.pad(values, ((0, more), (0, 0)), constant_values=np.nan)
+            for name, values in base.item_vectors.items()
+        }
+        n = len(pairs[0])
+        user, item = (np.asarray(side, np.int32) for side in pairs)
+        events = Events(
+            user, item, np.zeros(n), np.full(n, np.nan, np.float32), None, {}, num_users, num_items, features
+        )
+        model = self._model(events)
+        params = dict(self._params)
+        of_users, of_items = np.split(np.asarray(params["table"]), [base.num_users])
+        table = [np.pad(of_users, ((0, num_users - len(of_users)), (0, 0))), np.pad(of_items, ((0, more), (0, 0)))]
+        return model.start(params | {"table": jnp.concatenate(table)})
+
+    def _model(self, events: Events) -> Crane | LightGCN:
+        settings, sizes = self._settings, (len(events), 0, 0)
+        options = PairOptions(**dict(settings.ranker), seed=settings.seed)
+        if settings.model.name == "crane":
+            return Crane(options, CraneOptions(**dict(settings.crane)), events, sizes)
+        return LightGCN(options, events, sizes)
 
 
-def _mark(row: Row) -> tuple[Any, ...]:
-    """What makes two interactions of a user at one moment the same."""
-    rating = None if math.isnan(row.rating) else float(np.float32(row.rating))
-    vectors = tuple((name, np.asarray(values, np.float32).tobytes()) for name, values in sorted(row.vectors.items()))
-    return row.item, rating, row.text, vectors
+class Counting:
+    """Of popularity: an item's row is the number of its interactions."""
+
+    def __init__(self, carry: Carry):
+        self._user, self._item = (np.array(side) for side in carry)
+
+    @property
+    def carry(self) -> Carry:
+        """Counts."""
+        return Carry(self._user, self._item)  # pyright: ignore[reportArgumentType] (NumPy's serve)
+
+    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
+        """Counts."""
+        users, items = (1 + max(side) for side in zip(*numbers, strict=True))
+        self._user, self._item = (
+            np.pad(side, ((0, max(0, size - len(side))), (0, 0)))
+            for side, size in ((self._user, users), (self._item, items))
+        )
+        np.add.at(self._item, [item for _, item in numbers], 1.0)
+
+    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+        """Nothing is known of a user."""
+        return np.zeros_like(self._user[0])
+
+    def at(self, then: Journal) -> Carry:
+        """Counts of then."""
+        counts = np.bincount(then.item, minlength=len(self._item)).astype(np.float32)
+        return Carry(self._user, counts[:, None])  # pyright: ignore[reportArgumentType] (NumPy's serve)

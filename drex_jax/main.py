@@ -2,6 +2,7 @@
 
 Trains the experiment, evaluates it and prints its results; run again, it continues or prints what it found. A finished
 run answers: python -m drex_jax.main --workdir=DIR --mode=recommend --user=ID [--k=10] [--format=json]
+and goes on learning: python -m drex_jax.main --workdir=DIR --mode=update --interactions=FILE [--format=json]
 
 Exit status: 0 done; 2 a mistake of yours, told in one line; 75 stopped by SIGTERM or SIGINT with everything saved (the
 same command continues); 1 a mistake of ours, with its traceback.
@@ -47,13 +48,10 @@ def begin(config: Config) -> None:
 
 
 def _execute(command: command_lib.Command) -> None:
-    if command.mode == "recommend":
-        from drex_jax.recommender import Recommender
+    if command.mode in ("recommend", "update"):
         from drex_jax.report import answers
 
-        recommender = Recommender.load(command.workdir)
-        assert command.user is not None
-        print(answers.recommendations(recommender, command.user, command.k, command.format))
+        print(answers.answer(command))
         return
     from drex_jax import processes, train
     from drex_jax.report import table

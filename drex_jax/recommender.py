@@ -13,9 +13,12 @@ in memory, as training would.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 import jax
@@ -23,19 +26,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from drex_jax import checkpoint, config, scorers, train
-from drex_jax.config import Config
+from drex_jax import update_file, updates
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.strings import Strings
-from drex_jax.dataset import open_interactions
 from drex_jax.errors import UserError
-from drex_jax.files import read_json
+from drex_jax.finished_run import FinishedRun, open_run
 from drex_jax.incoming import Expected, Refusal, checked, rows_of
-from drex_jax.live import Live
-from drex_jax.models.drex.refiner import Refiner
+from drex_jax.live import CannotUpdateError, Live, live
 from drex_jax.models.drex.window import power_of_two
 from drex_jax.models.protocol import Carry, Params
 from drex_jax.scorers import Scorer
+from drex_jax.update_file import UpdateFile
 
 Id = str | int
 SCORES = 1 << 24  # that exist at a time
@@ -66,110 +66,29 @@ class UpdateReport(NamedTuple):
     refused: list[Refusal]
 
 
-class _Ids:
-    """The ids of one side, and those that came since: number n is the id at place n."""
-
-    def __init__(self, ids: Strings):
-        self._start, self._since = ids, []
-
-    @functools.cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self._start)}
-
-    def __len__(self) -> int:
-        return len(self._start) + len(self._since)
-
-    def name(self, number: int) -> str:
-        begun = len(self._start)
-        return self._start[number] if number < begun else self._since[number - begun]
-
-    def number(self, name: Id) -> int:
-        """-1: there is none."""
-        return self._numbers.get(str(name), -1)
-
-    def add(self, name: str) -> None:
-        self._numbers[name] = len(self)
-        self._since.append(name)
-
-
-class _Seen:
-    """What each user has met: items item[begin[u] : begin[u + 1]] of user u at the start, and what came since."""
-
-    def __init__(self, interactions: Interactions):
-        order = np.argsort(interactions.user, kind="stable")
-        self._begin = np.concatenate([[0], np.bincount(interactions.user, minlength=interactions.num_users).cumsum()])
-        self._item = np.asarray(interactions.item)[order]
-        self._since: dict[int, list[int]] = {}
-
-    def add(self, user: int, item: int) -> None:
-        self._since.setdefault(user, []).append(item)
-
-    def rows(self, users: np.ndarray, padding: int) -> np.ndarray:
-        """int32 [n, most]: each user's items, then `padding`; users -1 have none. `most` is a power of two."""
-        lists = [self._of(user) for user in users.tolist()]
-        most = power_of_two(max(map(len, lists)))
-        return np.stack([np.pad(items, (0, most - len(items)), constant_values=padding) for items in lists])
-
-    def _of(self, user: int) -> np.ndarray:
-        begun = 0 <= user < len(self._begin) - 1
-        items = self._item[self._begin[user] : self._begin[user + 1]] if begun else self._item[:0]
-        return np.append(items, self._since.get(user, ())).astype(np.int32)
-
-
 class Recommender:
     """A finished run. Letters: U users, I items, E row size."""
 
-    def __init__(
-        self,
-        interactions: Interactions,
-        scorer: Scorer,
-        params: Params,
-        carry: Carry,
-        live: Callable[[], Live] | None = None,
-    ):
-        """Use `load`.
-
-        Args:
-          interactions: all that the run has seen, numbered as the rows are.
-          scorer: of the run's model.
-          params: its parameters.
-          carry: everyone's rows, user [U, E] and item [I, E].
-          live: makes what moves the states on; None where the model cannot be updated.
-        """
-        self._interactions, self._scorer, self._params, self._live_later = interactions, scorer, params, live
-        self._users, self._items = _Ids(interactions.user_ids), _Ids(interactions.item_ids)
-        self._carry, self._moved = jax.tree.map(jnp.asarray, carry), False
-        self._newcomers = scorer.newcomers(params, self._carry)
-        self._best = jax.jit(functools.partial(_best, scorer), static_argnums=(5,))
-        self._pairs = jax.jit(scorer.pairs)
+    def __init__(self, run: FinishedRun, of_past: bool = False):
+        """Use `load`. `of_past`: a view of an earlier moment, which cannot be updated."""
+        self._run, self._of_past = run, of_past
+        self._journal, self._scorer, self._params = run.journal, run.scorer, run.params
+        self._users, self._items = run.journal.users, run.journal.items
+        self._carry, self._moved = jax.tree.map(jnp.asarray, run.carry), False
+        self._newcomers = run.scorer.newcomers(run.params, self._carry)
+        self._best = jax.jit(functools.partial(_best, run.scorer), static_argnums=(5,))
+        self._pairs = jax.jit(run.scorer.pairs)
+        self._applied = self._refused = 0  # since the last commit
+        self._digests: list[str] = []  # of the tables that were applied since
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Recommender:
-        """The finished run in `folder`; of several seeds the first.
+        """The finished run in `folder` with its updates; of several seeds the first.
 
         Raises:
           UserError: there is no finished run, or it is damaged or of another version.
         """
-        folder = pathlib.Path(folder)
-        settings = _finished(folder)
-        interactions, _ = open_interactions(settings, folder)
-        scorer = scorers.scorer(settings.model.name, read_json(folder / train.SCORER, ()))
-        arrays = checkpoint.load_arrays(folder / train.MODEL)
-        try:
-            carry = Carry(**arrays["carry"])
-            shapes = [side.shape[0] for side in carry]
-            params = arrays.get("params", {})
-        except (KeyError, TypeError, AttributeError, IndexError):
-            raise UserError(f"{folder / train.MODEL} is damaged: it should hold params and carry") from None
-        if shapes != [interactions.num_users, interactions.num_items]:
-            raise UserError(
-                f"{folder / train.MODEL} has rows of {shapes[0]:,} users and {shapes[1]:,} items, and the history has "
-                f"{interactions.num_users:,} and {interactions.num_items:,}: they are not of one run"
-            )
-        live = None
-        if isinstance(scorer, Refiner):
-            live = functools.partial(Live.of, scorer, params, carry, settings, folder)
-        return cls(interactions, scorer, params, carry, live)
+        return cls(open_run(pathlib.Path(folder)))
 
     @property
     def _now(self) -> Carry:
@@ -179,14 +98,8 @@ class Recommender:
         return self._carry
 
     @functools.cached_property
-    def _seen(self) -> _Seen:
-        return _Seen(self._interactions)
-
-    @functools.cached_property
     def _live(self) -> Live:
-        if self._live_later is None:
-            raise UserError("a run of this model cannot be updated: it does not learn from single interactions")
-        return self._live_later()
+        return live(self._run)
 
     def knows_user(self, user: Id) -> bool:
         """Whether the run has met this user."""
@@ -224,15 +137,55 @@ class Recommender:
             return next(self.stream([user], k, exclude_seen, candidates))
         return list(self.stream(user, k, exclude_seen, candidates))
 
+    def recommend_for(
+        self,
+        history: Sequence[Id | Mapping[str, Any]],
+        k: int = 10,
+        exclude_seen: bool = True,
+        candidates: Iterable[Id] | None = None,
+    ) -> list[Recommendation]:
+        """The list of somebody whose history is given here and never stored: a newcomer after these interactions.
+
+        Args:
+          history: ids of items, or mappings as `update` takes them, without `user`; the earliest first. Without a
+            `timestamp` they happen at the last moment that the run knows of.
+          k: as for `recommend`.
+          exclude_seen: as for `recommend`.
+          candidates: as for `recommend`.
+
+        Raises:
+          UserError: a row is malformed; the model cannot be updated; or as `recommend`.
+        """
+        barred, expected = self._barred(candidates), Expected.by(self._journal.base)
+        self._require_k(k)
+        now, rows = float(self._journal.last_moment), []
+        for place, each in enumerate(history):
+            given = dict(each) if isinstance(each, Mapping) else {"item": each}
+            try:
+                rows.append(expected.check({"timestamp": now, "user": "a newcomer"} | given))
+            except UserError as error:
+                raise UserError(f"history, row {place}: {error}") from None
+        met = np.array([self._items.number(row.item) for row in rows], np.int64)
+        row = self._live.fold(sorted(rows, key=lambda row: row.timestamp)) if rows else self._newcomers[0]
+        if exclude_seen:
+            barred[met[met >= 0]] = True
+        nobody = np.full((1, 1), len(self._items), np.int32)
+        found = self._best(self._params, jnp.asarray(row)[None], self._now.item, nobody, jnp.asarray(barred), k)
+        items, scores = (np.asarray(each)[0].tolist() for each in found)
+        pairs = zip(items, scores, strict=True)
+        return [Recommendation(self._items.name(item), score) for item, score in pairs if score > -np.inf]
+
     def stream(
         self, users: Sequence[Id], k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
     ) -> Iterator[list[Recommendation]]:
         """The lists of `recommend` one after the other, in memory that does not grow with their number."""
-        num_items = len(self._items)
-        if not 1 <= k <= num_items:
-            raise UserError(f"k = {k}; it must be from 1 to the {num_items:,} items there are")
+        self._require_k(k)
         barred = jnp.asarray(self._barred(candidates))
         return self._lists(users, k, exclude_seen, barred)
+
+    def _require_k(self, k: int) -> None:
+        if not 1 <= k <= len(self._items):
+            raise UserError(f"k = {k}; it must be from 1 to the {len(self._items):,} items there are")
 
     def _barred(self, candidates: Iterable[Id] | None) -> np.ndarray:
         """Bool [I]: which items may not be recommended."""
@@ -255,12 +208,18 @@ class Recommender:
         for begin in range(0, len(users), max(block, 1)):
             numbers = np.array([self._users.number(user) for user in users[begin : begin + block]])
             padded = np.pad(numbers, (0, block - len(numbers)), constant_values=-1)
-            seen = self._seen.rows(padded if exclude_seen else np.full(block, -1), num_items)
+            seen = self._seen(padded if exclude_seen else np.full(block, -1), num_items)
             found = self._best(self._params, self._rows(padded, 0), self._now.item, seen, barred, k)
             items, scores = (np.asarray(each) for each in found)
             for row in range(len(numbers)):
                 pairs = zip(items[row].tolist(), scores[row].tolist(), strict=True)
                 yield [Recommendation(name(item), score) for item, score in pairs if score > -np.inf]
+
+    def _seen(self, users: np.ndarray, padding: int) -> np.ndarray:
+        """int32 [n, most]: the items that each user has met, then `padding`; users -1 have none."""
+        lists = [self._journal.item[self._journal.rows_of_user(user)] for user in users.tolist()]
+        most = power_of_two(max(map(len, lists)))
+        return np.stack([np.pad(items, (0, most - len(items)), constant_values=padding) for items in lists])
 
     def predict(self, users: Sequence[Id], items: Sequence[Id]) -> np.ndarray:
         """The ratings that users would give to items, pair by pair, within the data's scale: float32 [n].
@@ -280,7 +239,7 @@ class Recommender:
         padding = (0, size - len(user))
         user, item = (np.pad(numbers, padding, constant_values=-1) for numbers in (user, item))
         predicted = np.asarray(self._pairs(self._params, self._rows(user, 0), self._rows(item, 1)))[: len(users)]
-        scale = self._interactions.rating_range
+        scale = self._journal.base.rating_range
         return np.clip(predicted, *scale) if self._scorer.rates and scale else predicted
 
     def similar_items(self, item: Id, k: int = 10) -> list[Recommendation]:
@@ -298,12 +257,21 @@ class Recommender:
         nearest, cosine = (np.asarray(each) for each in _alike(self._now.item, number, k))
         return [Recommendation(self._items.name(n), c) for n, c in zip(nearest.tolist(), cosine.tolist(), strict=True)]
 
+    def read(self, path: str | pathlib.Path) -> UpdateFile:
+        """New interactions from a file: in the run's own format, or with columns of our names.
+
+        Raises:
+          UserError: there is no such file, it is of another format, or no row of it is good.
+        """
+        return update_file.read(pathlib.Path(path), self._run.settings, self._journal.base)
+
     def update(self, interactions: Interactions | Iterable[Mapping[str, Any]]) -> UpdateReport:
-        """Refines the states in memory with new interactions, one after the other, exactly as training would.
+        """Learns in memory from new interactions, one after the other, exactly as training would; `save` commits.
 
         New users and items are welcome, and so are rows without a rating, a text or a vector. Rows are taken in their
         order: in one call, in many or one by one the states are the same. A row is refused, and the others applied,
         where it is malformed, earlier than the last interaction of its user or its item, or one that was there already.
+        DReX refines states; of CRANE and LightGCN the graph and the profiles grow and parameters stay.
 
         Args:
           interactions: a table, or mappings with `user`, `item` and `timestamp` (seconds since 1970), and what there is
@@ -312,14 +280,78 @@ class Recommender:
         Raises:
           UserError: the model cannot be updated.
         """
-        live, expected = self._live, Expected.by(self._interactions)
-        rows = rows_of(interactions) if isinstance(interactions, Interactions) else interactions
-        right, refused = checked(rows, expected)
-        numbers, late = live.apply(right, self._users, self._items)
-        for user, item in numbers:
-            self._seen.add(user, item)
-        self._moved |= bool(numbers)
-        return UpdateReport(len(numbers), sorted([*refused, *late]))
+        if self._of_past:
+            raise UserError("a view of an earlier moment cannot be updated")
+        moving, expected = self._live, Expected.by(self._journal.base)
+        if isinstance(interactions, Interactions):
+            digest = interactions.sha256()
+            batch = self._batch_of(digest)
+            if batch:
+                reason = f"this very batch was applied before, {batch}"
+                return UpdateReport(0, [Refusal(row, reason) for row in range(len(interactions))])
+            self._digests.append(digest)
+            right, refused = checked(rows_of(interactions), expected)
+        else:
+            right, refused = checked(interactions, expected)
+        kept, numbers, late = self._journal.join(right)
+        if kept:
+            moving.advance(kept, numbers)
+            self._moved = True
+        self._applied += len(kept)
+        self._refused += len(refused) + len(late)
+        return UpdateReport(len(kept), sorted([*refused, *late]))
+
+    def _batch_of(self, digest: str) -> str:
+        """Which batch a table was applied in; empty: in none."""
+        if digest in self._digests:
+            return "and not saved yet"
+        found = (batch for batch in self._run.batches if digest in batch["sha256"])
+        return next((f"as batch {batch['batch']} at {batch.get('at')}" for batch in found), "")
+
+    def save(self, folder: str | pathlib.Path | None = None) -> None:
+        """Commits what `update` has applied: afterwards `load` finds it. All or nothing, whenever the process dies.
+
+        Args:
+          folder: another directory, which must not exist: it becomes a copy of the run, updates included (without
+            training checkpoints). None: the run's own.
+
+        Raises:
+          UserError: the directory is another's, or somebody else has updated the run since it was loaded.
+        """
+        own = self._run.folder
+        target = own if folder is None else pathlib.Path(folder)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+                copied = pathlib.Path(temporary, "run")
+                shutil.copytree(own, copied, ignore=shutil.ignore_patterns("checkpoints"))
+                self._commit(copied)
+                copied.rename(target)
+        elif target.samefile(own):
+            self._commit(own)
+        else:
+            raise UserError(f"{target} exists already; name the run's own directory, {own}, or a new one")
+        self._run = self._run._replace(folder=target, batches=updates.batches(target))
+        self._applied, self._refused, self._digests = 0, 0, []
+
+    def _commit(self, folder: pathlib.Path) -> None:
+        if self._applied:
+            facts = {"applied": self._applied, "refused": self._refused, "sha256": self._digests}
+            updates.commit(folder, len(self._run.batches), self._journal.since_table(), self._now, **facts)
+
+    def at(self, moment: float) -> Recommender:
+        """The run as it stood just before a moment, to ask what it would have answered; parameters are today's.
+
+        States are replayed from the first interaction on. A model whose rows do not move has those it has; what users
+        had met by then is what `recommend` leaves out.
+
+        Args:
+          moment: seconds since 1970.
+        """
+        then, carry = self._journal.before(moment), self._now
+        with contextlib.suppress(CannotUpdateError):  # its rows are the same at any moment
+            carry = self._live.at(then)
+        return Recommender(self._run._replace(journal=then, carry=carry), of_past=True)
 
     def _rows(self, numbers: np.ndarray, side: int) -> jax.Array:
         """The rows [n, E] of users (side 0) or items (1); a newcomer's for number -1."""
@@ -347,19 +379,3 @@ def _alike(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.A
 @jax.jit
 def _taken(rows: jax.Array, newcomer: jax.Array, numbers: jax.Array) -> jax.Array:
     return jnp.where((numbers >= 0)[:, None], rows[numbers], newcomer)
-
-
-def _finished(folder: pathlib.Path) -> Config:
-    """The configuration of a finished run.
-
-    Raises:
-      UserError: there is none.
-    """
-    if not (folder / train.CONFIG).exists():
-        raise UserError(f"{folder} holds no run (no {train.CONFIG}); python -m drex_jax.main --config=... makes one")
-    settings: Any = config.from_json(folder / train.CONFIG)
-    if not (folder / train.RESULTS).exists():
-        raise UserError(f"{folder} holds a run that is not finished (no {train.RESULTS}); run its command again")
-    if not (folder / train.SCORER).exists():
-        raise UserError(f"{folder} holds a run of an older version (no {train.SCORER}); train it again")
-    return settings

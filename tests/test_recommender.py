@@ -173,7 +173,7 @@ def test_alike_items_are_those_of_the_same_direction(parts: tuple[Any, ...]) -> 
 def news(recommender: Recommender, n: int = 25) -> list[dict[str, Any]]:
     """Interactions after the last: of old and new users and items, with gaps, some at the same moment."""
     rng = np.random.default_rng(5)
-    begin = float(recommender._interactions.timestamp.max())
+    begin = float(recommender._journal.base.timestamp.max())
     rows = []
     for number in range(n):
         row = {"user": f"user{rng.integers(0, 16)}", "item": f"item{rng.integers(0, 14)}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from drex_jax.errors import UserError
 _MAP_FROM_BYTES = 1 << 16  # a smaller column is read at once
 
 
-def write_columns(folder: str | Path, header: dict, columns: dict[str, np.ndarray | Strings]) -> None:
+def write_columns(folder: str | Path, header: dict, columns: Mapping[str, np.ndarray | Strings]) -> None:
     """Writes a folder, all of it or nothing: into a temporary folder beside it, which then takes its name.
 
     A folder that was there before is replaced. `header` goes to `columns.json`.

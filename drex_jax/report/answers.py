@@ -2,9 +2,70 @@
 
 from __future__ import annotations
 
+import collections
 import json
+import pathlib
 
+from drex_jax.command import Command
 from drex_jax.recommender import Recommender
+
+SHOWN = 10  # refused rows, at the most
+
+
+def answer(command: Command) -> str:
+    """What a finished run says to a command.
+
+    Raises:
+      UserError: the run cannot be used, or cannot answer.
+    """
+    recommender = Recommender.load(command.workdir)
+    if command.mode == "update":
+        assert command.interactions is not None
+        return update(recommender, pathlib.Path(command.interactions), command.format)
+    assert command.user is not None
+    return recommendations(recommender, command.user, command.k, command.format)
+
+
+def update(recommender: Recommender, path: pathlib.Path, form: str) -> str:
+    """Applies a file of interactions to a run, commits it, and says what became of every row.
+
+    Args:
+      recommender: a loaded run.
+      path: the file.
+      form: `table` or `json`.
+
+    Raises:
+      UserError: the model cannot be updated, or the file cannot be read; nothing is changed then.
+    """
+    read = recommender.read(path)
+    table = read.interactions
+    report = recommender.update(table)
+    recommender.save()
+    refused = [
+        {
+            "user": table.user_ids[table.user[each.row]],
+            "item": table.item_ids[table.item[each.row]],
+            "timestamp": float(table.timestamp[each.row]),
+            "reason": each.reason,
+        }
+        for each in report.refused
+    ]
+    if form == "json":
+        answered = {"applied": report.applied, "refused": refused, "rejected": read.rejected}
+        return json.dumps(answered, ensure_ascii=False, indent=2)
+    lines = [*read.lines, f"{report.applied:,} interactions applied, {len(refused):,} refused"]
+    if not report.applied:
+        lines[-1] += "; nothing was changed"
+    for reason, count in collections.Counter(each["reason"] for each in read.rejected).most_common():
+        lines.append(f"  {count:,} x no interaction: {reason}")
+    reasons = {each["reason"] for each in refused}
+    if len(refused) > len(reasons) == 1:
+        return "\n".join([*lines, f"  all: {reasons.pop()}"])
+    for each in refused[:SHOWN]:
+        lines.append(f"  {_shown(each['user'])}, {_shown(each['item'])}: {each['reason']}")
+    if len(refused) > SHOWN:
+        lines.append(f"  and {len(refused) - SHOWN:,} more; --format=json lists them all")
+    return "\n".join(lines)
 
 
 def recommendations(recommender: Recommender, user: str, k: int, form: str) -> str:

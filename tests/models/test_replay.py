@@ -37,9 +37,6 @@ def test_states_are_those_of_the_whole_stream(make_events, make_drex, cuts, part
         live.advance(piece)
     for found, expected in zip(live.carry, whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
-    for found, ids in zip(live.last, (events.user, events.item), strict=True):
-        expected = [events.timestamp[ids == number].max() for number in range(len(found))]
-        np.testing.assert_array_equal(found, expected)
 
 
 def test_going_on_from_the_middle_of_a_run_with_offsets(make_events, make_drex):

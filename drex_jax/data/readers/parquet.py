@@ -21,11 +21,7 @@ def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterat
     A file damaged after a good footer gives the rows before the damage, then goes to the quarantine as one tear.
     Raises `UserError` if it has no good footer or lacks a column.
     """
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file (cut short or damaged)") from error
-    with file:
+    with _opened(path) as file:
         known = file.schema_arrow.names
         for column in columns:
             if column not in known:
@@ -39,6 +35,19 @@ def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterat
                     line += 1
         except (pa.ArrowException, OSError):
             quarantine.tear(path, line, "the Parquet file is damaged")
+
+
+def columns_of(path: Path) -> tuple[str, ...]:
+    """The names of a file's columns. Raises `UserError` if it has no good footer."""
+    with _opened(path) as file:
+        return tuple(file.schema_arrow.names)
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file (cut short or damaged)") from error
 
 
 def _values(column: pa.Array) -> list:

@@ -28,6 +28,22 @@ def find(path: str | Path | None) -> Path:
     return files.find(path, PATTERNS, EXPECTED, keep=lambda name: not name.startswith("."))
 
 
+def columns_of(path: Path) -> tuple[str, ...]:
+    """The names of a file's columns: of its header, of its Parquet schema, or of the keys that its JSON objects have.
+
+    Raises:
+      UserError: a file of no known kind.
+    """
+    head = _head(path)
+    if head.startswith(parquet.MAGIC):
+        return parquet.columns_of(path)
+    ignored = Quarantine()
+    if head.lstrip().startswith(b"{"):
+        return tuple(dict.fromkeys(key for _, row in json_rows(path, ignored) for key in row))
+    found = records(Lines(path, ignored, skip_blank=False), _delimiter(path, head), ignored)
+    return tuple(name.strip() for name in next(found, (0, []))[1])
+
+
 def read(
     path: Path,
     columns: Mapping[str, str],
@@ -106,14 +122,9 @@ def _rows(
     path: Path, columns: Mapping[str, str], quarantine: Quarantine
 ) -> Iterator[tuple[int, Callable[[str], object]]]:
     """(line, our column name -> value) of every readable row, whatever the kind of the file."""
-    try:
-        head = next(iter(blocks(path)), b"")
-    except TornError:
-        head = b""
+    head = _head(path)
     if head.startswith(parquet.MAGIC):
         return _lookups(parquet.rows(path, tuple(columns.values()), quarantine), columns)
-    if head.lstrip().startswith(b"["):
-        raise UserError(f"{path}: a JSON array; expected {EXPECTED} (one JSON object a line)")
     if head.lstrip().startswith(b"{"):
         return _lookups(_with_every_key(path, json_rows(path, quarantine), columns), columns)
     return _separated(path, head, columns, quarantine)
@@ -147,11 +158,7 @@ def _lookups(
 def _separated(
     path: Path, head: bytes, columns: Mapping[str, str], quarantine: Quarantine
 ) -> Iterator[tuple[int, Callable[[str], object]]]:
-    first = head.split(b"\n", 1)[0]
-    if b"\x00" in first:
-        raise UserError(f"{path}: not a text file; expected {EXPECTED}")
-    delimiter = "\t" if b"\t" in first else ";" if b";" in first and b"," not in first else ","
-    found = records(Lines(path, quarantine, skip_blank=False), delimiter, quarantine)
+    found = records(Lines(path, quarantine, skip_blank=False), _delimiter(path, head), quarantine)
     _, header = next(found, (0, []))
     header = [name.strip() for name in header]
     for name, column in columns.items():
@@ -164,3 +171,21 @@ def _separated(
     position = {name: header.index(column) for name, column in columns.items()}
     for line, record in found:
         yield line, lambda name, record=record: record[position[name]]
+
+
+def _head(path: Path) -> bytes:
+    """The first block of a file."""
+    try:
+        return next(iter(blocks(path)), b"")
+    except TornError:
+        return b""
+
+
+def _delimiter(path: Path, head: bytes) -> str:
+    """What separates the fields of a file that is neither Parquet nor JSON lines."""
+    first = head.split(b"\n", 1)[0]
+    if head.lstrip().startswith(b"["):
+        raise UserError(f"{path}: a JSON array; expected {EXPECTED} (one JSON object a line)")
+    if b"\x00" in first:
+        raise UserError(f"{path}: not a text file; expected {EXPECTED}")
+    return "\t" if b"\t" in first else ";" if b";" in first and b"," not in first else ","

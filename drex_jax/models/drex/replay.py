@@ -8,6 +8,7 @@ Letters: n new interactions, U users, I items, E row size.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from functools import partial
 from typing import Any
@@ -76,15 +77,22 @@ class Replay:
         self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
         self._observe = jax.jit(partial(self._refiner.observe_window, ALONE), donate_argnums=1)
 
+    def restarted(self, carry: Carry, past: History) -> Replay:
+        """The same from another moment, by the same programs."""
+        other = copy.copy(self)
+        other._user, other._item = (_Table(**columns) for columns in _columns(carry, past))
+        return other
+
+    def part(self, users: np.ndarray, items: np.ndarray) -> Replay:
+        """The same of these users and items alone, numbered by their places; what it learns stays its own."""
+        other = copy.copy(self)
+        other._user, other._item = _Table(**self._user.take(users)), _Table(**self._item.take(items))
+        return other
+
     @property
     def carry(self) -> Carry:
         """Everyone's rows now, as NumPy arrays that the next `advance` changes."""
         return Carry(self._user["rows"], self._item["rows"])  # pyright: ignore[reportArgumentType] (NumPy's serve)
-
-    @property
-    def last(self) -> tuple[np.ndarray, np.ndarray]:
-        """float64 [U] and [I]: when each user and item was last met, in seconds; NaN: never. Not to be changed."""
-        return self._user["last"], self._item["last"]
 
     def advance(self, events: Events) -> None:
         """Refines the states with n interactions, in their order; none may be earlier than its user's or item's last.

@@ -1,0 +1,91 @@
+"""A finished run as its directory holds it: the configuration, the model's arrays, all that it has met."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, NamedTuple
+
+from drex_jax import checkpoint, config, scorers, train, updates
+from drex_jax.config import Config
+from drex_jax.dataset import open_interactions
+from drex_jax.errors import UserError
+from drex_jax.files import read_json
+from drex_jax.journal import Journal
+from drex_jax.models.protocol import Carry, Params
+from drex_jax.scorers import Scorer
+
+
+class FinishedRun(NamedTuple):
+    """What a run directory holds. Letters: U users, I items, E row size.
+
+    Attributes:
+      folder: the directory.
+      settings: the configuration.
+      scorer: of its model.
+      params: the parameters that validation chose.
+      carry: everyone's rows after the last update, [U, E] and [I, E].
+      journal: all that it has met, updates included.
+      batches: the updates that were committed.
+    """
+
+    folder: pathlib.Path
+    settings: Config
+    scorer: Scorer
+    params: Params
+    carry: Carry
+    journal: Journal
+    batches: list[dict[str, Any]]
+
+
+def settings_of(folder: pathlib.Path) -> Config:
+    """The configuration of a finished run.
+
+    Raises:
+      UserError: there is none, it is not finished, or it is of another version.
+    """
+    if not (folder / train.CONFIG).exists():
+        raise UserError(f"{folder} holds no run (no {train.CONFIG}); python -m drex_jax.main --config=... makes one")
+    settings: Any = config.from_json(folder / train.CONFIG)
+    if not (folder / train.RESULTS).exists():
+        raise UserError(f"{folder} holds a run that is not finished (no {train.RESULTS}); run its command again")
+    schema = read_json(folder / train.RESULTS, ("schema",))["schema"]
+    if not isinstance(schema, int) or schema > train.SCHEMA:
+        raise UserError(
+            f"{folder / train.RESULTS} is of schema {schema}, and this version reads up to {train.SCHEMA}: a newer "
+            "drex_jax made the run; update the package"
+        )
+    if not (folder / train.SCORER).exists():
+        raise UserError(f"{folder} holds a run of an older version (no {train.SCORER}); train it again")
+    return settings
+
+
+def open_run(folder: pathlib.Path) -> FinishedRun:
+    """The finished run in a directory, of several seeds the first.
+
+    Raises:
+      UserError: there is none, it is damaged or of another version.
+    """
+    settings = settings_of(folder)
+    interactions, parts = open_interactions(settings, folder)
+    scorer = scorers.scorer(settings.model.name, read_json(folder / train.SCORER, ()))
+    arrays = checkpoint.load_arrays(folder / train.MODEL)
+    try:
+        params, carry = arrays.get("params", {}), Carry(**arrays["carry"])
+        _require_rows(folder / train.MODEL, carry, interactions.num_users, interactions.num_items)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise UserError(f"{folder / train.MODEL} is damaged: it should hold params and carry") from None
+    batches, saved = updates.batches(folder), updates.read(folder)
+    journal = Journal(interactions, len(parts.train), None if saved is None else saved.since)
+    if saved is not None:
+        carry = saved.carry
+        _require_rows(folder / updates.FOLDER, carry, len(journal.users), len(journal.items))
+    return FinishedRun(folder, settings, scorer, params, carry, journal, batches)
+
+
+def _require_rows(path: pathlib.Path, carry: Carry, users: int, items: int) -> None:
+    found = [side.shape[0] for side in carry]
+    if found != [users, items]:
+        raise UserError(
+            f"{path} has rows of {found[0]:,} users and {found[1]:,} items, and the history has {users:,} and "
+            f"{items:,}: they are not of one run"
+        )

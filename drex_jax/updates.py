@@ -1,0 +1,112 @@
+"""What updates leave in a run directory: one line a batch, and the newest state of everything that they move.
+
+    updates.jsonl             a line for every batch that was committed
+    updates/N/interactions/   all rows since training, in the order in which they were applied
+    updates/N/rows/           everyone's rows after them
+
+A commit writes the folder N first and then, by one rename, `updates.jsonl`, whose last line names N: whenever a
+process dies, a reader finds the old run or the new one. Folders that no line names are nobody's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import pathlib
+import shutil
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from drex_jax.data import storage
+from drex_jax.data.interactions import Interactions
+from drex_jax.errors import UserError
+from drex_jax.files import write_text
+from drex_jax.models.protocol import Carry
+
+LOG, FOLDER, SCHEMA = "updates.jsonl", "updates", "rows 1"
+KEYS = ("batch", "applied", "refused", "sha256")
+
+
+class Saved(NamedTuple):
+    """What was committed last.
+
+    Attributes:
+      since: all rows after training, in the order in which they were applied.
+      carry: everyone's rows after them.
+    """
+
+    since: Interactions
+    carry: Carry
+
+
+def batches(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a run's `updates.jsonl`; empty where it was never updated.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = folder / LOG
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+        if len(found) < number or not isinstance(found[-1], dict) or not found[-1].keys() >= set(KEYS):
+            raise UserError(f"{path}, line {number}: damaged; it should be a JSON object with {' '.join(KEYS)}")
+    return found
+
+
+def read(folder: pathlib.Path) -> Saved | None:
+    """What was committed last; None where the run was never updated.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    known = batches(folder)
+    if not known:
+        return None
+    place = folder / FOLDER / str(known[-1]["batch"])
+    since = Interactions.load(place / "interactions")
+    storage.read_header(place / "rows", SCHEMA)
+    user, item = (storage.read_array(place / "rows", side, np.float32, 2) for side in ("user", "item"))
+    return Saved(since, Carry(user, item))  # pyright: ignore[reportArgumentType] (NumPy's serve)
+
+
+def commit(folder: pathlib.Path, known: int, since: Interactions, carry: Carry, **facts: Any) -> None:
+    """Makes a batch the newest of a run, wholly or not at all.
+
+    Args:
+      folder: the run's.
+      known: how many batches it had when it was loaded.
+      since: as in `Saved`, of all batches.
+      carry: as in `Saved`.
+      facts: of the batch: `applied`, `refused`, `sha256`.
+
+    Raises:
+      UserError: somebody else has committed a batch since.
+    """
+    before = batches(folder)
+    if len(before) != known:
+        raise UserError(
+            f"{folder} has {len(before)} updates, and had {known} when it was loaded: somebody else has updated it; "
+            "load it again and repeat the update"
+        )
+    batch = known + 1
+    place = folder / FOLDER / str(batch)
+    shutil.rmtree(place, ignore_errors=True)  # of somebody who died on the way
+    since.save(place / "interactions")
+    rows = {"user": np.asarray(carry.user), "item": np.asarray(carry.item)}
+    storage.write_columns(place / "rows", {"schema": SCHEMA}, rows)
+    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    line = {"batch": batch, "at": at, **facts, "users": len(rows["user"]), "items": len(rows["item"])}
+    write_text(folder / LOG, "".join(f"{json.dumps(each)}\n" for each in [*before, line]))
+    for other in (folder / FOLDER).iterdir():
+        if other != place:
+            shutil.rmtree(other, ignore_errors=True)
