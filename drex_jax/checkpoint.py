@@ -151,6 +151,14 @@ def load_arrays(folder: pathlib.Path) -> Any:
         raise _unreadable(folder, error) from None
 
 
+def in_form(arrays: Any, like: Any) -> Any:
+    """What `load_arrays` gave, with the classes of `like` in place of dictionaries; shapes may differ."""
+    found = _leaves(arrays)
+    paths, form = jax.tree_util.tree_flatten_with_path(like)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    return jax.tree.unflatten(form, [found[name] for name in names])
+
+
 def load_model(folder: pathlib.Path, like: Any) -> Any:
     """The finished model's arrays.
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from drex_jax import checkpoint
 from drex_jax.data import modalities
 from drex_jax.data.modalities import Events
 from drex_jax.data.strings import Strings
@@ -216,8 +218,8 @@ class Regrowing:
             user, item, np.zeros(n), np.full(n, np.nan, np.float32), None, {}, num_users, num_items, features
         )
         model = self._model(events)
-        params = dict(self._params)
-        of_users, of_items = np.split(np.asarray(params["table"]), [base.num_users])
+        params = checkpoint.in_form(self._params, jax.eval_shape(model.init, jax.random.key(0)))
+        of_users, of_items = np.split(np.asarray(self._params["table"]), [base.num_users])
         table = [np.pad(of_users, ((0, num_users - len(of_users)), (0, 0))), np.pad(of_items, ((0, more), (0, 0)))]
         return model.start(params | {"table": jnp.concatenate(table)})
 

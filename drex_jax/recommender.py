@@ -76,8 +76,6 @@ class Recommender:
         self._users, self._items = run.journal.users, run.journal.items
         self._carry, self._moved = jax.tree.map(jnp.asarray, run.carry), False
         self._newcomers = run.scorer.newcomers(run.params, self._carry)
-        self._best = jax.jit(functools.partial(_best, run.scorer), static_argnums=(5,))
-        self._pairs = jax.jit(run.scorer.pairs)
         self._applied = self._refused = 0  # since the last commit
         self._digests: list[str] = []  # of the tables that were applied since
 
@@ -170,7 +168,9 @@ class Recommender:
         if exclude_seen:
             barred[met[met >= 0]] = True
         nobody = np.full((1, 1), len(self._items), np.int32)
-        found = self._best(self._params, jnp.asarray(row)[None], self._now.item, nobody, jnp.asarray(barred), k)
+        found = _best(
+            self._scorer, self._params, jnp.asarray(row)[None], self._now.item, nobody, jnp.asarray(barred), k
+        )
         items, scores = (np.asarray(each)[0].tolist() for each in found)
         pairs = zip(items, scores, strict=True)
         return [Recommendation(self._items.name(item), score) for item, score in pairs if score > -np.inf]
@@ -190,15 +190,17 @@ class Recommender:
     def _barred(self, candidates: Iterable[Id] | None) -> np.ndarray:
         """Bool [I]: which items may not be recommended."""
         barred = np.zeros(len(self._items), bool)
+        if self._of_past:
+            barred = np.bincount(self._journal.item, minlength=len(barred)) == 0
         if candidates is None:
             return barred
         wanted = {str(item): self._items.number(item) for item in candidates}
         unknown = next((item for item, number in wanted.items() if number < 0), None)
         if unknown is not None:
             raise UserError(f"candidates: the run has no item {unknown}")
-        barred[:] = True
-        barred[list(wanted.values())] = False
-        return barred
+        others = np.ones(len(barred), bool)
+        others[list(wanted.values())] = False
+        return barred | others
 
     def _lists(
         self, users: Sequence[Id], k: int, exclude_seen: bool, barred: jax.Array
@@ -209,7 +211,7 @@ class Recommender:
             numbers = np.array([self._users.number(user) for user in users[begin : begin + block]])
             padded = np.pad(numbers, (0, block - len(numbers)), constant_values=-1)
             seen = self._seen(padded if exclude_seen else np.full(block, -1), num_items)
-            found = self._best(self._params, self._rows(padded, 0), self._now.item, seen, barred, k)
+            found = _best(self._scorer, self._params, self._rows(padded, 0), self._now.item, seen, barred, k)
             items, scores = (np.asarray(each) for each in found)
             for row in range(len(numbers)):
                 pairs = zip(items[row].tolist(), scores[row].tolist(), strict=True)
@@ -238,7 +240,9 @@ class Recommender:
         size = power_of_two(len(user))  # few shapes to compile for
         padding = (0, size - len(user))
         user, item = (np.pad(numbers, padding, constant_values=-1) for numbers in (user, item))
-        predicted = np.asarray(self._pairs(self._params, self._rows(user, 0), self._rows(item, 1)))[: len(users)]
+        predicted = np.asarray(_scores(self._scorer, self._params, self._rows(user, 0), self._rows(item, 1)))[
+            : len(users)
+        ]
         scale = self._journal.base.rating_range
         return np.clip(predicted, *scale) if self._scorer.rates and scale else predicted
 
@@ -343,7 +347,7 @@ class Recommender:
         """The run as it stood just before a moment, to ask what it would have answered; parameters are today's.
 
         States are replayed from the first interaction on. A model whose rows do not move has those it has; what users
-        had met by then is what `recommend` leaves out.
+        had met by then is what `recommend` leaves out, and an item that nobody had met is not recommended.
 
         Args:
           moment: seconds since 1970.
@@ -358,6 +362,7 @@ class Recommender:
         return _taken(self._now[side], self._newcomers[side], numbers)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 6))
 def _best(
     scorer: Scorer, params: Params, user: jax.Array, item: jax.Array, seen: jax.Array, barred: jax.Array, k: int
 ) -> tuple[jax.Array, jax.Array]:
@@ -366,6 +371,11 @@ def _best(
     scores = scores.at[jnp.arange(len(user))[:, None], seen].set(-jnp.inf, mode="drop")
     best, found = lax.top_k(scores, k)
     return found, best
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _scores(scorer: Scorer, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+    return scorer.pairs(params, user, item)
 
 
 @functools.partial(jax.jit, static_argnums=2)

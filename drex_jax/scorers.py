@@ -5,6 +5,8 @@ No data are needed, only what training left: parameters, everyone's rows, and a 
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -84,7 +86,7 @@ def record(model: Model) -> dict[str, Any]:
 
 
 def scorer(name: str, constants: Mapping[str, Any]) -> Scorer:
-    """The scorer of a model.
+    """The scorer of a model; the same object for the same record, so that its programs are compiled once a process.
 
     Args:
       name: the model's.
@@ -93,8 +95,13 @@ def scorer(name: str, constants: Mapping[str, Any]) -> Scorer:
     Raises:
       UserError: there is no such model, or its record is damaged.
     """
+    return _scorer(name, json.dumps(constants, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=16)
+def _scorer(name: str, constants: str) -> Scorer:
     if name == "drex":
-        return Refiner(Options.of(constants.get("drex")))
+        return Refiner(Options.of(json.loads(constants).get("drex")))
     if name in RANKERS:
         return Counts() if name == "popularity" else Product()
     raise UserError(f"no run of the model {name} can be used; it should be one of drex {' '.join(RANKERS)}")

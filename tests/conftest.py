@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
 import pytest
 
@@ -24,3 +25,21 @@ def real_data() -> pathlib.Path:
     if not folder:
         pytest.skip("DREX_JAX_DATA is not set: no real data to test on")
     return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
+def finished_drex(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A finished run of DReX with texts and ratings, of 12 users and 10 items; not to be written to."""
+    from drex_jax import config, train  # here: most tests need neither
+
+    settings: Any = config.base()
+    settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=10, seed=1)
+    settings.text.update(width=4, max_tokens=8, vocabulary_size=300)
+    settings.model.update(state_size=3, feature_size=3, negatives=3, offsets=True)
+    settings.train.update(epochs=1, bptt_windows=2, warmup_steps=1)
+    settings.devices.update(count=1, mapping="none")
+    settings.baselines = ()
+    settings.evaluate.cutoffs = (5,)
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    train.train(settings, workdir)
+    return workdir

@@ -6,7 +6,9 @@ import collections
 import json
 import pathlib
 
+from drex_jax import parallel
 from drex_jax.command import Command
+from drex_jax.config import Config
 from drex_jax.recommender import Recommender
 
 SHOWN = 10  # refused rows, at the most
@@ -18,6 +20,8 @@ def answer(command: Command) -> str:
     Raises:
       UserError: the run cannot be used, or cannot answer.
     """
+    settings: Config = command.config
+    parallel.keep_programs(parallel.cache_folder(settings.data.cache_dir) / "programs")
     recommender = Recommender.load(command.workdir)
     if command.mode == "update":
         assert command.interactions is not None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from functools import partial
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -69,13 +70,9 @@ class Replay:
           carry: everyone's rows at the moment, [U, E] and [I, E].
           past: everyone's counters.
         """
-        options = refiner.options
-        network = dataclasses.replace(options.network, offsets=False)  # who is new has none, and others have it already
-        packing = window.Packing(width=WIDTH, rounded=True)
-        self._refiner = Refiner(dataclasses.replace(options, network=network, packing=packing))
+        self._refiner, self._observe = _program(refiner)
         self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
         self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
-        self._observe = jax.jit(partial(self._refiner.observe_window, ALONE), donate_argnums=1)
 
     def restarted(self, carry: Carry, past: History) -> Replay:
         """The same from another moment, by the same programs."""
@@ -138,6 +135,16 @@ class Replay:
         of_users, of_items = _columns(Carry(carry.user[: len(users)], carry.item[: len(items)]), after)
         self._user.put(users, **of_users)
         self._item.put(items, **of_items)
+
+
+@functools.lru_cache(maxsize=16)
+def _program(refiner: Refiner) -> tuple[Refiner, Callable[..., Any]]:
+    """The equations of those who have no offset (who is new), or have it in their state, and a window of them."""
+    options = refiner.options
+    network = dataclasses.replace(options.network, offsets=False)
+    packing = window.Packing(width=WIDTH, rounded=True)
+    own = Refiner(dataclasses.replace(options, network=network, packing=packing))
+    return own, jax.jit(functools.partial(own.observe_window, ALONE), donate_argnums=1)
 
 
 def _columns(carry: Carry, past: History) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
