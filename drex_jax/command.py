@@ -17,7 +17,7 @@ from drex_jax import config as config_lib
 from drex_jax import validation
 from drex_jax.errors import UserError
 
-MODES = ("train", "evaluate", "recommend")
+MODES = ("train", "evaluate", "recommend", "report")
 FORMATS = ("table", "json")
 QUESTIONS = {"user": ("recommend",), "k": ("recommend",), "format": ("recommend",)}  # flags, and modes that read them
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
@@ -139,7 +139,8 @@ def _flags() -> flags.FlagValues:
         "train",
         MODES,
         "train: train, or continue, evaluate and write results; on a finished run, print them. evaluate: evaluate the "
-        "run in --workdir again. recommend: print what the run in --workdir recommends to --user.",
+        "run in --workdir again. recommend: print what the run in --workdir recommends to --user. report: write "
+        "report.html into the run in --workdir.",
         flag_values=values,
     )
     flags.DEFINE_string("user", None, "Id of the user, known or not.", flag_values=values)

@@ -55,6 +55,11 @@ def _execute(command: command_lib.Command) -> None:
         assert command.user is not None
         print(answers.recommendations(recommender, command.user, command.k, command.format))
         return
+    if command.mode == "report":
+        from drex_jax.report import page
+
+        print(page.write(command.workdir))
+        return
     from drex_jax import processes, train
     from drex_jax.report import table
 
