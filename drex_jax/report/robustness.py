@@ -11,8 +11,12 @@ import numpy as np
 from drex_jax import train
 from drex_jax.data.modalities import Events
 from drex_jax.data.vocabulary import Tokens
+from drex_jax.errors import UserError
 from drex_jax.evaluate import lower_is_better
+from drex_jax.files import read_json
 from drex_jax.models.drex.model import DReX
+from drex_jax.models.drex.network import NetworkOptions
+from drex_jax.models.drex.refiner import Options
 from drex_jax.report import figures
 from drex_jax.report.finished import Finished
 from drex_jax.report.section import Figure, Section, Table
@@ -54,9 +58,8 @@ def without_vector(name: str) -> Blank:
     return without
 
 
-def modalities(model: DReX) -> dict[str, Blank]:
+def modalities(network: NetworkOptions) -> dict[str, Blank]:
     """What a model reads of each interaction, and how that goes missing."""
-    network = model.options.network
     found: dict[str, Blank] = {}
     if network.vocabulary_size:
         found["text"] = without_text
@@ -77,12 +80,12 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
     Raises:
       UserError: the run directory is damaged.
     """
-    _, dataset, model, evaluator = train.reopen(run.workdir)
-    if not isinstance(model, DReX):
-        return None
-    blanks = modalities(model)
+    constants = read_json(run.workdir / train.SCORER, ()).get("drex")
+    blanks = modalities(Options.of(constants).network)
     if not blanks:
         return None
+    _, dataset, model, evaluator = train.reopen(run.workdir)
+    assert isinstance(model, DReX)
     if len(blanks) > 1:
         blanks[ALL] = _all(list(blanks.values()))
     params = train.trained_params(model, run.workdir)
@@ -127,7 +130,10 @@ def robustness(run: Finished) -> Section:
         if features:
             reason += f" What happens when items lack their features ({', '.join(features)}) is not measured here."
         return Section("robustness", title, [reason])
-    measured = measure(run)
+    try:
+        measured = measure(run)
+    except UserError as error:
+        return Section("robustness", title, [f"It cannot be measured: {error}"])
     if measured is None:
         return Section("robustness", title, [f"{model} reads nothing of an interaction that could go missing."])
     metric, found = measured

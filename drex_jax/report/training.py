@@ -49,12 +49,14 @@ def training_curves(run: Finished) -> Section:
     """Mean train loss and validation by epoch: of the run's seeds, and of the baselines that train."""
     model, seeds = run.results["model"], run.results["seeds"]
     own = {_named(model, seed, seeds): train.seed_folder(run.workdir, run.config, seed) / LOG for seed in seeds}
-    logs = {name: read_log(path) for name, path in own.items()}
-    if not any(losses for losses, _ in logs.values()):
+    logs = {name: log for name, log in ((name, read_log(path)) for name, path in own.items()) if log[0]}
+    if not logs:
         return Section("training", "Training", [f"{model} left no steps in {LOG}: it is not trained step by step."])
     shown, sentences = [], []
     if len(logs) > CURVES:
         sentences.append(f"The first {CURVES} of {len(logs)} seeds are drawn.")
+    if len(logs) < len(seeds):
+        sentences.append(f"{len(seeds) - len(logs)} of {len(seeds)} seeds have no {LOG}.")
     logs = dict(list(logs.items())[:CURVES])
     means = {name: [float(np.mean(losses[epoch])) for epoch in sorted(losses)] for name, (losses, _) in logs.items()}
     shown.append(_curves(run, "loss", "Train loss by epoch, mean of its steps", "train loss", means))

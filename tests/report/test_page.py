@@ -13,7 +13,6 @@ import shutil
 from html.parser import HTMLParser
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
@@ -48,27 +47,26 @@ def hostile_table(path: pathlib.Path) -> None:
 
 
 def settings(kind: str, folder: pathlib.Path) -> Any:
+    """Of a DReX run that predicts ratings, or of one of popularity, which ranks, on two seeds."""
     settings: Any = config.base()
-    settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=10, seed=1)
-    settings.text.update(enabled=kind == "drex", width=4, max_tokens=8, vocabulary_size=300)
+    settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=60, seed=1)
     settings.devices.update(count=1, mapping="none")
     settings.evaluate.cutoffs = (5,)
-    settings.baselines = ("popularity",)
-    settings.model.update(state_size=3, feature_size=3, negatives=3)
-    settings.train.update(epochs=2, bptt_windows=2, warmup_steps=1)
-    if kind == "drex":
-        hostile_table(folder / "reviews.csv")
-        settings.data.update(format="table", path=str(folder / "reviews.csv"), name=f"data of {HOSTILE}")
-        settings.data.update(rating_min=1.0, rating_max=5.0)
-        settings.baselines = ("global_mean", "running_bias", "popularity")
-    elif kind == "drex of rankings":
-        settings.model.update(rating_weight=0.0, rating_modality=False, time_modality=False)
-        settings.train.selection = "ndcg@5"
-    else:
+    settings.baselines = ()
+    if kind == "popularity":
+        settings.text.enabled = False
         settings.model.name = kind
-        settings.train.update(bptt_windows=1, selection="ndcg@5")
-        settings.ranker.update({"size": 3, "batch_size": 32} if kind == "bpr" else {})
-        settings.replicas = 2 if kind == "bpr" else 1
+        settings.train.selection = "ndcg@5"
+        settings.replicas = 2
+        return settings
+    hostile_table(folder / "reviews.csv")
+    settings.data.update(format="table", path=str(folder / "reviews.csv"), name=f"data of {HOSTILE}")
+    settings.data.update(rating_min=1.0, rating_max=5.0)
+    settings.text.update(width=4, max_tokens=8, vocabulary_size=300)
+    settings.model.update(state_size=3, feature_size=3, ranking_weight=0.0)
+    settings.train.update(epochs=2, bptt_windows=1, warmup_steps=1)
+    settings.evaluate.ranking = False
+    settings.baselines = ("running_bias",)
     return settings
 
 
@@ -154,33 +152,38 @@ def test_every_figure_has_a_text_alternative_and_every_section_is_there(report: 
     assert "None" not in re.sub(r"<script.*?</script>|<td>.*?</td>", "", report, flags=re.S)
 
 
-@pytest.mark.parametrize("kind", ["drex of rankings", "bpr", "popularity"])
-def test_every_kind_of_model_has_a_report(kind: str, tmp_path: pathlib.Path) -> None:
-    workdir = trained(kind, tmp_path)
-    shown = {section.name: section for section in page.sections(Finished(workdir))}
-    text = page.write(workdir).read_text()
-    assert "nothing of an interaction" in text if kind == "drex of rankings" else "reads nothing else" in text
-    assert "keywords" in shown["keywords"].sentences[0]
+def test_a_model_that_ranks_on_two_seeds_and_missing_pieces(tmp_path: pathlib.Path) -> None:
+    workdir = trained("popularity", tmp_path)
+    for seed, folder in enumerate((workdir, workdir / "replicas" / "1")):  # as a model that trains would
+        lines = [{"step": n, "epoch": n, "loss": seed + 1 / n, "validation": {"ndcg@5": n / 9}} for n in (1, 2, 3)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    finished = Finished(workdir)
+    shown = {section.name: section for section in page.sections(finished)}
+    page.render(finished, list(shown.values()))
+    assert "reads nothing else" in shown["robustness"].sentences[0]
+    assert "reads no reviews" in shown["keywords"].sentences[0]
+    assert "only ranks" in shown["by-rating"].sentences[0]
     assert len(shown["by-history"].figures) == 1
-    assert not shown["by-rating"].figures
-    assert shown["examples"].examples
-    if kind == "bpr":
-        assert "±" in shown["results"].tables[0].rows[0][1]
-        assert shown["training"].figures[0].table.header == ("epoch", "seed 0", "seed 1")
-    for gone in ("metrics.jsonl", "scorer.json", "lists", "baselines"):  # missing pieces are said
+    assert [len(example["list"]) > 0 for example in shown["examples"].examples] == [True] * 4
+    assert "±" in shown["results"].tables[0].rows[0][1]
+    curves = [figure.table for figure in shown["training"].figures]
+    assert [list(table.header) for table in curves] == [["epoch", "seed 0", "seed 1"]] * 2
+    assert curves[0].rows[1] == ("2", "0.5000", "1.5000")
+    (workdir / "metrics.jsonl").unlink()
+    assert "1 of 2 seeds" in training.training_curves(finished).sentences[0]
+    for gone in ("replicas/1/metrics.jsonl", "scorer.json", "lists"):
         path = workdir / gone
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     shown = {section.name: section for section in page.sections(Finished(workdir))}
-    assert not shown["training"].figures
+    assert "not trained step by step" in shown["training"].sentences[0]
     assert not shown["by-history"].figures
     assert "older version" in shown["examples"].sentences[0]
-    assert "±" in shown["results"].tables[0].rows[0][1] or kind != "bpr"
-    assert page.write(workdir).exists()
+    assert "±" in shown["results"].tables[0].rows[0][1]
 
 
 def test_a_directory_without_a_finished_run_is_one_line(tmp_path: pathlib.Path, capsys: Any) -> None:
     assert main.run(["main", f"--workdir={tmp_path}", "--mode=report"]) == 2
-    (tmp_path / "config.json").write_text(config.to_json(settings("bpr", tmp_path)))
+    (tmp_path / "config.json").write_text(config.to_json(config.base()))
     assert main.run(["main", f"--workdir={tmp_path}", "--mode=report"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 2
@@ -235,7 +238,9 @@ def test_many_ratings_are_put_into_ten_groups() -> None:
     assert np.bincount(group).tolist() == [5] * 10
 
 
-def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_them(run: pathlib.Path) -> None:
+def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_them(
+    run: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     finished = Finished(run)
     measured = robustness.measure(finished)
     assert measured is not None
@@ -257,7 +262,11 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
         tested = build.evaluator(model, settings, other, machine).evaluate_test(params, evaluate.Selection("mse", 1, 1))
         assert found[name][-1] == pytest.approx(tested.metrics["prequential"]["mse"], abs=1e-6)
     assert found["rating"][-1] != pytest.approx(stored, abs=1e-6)
-    jax.clear_caches()
+    monkeypatch.setattr(robustness, "modalities", lambda network: {})
+    assert "nothing of an interaction" in robustness.robustness(finished).sentences[0]
+    (run / "scorer.json").rename(run / "scorer")
+    assert "cannot be measured" in robustness.robustness(finished).sentences[0]
+    (run / "scorer").rename(run / "scorer.json")
 
 
 def test_shared_keywords_and_bounds(run: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,11 +96,20 @@ class DReX(Refiner):
         return Segment(plan, item_next.astype(np.int32)), after
 
     def test_with(self, test: Events) -> Segment:
-        """The test with other contents: the same users and items in the same order, of what else any may be missing.
+        """The test where some interactions lack their rating, text, vectors or time; the compiled programs are its own.
 
         A missing time is NaN: the gaps on both sides of it are then read as those of a first meeting.
         """
-        return self._prepared(test, self._past, 0)[0]
+        segment, _ = self._prepared(dataclasses.replace(test, tokens=None), self._past, 0)
+        if test.tokens is None:
+            return segment
+        whole, struck = self._segments[2].plan, []
+        for before, events, begin in zip(whole.windows, segment.plan.windows, whole.begins[:-1], strict=True):
+            spoken = np.append(test.tokens.lengths[begin : begin + len(events.rating)] > 0, False)
+            nowhere = len(events.rating)
+            rows = [np.where(spoken[np.minimum(row, len(spoken) - 1)], row, nowhere) for row in before.text.row]
+            struck.append(events._replace(text=before.text._replace(row=tuple(row.astype(np.int32) for row in rows))))
+        return dataclasses.replace(segment, plan=window.Plan(struck, segment.plan.begins, segment.plan.schedules))
 
     # Parameters and states
 
