@@ -17,7 +17,7 @@ from drex_jax import config as config_lib
 from drex_jax import validation
 from drex_jax.errors import UserError
 
-MODES = ("train", "evaluate", "recommend", "update")
+MODES = ("train", "evaluate", "recommend", "explain", "update", "report")
 FORMATS = ("table", "json")
 QUESTIONS = {  # flags, and the modes that read them
     "user": ("recommend",),
@@ -148,8 +148,9 @@ def _flags() -> flags.FlagValues:
         "train",
         MODES,
         "train: train, or continue, evaluate and write results; on a finished run, print them. evaluate: evaluate the "
-        "run in --workdir again. recommend: print what the run in --workdir recommends to --user. update: let the run "
-        "in --workdir learn from --interactions, and save it.",
+        "run in --workdir again. recommend: print what the run in --workdir recommends to --user. explain: print why, "
+        "for --user, --item or both. update: let the run in --workdir learn from --interactions, and save it. report: "
+        "write report.html into the run in --workdir.",
         flag_values=values,
     )
     flags.DEFINE_string("user", None, "Id of the user, known or not.", flag_values=values)

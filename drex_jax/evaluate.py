@@ -187,6 +187,16 @@ class Evaluator:
         metrics = {way: values for way, (values, _) in found.items()}
         return Tested(metrics, after_test, {way: arrays for way, (_, arrays) in found.items()})
 
+    def prequential_test(self, params: Params, start: Carry, trace: Trace) -> Metrics:
+        """Prequential metrics of a test that was observed elsewhere, judged by what this one's events are.
+
+        Args:
+          params: of the model.
+          start: everyone's rows before the test.
+          trace: of its interactions.
+        """
+        return self._prequential(params, start, trace, 2, self._options.ranking)[0]
+
     def predictions(self, params: Params, user: jax.Array, item: jax.Array) -> np.ndarray:
         """float32 [n] clipped ratings from rows [n, E]."""
         n = len(user)

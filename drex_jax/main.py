@@ -53,6 +53,11 @@ def _execute(command: command_lib.Command) -> None:
 
         print(answers.answer(command))
         return
+    if command.mode == "report":
+        from drex_jax.report import page
+
+        print(page.write(command.workdir))
+        return
     from drex_jax import processes, train
     from drex_jax.report import table
 

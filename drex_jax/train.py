@@ -131,19 +131,36 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
       UserError: the run is not finished, or its directory is damaged.
     """
     results = read_json(workdir / RESULTS, RESULT_KEYS)
+    config, _, model, evaluator = reopen(workdir)
+    runs = []
+    for seed in results["seeds"]:
+        folder = seed_folder(workdir, config, seed)
+        selection = evaluation.Selection(**read_json(folder / RUN, RUN_KEYS)["selection"])
+        test = evaluator.evaluate_test(trained_params(model, folder), selection).metrics
+        runs.append({"selection": dataclasses.asdict(selection), "test": test})
+    return results | _summary(runs)
+
+
+def reopen(workdir: pathlib.Path) -> tuple[Config, Dataset, Model, evaluation.Evaluator]:
+    """A run's configuration, data, model (of the first seed) and evaluation, from what its directory holds.
+
+    Raises:
+      UserError: the directory is damaged.
+    """
     config = config_lib.from_json(workdir / CONFIG)
     machine = build.machine(config)
     dataset = open_dataset(config, workdir)
-    runs = []
     model = build.build(config.model.name, _settled(config, workdir), dataset, config.seed, machine)
-    evaluator = build.evaluator(model, config, dataset, machine)
-    for seed in results["seeds"]:
-        folder = seed_folder(workdir, config, seed)
-        params = checkpoint.load_model(folder / MODEL, _finished_arrays(model))["params"]
-        selection = evaluation.Selection(**read_json(folder / RUN, RUN_KEYS)["selection"])
-        test = evaluator.evaluate_test(params, selection).metrics
-        runs.append({"selection": dataclasses.asdict(selection), "test": test})
-    return results | _summary(runs)
+    return config, dataset, model, build.evaluator(model, config, dataset, machine)
+
+
+def trained_params(model: Model, folder: pathlib.Path) -> Any:
+    """The parameters that validation chose for the seed whose folder it is.
+
+    Raises:
+      UserError: they are missing or damaged.
+    """
+    return checkpoint.load_model(folder / MODEL, _finished_arrays(model))["params"]
 
 
 def check_agreement(config: Config, workdir: pathlib.Path) -> None:

@@ -35,16 +35,17 @@ def format_results(results: Mapping[str, Any]) -> str:
     Returns:
       Lines of text. A figure is the mean over seeds; `±` is the sample standard deviation over seeds.
     """
-    lines = _facts(results)
+    lines = [f"{label:<9}{text}" for label, text in facts(results)]
     for way in results["test"]:
         lines += ["", f"test, {way}" + (f" ({MEANING[way]})" if way in MEANING else "")]
         lines += _table(results, way)
     return "\n".join(lines)
 
 
-def _facts(results: Mapping[str, Any]) -> list[str]:
+def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was run, as (label, text); a label is empty where a text goes on. `results` as `format_results`."""
     dataset, split = results["dataset"], results["split"]
-    facts = [
+    found = [
         (
             "data",
             f"{dataset['name']}: {dataset['interactions']:,} interactions, {dataset['users']:,} users, "
@@ -54,15 +55,15 @@ def _facts(results: Mapping[str, Any]) -> list[str]:
     ]
     boundaries = split.get("boundaries")
     if boundaries:
-        facts.append(("", ", ".join(f"{part} from {_moment(value)}" for part, value in boundaries.items())))
+        found.append(("", ", ".join(f"{part} from {_moment(value)}" for part, value in boundaries.items())))
     chosen = results.get("selections") or [results[name] for name in ("selection",) if name in results]
-    facts += [("selected", f"epoch {one['epoch']}, validation {one['metric']} {one['value']:.4f}") for one in chosen]
-    facts.append(("seeds", " ".join(str(seed) for seed in results["seeds"])))
+    found += [("selected", f"epoch {one['epoch']}, validation {one['metric']} {one['value']:.4f}") for one in chosen]
+    found.append(("seeds", " ".join(str(seed) for seed in results["seeds"])))
     if "protocol" in results:
-        facts.append(("protocol", str(results["protocol"])))
-    facts += [("notice", notice) for notice in results.get("notices", ())]
-    facts += [("leak", leak) for leak in results.get("leaks") or ("none known",)]
-    return [f"{label:<9}{text}" for label, text in facts]
+        found.append(("protocol", str(results["protocol"])))
+    found += [("notice", notice) for notice in results.get("notices", ())]
+    found += [("leak", leak) for leak in results.get("leaks") or ("none known",)]
+    return found
 
 
 def _moment(seconds: float) -> str:
@@ -74,14 +75,18 @@ def _moment(seconds: float) -> str:
 def _table(results: Mapping[str, Any], way: str) -> list[str]:
     entries = [(results["model"], results), *results.get("baselines", {}).items()]
     entries = [(name, entry) for name, entry in entries if entry["test"].get(way)]
-    columns = _full_ranking_columns if way == "ranking" else _columns
-    metrics = columns([entry["test"][way] for _, entry in entries])
+    metrics = columns_of(way, [entry["test"][way] for _, entry in entries])
     rows = [["", *metrics]]
     for name, entry in entries:
         seeds = [one[way] for one in entry.get("per_seed") or () if way in one]
         rows.append([name, *(_cell(entry["test"][way], seeds, metric) for metric in metrics)])
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def columns_of(way: str, entries: Sequence[Mapping[str, float]]) -> list[str]:
+    """The metrics that a table of a way of evaluating shows, of those that some of its `entries` have."""
+    return _full_ranking_columns(entries) if way == "ranking" else _columns(entries)
 
 
 def _full_ranking_columns(entries: Sequence[Mapping[str, float]]) -> list[str]:

@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -71,24 +70,46 @@ class DReX(Refiner):
         self._start_auxiliary = history.tables(past, options.bias)
         begins = np.cumsum((0, *sizes))
         segments = []
-        self._train: window.Plan
         for part, (begin, end) in enumerate(itertools.pairwise(begins)):
-            stretch = events[int(begin) : int(end)]
-            before, past = history.advance(stretch, past, options.bias)
-            known_users = int(events.user[:begin].max(initial=-1)) + 1
-            known_items = int(events.item[:begin].max(initial=-1)) + 1
-            after = history.tables(past, options.bias)
-            prepare = partial(window.plan, stretch, before, after, known_users=known_users, known_items=known_items)
-            count = -(-len(stretch) // OBSERVED) if part else options.bptt_windows
-            plan = prepare(count=count, packing=options.packing)
-            if part == 0:
-                self._train = plan
-            _, following = neighbours(stretch.item, self.num_items)
-            item_next = np.where(following < len(stretch), following, len(stretch) + stretch.item)
-            segments.append(Segment(plan, item_next.astype(np.int32)))
+            self._past = past  # before the last part, when all are done
+            segment, past = self._prepared(events[int(begin) : int(end)], past, 0 if part else options.bptt_windows)
+            segments.append(segment)
+        self._train: window.Plan = segments[0].plan
         train_segment, validation, test = segments
         self._segments = (train_segment, validation, test)
         self._observe = compile_program(self.observe_window)
+
+    def _prepared(self, stretch: Events, past: history.History, count: int) -> tuple[Segment, history.History]:
+        """A stretch that follows `past` in so many windows (0: of `OBSERVED` interactions), and what follows it."""
+        before, after = history.advance(stretch, past, self.options.bias)
+        plan = window.plan(
+            stretch,
+            before,
+            history.tables(after, self.options.bias),
+            count=count or -(-len(stretch) // OBSERVED),
+            packing=self.options.packing,
+            known_users=int(np.flatnonzero(past.user_count).max(initial=-1)) + 1,
+            known_items=int(np.flatnonzero(past.item_count).max(initial=-1)) + 1,
+        )
+        _, following = neighbours(stretch.item, self.num_items)
+        item_next = np.where(following < len(stretch), following, len(stretch) + stretch.item)
+        return Segment(plan, item_next.astype(np.int32)), after
+
+    def test_with(self, test: Events) -> Segment:
+        """The test where some interactions lack their rating, text, vectors or time; the compiled programs are its own.
+
+        A missing time is NaN: the gaps on both sides of it are then read as those of a first meeting.
+        """
+        segment, _ = self._prepared(dataclasses.replace(test, tokens=None), self._past, 0)
+        if test.tokens is None:
+            return segment
+        whole, struck = self._segments[2].plan, []
+        for before, events, begin in zip(whole.windows, segment.plan.windows, whole.begins[:-1], strict=True):
+            spoken = np.append(test.tokens.lengths[begin : begin + len(events.rating)] > 0, False)
+            nowhere = len(events.rating)
+            rows = [np.where(spoken[np.minimum(row, len(spoken) - 1)], row, nowhere) for row in before.text.row]
+            struck.append(events._replace(text=before.text._replace(row=tuple(row.astype(np.int32) for row in rows))))
+        return dataclasses.replace(segment, plan=window.Plan(struck, segment.plan.begins, segment.plan.schedules))
 
     # Parameters and states
 

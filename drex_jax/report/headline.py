@@ -1,0 +1,152 @@
+"""What was run, and the figures that stand first: every model, every way of evaluating, with intervals."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import numpy as np
+
+from drex_jax import config as config_lib
+from drex_jax.evaluate import lower_is_better
+from drex_jax.report import figures, intervals
+from drex_jax.report.finished import Finished
+from drex_jax.report.section import Figure, Section, Table
+from drex_jax.report.table import MEANING, columns_of, facts
+
+OF_RMSE = {"rmse": "mse"}  # its interval is the root of the other's
+
+
+def what_was_run(run: Finished) -> Section:
+    """Data, split, choices, notices and leaks; the fields that differ from their defaults; the environment."""
+    rows, before = [], ""
+    for label, text in facts(run.results):
+        rows.append((label or before, text))
+        before = label or before
+    tables = [Table("The run", ("", ""), rows), _configuration(run)]
+    environment = run.results.get("environment", {})
+    versions = environment.get("versions", {})
+    named = {name: value for name, value in environment.items() if name != "versions"} | versions
+    if named:
+        tables.append(Table("Environment", ("", ""), [(name, str(value)) for name, value in named.items()]))
+    definitions = run.results.get("definitions", {})
+    if definitions:
+        tables.append(Table("What the figures mean", ("term", "meaning"), list(definitions.items())))
+    return Section("run", "What was run", tables=tables)
+
+
+def _configuration(run: Finished) -> Table:
+    stored, default = config_lib.flatten(run.config), config_lib.flatten(config_lib.base())
+    changed = [
+        (name, str(value), str(default.get(name, "-")))
+        for name, value in sorted(stored.items())
+        if value != default.get(name)
+    ]
+    return Table("Fields that differ from their defaults", ("field", "value", "default"), changed)
+
+
+def headline(run: Finished) -> Section:
+    """The table of every way, with intervals, and each model's first figure beside the others."""
+    several = len(run.results["seeds"]) > 1
+    sentences = [_first_sentence(run)]
+    figure = _figure(run)
+    spread = "± is the sample standard deviation over seeds. " if several else ""
+    sentences.append(
+        f"{spread}A range is a {intervals.METHOD}: what another sample of users would change, not what another seed "
+        "would. A figure without one is of lists that are not kept."
+    )
+    tables = [_table(run, way) for way in run.results["test"]]
+    return Section("results", "Results", sentences, [figure] if figure else [], tables)
+
+
+def _first_sentence(run: Finished) -> str:
+    way, metric, model = run.way, run.metric, run.results["model"]
+    own = run.results["test"].get(way, {}).get(metric)
+    if own is None:
+        return "The run has no test figures."
+    lower = lower_is_better(metric)
+    text = f"On test ({way}), {model} has {metric} {own:.4f} ({'lower' if lower else 'higher'} is better)"
+    known = {
+        name: entry["test"][way][metric]
+        for name, entry in run.results["baselines"].items()
+        if entry["test"].get(way, {}).get(metric) is not None
+    }
+    if not known:
+        return f"{text}; the run has no baseline that has it."
+    best = (min if lower else max)(known, key=lambda name: known[name])
+    place = 1 + sum((value < own) if lower else (value > own) for value in known.values())
+    return f"{text}: place {place} of {len(known) + 1}. The best baseline is {best} with {known[best]:.4f}."
+
+
+def _figure(run: Finished) -> Figure | None:
+    """Each model's first figure with its interval, and the differences from the run's model."""
+    way, metric, model = run.way, run.metric, run.results["model"]
+    names = [name for name, entry in run.models.items() if entry["test"].get(way, {}).get(metric) is not None]
+    if not names or names[0] != model:
+        return None
+    values = [float(run.models[name]["test"][way][metric]) for name in names]
+    found = {name: run.judged(name, way, OF_RMSE.get(metric, metric)) for name in names}
+    kept = {name: one for name, one in found.items() if one is not None}
+    means = intervals.resampled_means([one.user for one in kept.values()], [one.values for one in kept.values()])
+    if metric in OF_RMSE:
+        means = np.sqrt(means)
+    of = {name: means[:, column] for column, name in enumerate(kept)}
+    ranges = [intervals.interval(of[name]) if name in of else (math.nan, math.nan) for name in names]
+    low, high = zip(*ranges, strict=True)
+    rows = []
+    for name, value, least, most in zip(names, values, low, high, strict=True):
+        row = [name, f"{value:.4f}", _range(least, most)]
+        if name != model and name in of and model in of:
+            difference = of[model] - of[name]
+            row += [f"{values[0] - value:+.4f}", _range(*intervals.interval(difference), sign=True)]
+        rows.append([*row, "-", "-"][:5])
+    table = Table(
+        f"{metric} ({way}) and its interval; differences under the same resamples",
+        ("model", metric, "95 % interval", f"{model} less it", "95 % interval"),
+        rows,
+    )
+    lower = lower_is_better(metric)
+    best = names[int(np.argmin(values) if lower else np.argmax(values))]
+    svg = figures.dots(names, values, low, high, f"{metric}, {'lower' if lower else 'higher'} is better")
+    description = f"{model} has {values[0]:.4f} ({_range(low[0], high[0])})"
+    if best != model:
+        description += f"; the best is {best} with {values[names.index(best)]:.4f}"
+    return Figure("headline", f"Test {metric} ({way}) of every model, with intervals", f"{description}.", svg, table)
+
+
+def _range(low: float, high: float, sign: bool = False) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return "-"
+    return f"{low:+.4f} to {high:+.4f}" if sign else f"{low:.4f} to {high:.4f}"
+
+
+def _table(run: Finished, way: str) -> Table:
+    names = [name for name, entry in run.models.items() if entry["test"].get(way)]
+    metrics = columns_of(way, [run.models[name]["test"][way] for name in names])
+    cells = [(name, metric) for name in names for metric in metrics]
+    single = [(name, metric) for name, metric in cells if len(_seeds(run.models[name], way, metric)) < 2]
+    found = {cell: run.judged(cell[0], way, OF_RMSE.get(cell[1], cell[1])) for cell in single}
+    kept = {cell: one for cell, one in found.items() if one is not None}
+    means = intervals.resampled_means([one.user for one in kept.values()], [one.values for one in kept.values()])
+    spread = {}
+    for column, cell in enumerate(kept):
+        own = np.sqrt(means[:, column]) if cell[1] in OF_RMSE else means[:, column]
+        spread[cell] = "\n{:.3f}\u2060\u2013\u2060{:.3f}".format(*intervals.interval(own))  # on a line of its own
+    for cell in set(cells) - set(single):
+        spread[cell] = f"\n±{statistics.stdev(_seeds(run.models[cell[0]], way, cell[1])):.4f}"
+    rows = []
+    for name in names:
+        own = run.models[name]["test"][way]
+        rows.append([name] + [_shown(own.get(metric), spread.get((name, metric), "")) for metric in metrics])
+    meaning = f" ({MEANING[way]})" if way in MEANING else ""
+    return Table(f"Test, {way}{meaning}", ("", *metrics), rows)
+
+
+def _seeds(entry: dict[str, Any], way: str, metric: str) -> list[float]:
+    values = [seed.get(way, {}).get(metric) for seed in entry.get("per_seed") or ()]
+    return [value for value in values if value is not None]
+
+
+def _shown(value: float | None, spread: str) -> str:
+    return "-" if value is None else f"{value:.4f}{spread}"

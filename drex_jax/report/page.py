@@ -1,0 +1,108 @@
+"""The report of a finished run: one HTML file that needs no network, with everything the run directory can say."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import importlib.resources
+import json
+import logging
+import pathlib
+from typing import Any
+
+from drex_jax import __version__
+from drex_jax.errors import UserError
+from drex_jax.files import write_text
+from drex_jax.report import breakdowns, examples, figures, headline, profiles, robustness, training
+from drex_jax.report.finished import Finished
+from drex_jax.report.section import Figure, Section
+
+LOGGER = logging.getLogger(__name__)
+REPORT = "report.html"
+_ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+def write(workdir: pathlib.Path) -> pathlib.Path:
+    """Writes `report.html` into the directory of a finished run, whole or not at all, and returns its path.
+
+    Nothing else in the directory is changed. Some figures are computed anew: how the test suffers when modalities go
+    missing, and the example recommendations.
+
+    Raises:
+      UserError: there is no finished run, it is damaged, or a package that draws is not installed.
+    """
+    _environment()
+    figures.require()
+    run = Finished(workdir)
+    page = render(run, sections(run))
+    write_text(workdir / REPORT, page)
+    return workdir / REPORT
+
+
+def sections(run: Finished) -> list[Section]:
+    """Everything there is to show, in the order of the page; what is missing is said in its section."""
+    keywords, found = profiles.keyword_profiles(run)
+    shown = [headline.headline(run), headline.what_was_run(run)]
+    for make in (
+        training.training_curves,
+        breakdowns.by_rating,
+        breakdowns.by_history,
+        robustness.robustness,
+        training.throughput,
+    ):
+        LOGGER.info("report: %s", make.__name__.replace("_", " "))
+        shown.append(make(run))
+    return [*shown, keywords, examples.examples(run, found)]
+
+
+def render(run: Finished, shown: list[Section]) -> str:
+    """The page as text."""
+    script = _read("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    dataset = run.results["dataset"]
+    return (
+        _environment()
+        .from_string(_read("page.html.jinja"))
+        .render(
+            title=f"{run.results['model']} on {dataset['name']}",
+            run=run.workdir.resolve().name,
+            version=__version__,
+            style=_read("page.css"),
+            script=script,
+            policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; "
+            "form-action 'none'",
+            sections=[dataclasses.replace(one, figures=[_placed(each) for each in one.figures]) for one in shown],
+            embedded=embedded,
+        )
+    )
+
+
+def embedded(data: Any) -> str:
+    """Data as JSON that may stand inside a script element: nothing in it can end the element."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED)
+
+
+def _placed(figure: Figure) -> Figure:
+    import markupsafe
+
+    title, description = str(markupsafe.escape(figure.title)), str(markupsafe.escape(figure.description))
+    return dataclasses.replace(figure, svg=figures.placed(figure.svg, figure.name, title, description))
+
+
+def _environment() -> Any:
+    try:
+        import jinja2
+    except ImportError:
+        raise UserError("--mode=report needs the package jinja2: pip install 'drex_jax[report]'") from None
+    return jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _read(name: str) -> str:
+    return importlib.resources.files("drex_jax.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,162 @@
+"""How the test suffers when modalities go missing there: measured anew, and what the run stores is not touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from drex_jax import train
+from drex_jax.data.modalities import Events
+from drex_jax.data.vocabulary import Tokens
+from drex_jax.errors import UserError
+from drex_jax.evaluate import lower_is_better
+from drex_jax.files import read_json
+from drex_jax.models.drex.model import DReX
+from drex_jax.models.drex.network import NetworkOptions
+from drex_jax.models.drex.refiner import Options
+from drex_jax.report import figures
+from drex_jax.report.finished import Finished
+from drex_jax.report.section import Figure, Section, Table
+
+LOGGER = logging.getLogger(__name__)
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of the test interactions that lack a modality; 0 is the run's own figure
+ALL = "all of them"
+Blank = Callable[[Events, np.ndarray], Events]
+
+
+def without_rating(events: Events, missing: np.ndarray) -> Events:
+    """The events, of which the ratings of `missing` (bool [n]) are unknown."""
+    return dataclasses.replace(events, rating=np.where(missing, np.float32(np.nan), events.rating))
+
+
+def without_time(events: Events, missing: np.ndarray) -> Events:
+    """The events, of which the times of `missing` (bool [n]) are unknown; their order stays."""
+    return dataclasses.replace(events, timestamp=np.where(missing, np.nan, events.timestamp))
+
+
+def without_text(events: Events, missing: np.ndarray) -> Events:
+    """The events, of which the texts of `missing` (bool [n]) are empty."""
+    tokens = events.tokens
+    if tokens is None:
+        return events
+    lengths = np.where(missing, 0, tokens.lengths)
+    ids = tokens.ids[np.repeat(~missing, tokens.lengths)]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return dataclasses.replace(events, tokens=Tokens(ids, offsets, tokens.cut & ~missing))
+
+
+def without_vector(name: str) -> Blank:
+    """The function that makes the vectors `name` of some events unknown."""
+
+    def without(events: Events, missing: np.ndarray) -> Events:
+        values = np.where(missing[:, None], np.float32(np.nan), events.vectors[name])
+        return dataclasses.replace(events, vectors=events.vectors | {name: values})
+
+    return without
+
+
+def modalities(network: NetworkOptions) -> dict[str, Blank]:
+    """What a model reads of each interaction, and how that goes missing."""
+    found: dict[str, Blank] = {}
+    if network.vocabulary_size:
+        found["text"] = without_text
+    found |= {name: without_vector(name) for name in network.vector_modalities}
+    if network.rating_modality:
+        found["rating"] = without_rating
+    if network.time_modality:
+        found["time"] = without_time
+    return found
+
+
+def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
+    """A test metric by modality, with none missing and then with each of `SHARES`; None where nothing can go missing.
+
+    Of the first seed. The same interactions are struck for every modality, and those of a share are among those of the
+    next. What is missing is hidden from the model as it goes through the test; ratings are still judged by the data's.
+
+    Raises:
+      UserError: the run directory is damaged.
+    """
+    constants = read_json(run.workdir / train.SCORER, ()).get("drex")
+    blanks = modalities(Options.of(constants).network)
+    if not blanks:
+        return None
+    _, dataset, model, evaluator = train.reopen(run.workdir)
+    assert isinstance(model, DReX)
+    if len(blanks) > 1:
+        blanks[ALL] = _all(list(blanks.values()))
+    params = train.trained_params(model, run.workdir)
+    after_train, validation, test = model.segments()
+    start = model.start(params)
+    for segment in (after_train, validation):
+        start, _ = model.observe(params, start, segment)
+    begin = dataset.sizes[0] + dataset.sizes[1]
+    events = dataset.events[begin : len(dataset.events)]
+    draw = np.random.default_rng(run.config.seed).random(len(events))
+    _, trace = model.observe(params, start, test)
+    whole = evaluator.prequential_test(params, start, trace)
+    metric = run.metric if run.metric in whole else next(iter(whole), "")
+    if not metric:
+        return None
+    found: dict[str, list[float]] = {}
+    for name, blank in blanks.items():
+        LOGGER.info("robustness: %s goes missing", name)
+        found[name] = [whole[metric]]
+        for share in SHARES:
+            segment = model.test_with(blank(events, draw < share))
+            _, trace = model.observe(params, start, segment)
+            found[name].append(evaluator.prequential_test(params, start, trace)[metric])
+    return metric, found
+
+
+def _all(blanks: list[Blank]) -> Blank:
+    def without(events: Events, missing: np.ndarray) -> Events:
+        for blank in blanks:
+            events = blank(events, missing)
+        return events
+
+    return without
+
+
+def robustness(run: Finished) -> Section:
+    """The section: a line for each modality."""
+    title, model = "When modalities go missing", run.results["model"]
+    if run.way == "ranking":
+        features = run.interactions.item_vectors
+        reason = f"{model} learns from pairs of users and items and reads nothing else of an interaction."
+        if features:
+            reason += f" What happens when items lack their features ({', '.join(features)}) is not measured here."
+        return Section("robustness", title, [reason])
+    try:
+        measured = measure(run)
+    except UserError as error:
+        return Section("robustness", title, [f"It cannot be measured: {error}"])
+    if measured is None:
+        return Section("robustness", title, [f"{model} reads nothing of an interaction that could go missing."])
+    metric, found = measured
+    shares = (0.0, *SHARES)
+    better = "lower" if lower_is_better(metric) else "higher"
+    heading = f"{metric} (prequential) when test interactions lack a modality"
+    svg = figures.lines(
+        [figures.Series(name, values) for name, values in found.items()],
+        [100 * share for share in shares],
+        "% of test interactions without it",
+        f"{metric}, {better} is better",
+    )
+    rows = [
+        (f"{share:.0%}", *(f"{values[place]:.4f}" for values in found.values())) for place, share in enumerate(shares)
+    ]
+    change = {name: values[-1] - values[0] for name, values in found.items()}
+    worst = max(change, key=lambda name: change[name] if lower_is_better(metric) else -change[name])
+    description = f"Without any {worst}, {metric} goes from {found[worst][0]:.4f} to {found[worst][-1]:.4f}."
+    if worst == ALL:
+        description = f"Without any of them, {metric} goes from {found[ALL][0]:.4f} to {found[ALL][-1]:.4f}."
+    sentences = [
+        "Measured for this report, on the first seed. Nothing is taken from train; as the model goes through the test, "
+        "a share of the interactions that it learns from lack a modality. What it is judged by stays whole."
+    ]
+    table = Table(heading, ("missing", *found), rows)
+    return Section("robustness", title, sentences, [Figure("robustness-lines", heading, description, svg, table)])
