@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,63 @@ class _Table:
         return self._columns[name][: self.size]
 
 
+class Passage(NamedTuple):
+    """What n interactions made of U users and I items.
+
+    Attributes:
+      carry: the rows after them, NumPy arrays [U, E] and [I, E].
+      past: the counters after them.
+      user, item: float32 [n, E], the rows just before each.
+    """
+
+    carry: Carry
+    past: History
+    user: np.ndarray
+    item: np.ndarray
+
+
+class Continuation:
+    """Goes on from any rows and counters. Sizes are rounded, so that few compiled programs serve many calls."""
+
+    def __init__(self, refiner: Refiner, params: dict[str, Any]):
+        """The run's model and its parameters; offsets are not among what is read, as rows have theirs already."""
+        options = refiner.options
+        network = dataclasses.replace(options.network, offsets=False)
+        packing = window.Packing(width=WIDTH, rounded=True)
+        self.refiner = Refiner(dataclasses.replace(options, network=network, packing=packing))
+        self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
+        self._observe = jax.jit(partial(self.refiner.observe_window, ALONE), donate_argnums=1)
+
+    def run(self, carry: Carry, past: History, events: Events, known: tuple[int, int]) -> Passage:
+        """Refines rows with n > 0 interactions, in their order.
+
+        Args:
+          carry: the rows before them, NumPy arrays [U, E] and [I, E]; left as they are.
+          past: the counters before them.
+          events: numbered as the rows are.
+          known: users and items from these numbers on are new: they begin at the learned start, whatever their row.
+        """
+        options = self.refiner.options
+        before, after = history.advance(events, past, options.bias)
+        plan = window.plan(
+            dataclasses.replace(events, item_vectors={}),
+            before,
+            history.tables(after, options.bias),
+            count=-(-len(events) // OBSERVED),
+            packing=options.packing,
+            known_users=known[0],
+            known_items=known[1],
+        )
+        rows = Carry(*(jnp.asarray(_rounded(np.asarray(side))) for side in carry))
+        users, items = [], []
+        for each, n in zip(plan.windows, np.diff(plan.begins), strict=True):
+            rows, user, item = self._observe(self._params, rows, each)
+            users.append(np.asarray(user)[:n])
+            items.append(np.asarray(item)[:n])
+        ended = (np.asarray(side)[: len(begun)] for side, begun in zip(rows, carry, strict=True))
+        return Passage(Carry(*ended), after, np.concatenate(users), np.concatenate(items))  # pyright: ignore[reportArgumentType] (NumPy's serve)
+
+
 class Replay:
     """The states and counters of everyone, which `advance` moves forward."""
 
@@ -68,13 +125,8 @@ class Replay:
           carry: everyone's rows at the moment, [U, E] and [I, E].
           past: everyone's counters.
         """
-        options = refiner.options
-        network = dataclasses.replace(options.network, offsets=False)  # who is new has none, and others have it already
-        packing = window.Packing(width=WIDTH, rounded=True)
-        self._refiner = Refiner(dataclasses.replace(options, network=network, packing=packing))
-        self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
+        self._continuation = Continuation(refiner, params)  # who is new has no offset
         self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
-        self._observe = jax.jit(partial(self._refiner.observe_window, ALONE), donate_argnums=1)
 
     @property
     def carry(self) -> Carry:
@@ -94,7 +146,6 @@ class Replay:
         """
         if not len(events):
             return
-        bias = self._refiner.options.bias
         sides = []
         for table, numbers in ((self._user, events.user), (self._item, events.item)):
             touched, local = np.unique(numbers, return_inverse=True)
@@ -102,9 +153,7 @@ class Replay:
             table.grow(int(touched[-1]) + 1)
             sides.append((touched, local.astype(np.int32), known, table.take(touched)))
         (users, user, known_users, of_users), (items, item, known_items, of_items) = sides
-        stretch = dataclasses.replace(
-            events, user=user, item=item, num_users=len(users), num_items=len(items), item_vectors={}
-        )
+        stretch = dataclasses.replace(events, user=user, item=item, num_users=len(users), num_items=len(items))
         past = History(
             of_users["count"],
             of_items["count"],
@@ -114,20 +163,9 @@ class Replay:
                 of_users["rating_sum"], of_users["rating_count"], of_items["rating_sum"], of_items["rating_count"]
             ),
         )
-        before, after = history.advance(stretch, past, bias)
-        plan = window.plan(
-            stretch,
-            before,
-            history.tables(after, bias),
-            count=-(-len(events) // OBSERVED),
-            packing=self._refiner.options.packing,
-            known_users=known_users,
-            known_items=known_items,
-        )
-        carry = Carry(*(jnp.asarray(_rounded(of["rows"])) for of in (of_users, of_items)))
-        for each in plan.windows:
-            carry, _, _ = self._observe(self._params, carry, each)
-        of_users, of_items = _columns(Carry(carry.user[: len(users)], carry.item[: len(items)]), after)
+        rows: Any = of_users["rows"], of_items["rows"]
+        moved = self._continuation.run(Carry(*rows), past, stretch, (known_users, known_items))
+        of_users, of_items = _columns(moved.carry, moved.past)
         self._user.put(users, **of_users)
         self._item.put(items, **of_items)
 
