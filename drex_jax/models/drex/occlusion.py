@@ -28,6 +28,7 @@ from drex_jax.models.drex.refiner import Refiner
 from drex_jax.models.drex.replay import Continuation
 
 LAST = 20  # interactions of an owner that are explained, at the most
+LEAST = 1024  # interactions that a batch is padded to: a pair has 2 (LAST + 1) LAST = 840 at the most
 
 
 class Variants(NamedTuple):
@@ -96,7 +97,7 @@ class Occlusion:
         if not len(events):
             raise ValueError("a stream without interactions explains nothing")
         self._params = params
-        self._continuation = Continuation(refiner, params)
+        self._continuation = Continuation(refiner, params, LEAST)
         self._pairs = jax.jit(refiner.pairs)
         self.recording = Recording.of(self._continuation, params, events)
 
@@ -129,7 +130,7 @@ class Occlusion:
     def scores(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """float32 [V] of rows [V, E] (or [1, E], for all): predicted ratings, not clipped, or scores of a ranker."""
         user, item = np.broadcast_arrays(user, item)
-        padding = (0, window.power_of_two(len(user)) - len(user)), (0, 0)
+        padding = (0, window.power_of_two(max(len(user), LAST + 1)) - len(user)), (0, 0)  # few shapes to compile for
         padded = (jnp.asarray(np.pad(rows, padding, mode="edge")) for rows in (user, item))
         return np.asarray(self._pairs(self._params, *padded))[: len(user)]
 

@@ -74,11 +74,17 @@ class Passage(NamedTuple):
 class Continuation:
     """Goes on from any rows and counters. Sizes are rounded, so that few compiled programs serve many calls."""
 
-    def __init__(self, refiner: Refiner, params: dict[str, Any]):
-        """The run's model and its parameters; offsets are not among what is read, as rows have theirs already."""
+    def __init__(self, refiner: Refiner, params: dict[str, Any], least: int = 0):
+        """Makes a program.
+
+        Args:
+          refiner: of the run's model.
+          params: its parameters; offsets are not among what is read, as rows have theirs already.
+          least: fewer interactions are padded to so many, for one program to serve all calls of fewer.
+        """
         options = refiner.options
         network = dataclasses.replace(options.network, offsets=False)
-        packing = window.Packing(width=WIDTH, rounded=True)
+        packing = window.Packing(width=WIDTH, rounded=True, least=least)
         self.refiner = Refiner(dataclasses.replace(options, network=network, packing=packing))
         self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
         self._observe = jax.jit(partial(self.refiner.observe_window, ALONE), donate_argnums=1)
@@ -103,7 +109,7 @@ class Continuation:
             known_users=known[0],
             known_items=known[1],
         )
-        rows = Carry(*(jnp.asarray(_rounded(np.asarray(side))) for side in carry))
+        rows = Carry(*(jnp.asarray(_rounded(np.asarray(side), options.packing.least)) for side in carry))
         users, items = [], []
         for each, n in zip(plan.windows, np.diff(plan.begins), strict=True):
             rows, user, item = self._observe(self._params, rows, each)
@@ -179,6 +185,6 @@ def _columns(carry: Carry, past: History) -> tuple[dict[str, np.ndarray], dict[s
     return of_users, of_items
 
 
-def _rounded(rows: np.ndarray) -> np.ndarray:
-    """The rows [m, E] with more below them, so that there is a power of two of them."""
-    return np.pad(rows, ((0, window.power_of_two(len(rows)) - len(rows)), (0, 0)))
+def _rounded(rows: np.ndarray, least: int) -> np.ndarray:
+    """The rows [m, E] with more below them, so that there is a power of two of them, and not below `least`."""
+    return np.pad(rows, ((0, window.power_of_two(max(len(rows), least)) - len(rows)), (0, 0)))
