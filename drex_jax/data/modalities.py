@@ -65,6 +65,18 @@ class Events:
             vectors=vectors,
         )
 
+    def take(self, rows: np.ndarray) -> Events:
+        """The interactions at `rows` (int [m], any of them any number of times), as a copy; item vectors are shared."""
+        return dataclasses.replace(
+            self,
+            user=self.user[rows],
+            item=self.item[rows],
+            timestamp=self.timestamp[rows],
+            rating=self.rating[rows],
+            tokens=None if self.tokens is None else self.tokens.take(rows),
+            vectors={name: values[rows] for name, values in self.vectors.items()},
+        )
+
 
 def learning_order(split: Split) -> np.ndarray:
     """int64 [n]: the rows of the data set as a model meets them."""

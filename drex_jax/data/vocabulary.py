@@ -8,7 +8,7 @@ import io
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +54,26 @@ class Tokens(NamedTuple):
         """Texts [begin, end); their ids are a view, not a copy."""
         offsets = self.offsets[begin : end + 1]
         return Tokens(self.ids[offsets[0] : offsets[-1]], offsets - offsets[0], self.cut[begin:end])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Tokens]) -> Tokens:
+        """All texts of all parts, one at least, in order."""
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))])
+        ids = [part.ids[part.offsets[0] : part.offsets[-1]] for part in parts]
+        return cls(np.concatenate(ids), offsets, np.concatenate([part.cut for part in parts]))
+
+    def take(self, rows: np.ndarray) -> Tokens:
+        """The texts at `rows` (int [m], any of them any number of times), as a copy."""
+        rows = np.asarray(rows, np.int64)
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return Tokens(self.ids[source], offsets, self.cut[rows])
+
+    def keep(self, kept: np.ndarray) -> Tokens:
+        """The same texts with only those of their tokens that are `kept`, bool [total]."""
+        offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
+        return Tokens(self.ids[kept], offsets, self.cut)
 
 
 class Words(NamedTuple):

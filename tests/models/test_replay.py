@@ -74,4 +74,4 @@ def test_states_of_others_stay_as_they_are_and_few_programs_serve_all(make_event
             untouched = np.setdiff1d(np.arange(len(old)), ids)
             np.testing.assert_array_equal(side[untouched], old[untouched])
             assert (np.abs(side[ids] - old[ids]).max(1) > 0).all()
-    assert live._observe._cache_size() <= 2
+    assert live._continuation._observe._cache_size() <= 2

@@ -10,9 +10,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any
+        self._continuation = Continuation(refiner, params)  # who is new has no offset
+        self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
+
+    def restarted(self, carry: Carry, past: History) -> Replay:
+        """The same from another moment, by the same programs."""
+        other = copy.copy(self)
+        other._user, other._item = (_Table(**columns) for columns in _columns(carry, past))
+        return other
+
+    def part(self, users: np.ndarray, items: np.ndarray) -> Replay:
+        """The same of these users and items alone, numbered by their places; what it learns stays its own."""
+        other = copy.copy(self)
+        other._user, other._item = _Table(**self._user.take(users)), _Table(**self._item.take(items))
+        return other
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +69,65 @@ class _Table:
         return self._columns[name][: self.size]
 
 
+class Passage(NamedTuple):
+    """What n interactions made of U users and I items.
+
+    Attributes:
+      carry: the rows after them, NumPy arrays [U, E] and [I, E].
+      past: the counters after them.
+      user, item: float32 [n, E], the rows just before each.
+    """
+
+    carry: Carry
+    past: History
+    user: np.ndarray
+    item: np.ndarray
+
+
+class Continuation:
+    """Goes on from any rows and counters. Sizes are rounded, so that few compiled programs serve many calls."""
+
+    def __init__(self, refiner: Refiner, params: dict[str, Any], least: int = 0):
+        """Makes a program.
+
+        Args:
+          refiner: of the run's model.
+          params: its parameters; offsets are not among what is read, as rows have theirs already.
+          least: fewer interactions are padded to so many, for one program to serve all calls of fewer.
+        """
+        self.refiner, self._observe = _program(refiner, least)
+        self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
+
+    def run(self, carry: Carry, past: History, events: Events, known: tuple[int, int]) -> Passage:
+        """Refines rows with n > 0 interactions, in their order.
+
+        Args:
+          carry: the rows before them, NumPy arrays [U, E] and [I, E]; left as they are.
+          past: the counters before them.
+          events: numbered as the rows are.
+          known: users and items from these numbers on are new: they begin at the learned start, whatever their row.
+        """
+        options = self.refiner.options
+        before, after = history.advance(events, past, options.bias)
+        plan = window.plan(
+            dataclasses.replace(events, item_vectors={}),
+            before,
+            history.tables(after, options.bias),
+            count=-(-len(events) // OBSERVED),
+            packing=options.packing,
+            known_users=known[0],
+            known_items=known[1],
+        )
+        rows = Carry(*(jnp.asarray(_rounded(np.asarray(side), options.packing.least)) for side in carry))
+        users, items = [], []
+        for each, n in zip(plan.windows, np.diff(plan.begins), strict=True):
+            rows, user, item = self._observe(self._params, rows, each)
+            users.append(np.asarray(user)[:n])
+            items.append(np.asarray(item)[:n])
+        ended = (np.asarray(side)[: len(begun)] for side, begun in zip(rows, carry, strict=True))
+        return Passage(Carry(*ended), after, np.concatenate(users), np.concatenate(items))  # pyright: ignore[reportArgumentType] (NumPy's serve)
+
+
 class Replay:
     """The states and counters of everyone, which `advance` moves forward."""
 
@@ -70,6 +140,7 @@ class Replay:
           carry: everyone's rows at the moment, [U, E] and [I, E].
           past: everyone's counters.
         """
+<<<<<<< HEAD
         self._refiner, self._observe = _program(refiner)
         self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
         self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
@@ -85,6 +156,10 @@ class Replay:
         other = copy.copy(self)
         other._user, other._item = _Table(**self._user.take(users)), _Table(**self._item.take(items))
         return other
+=======
+        self._continuation = Continuation(refiner, params)  # who is new has no offset
+        self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
+>>>>>>> 8611536074091999f21d4bcc7b61fa54d006ccfb
 
     @property
     def carry(self) -> Carry:
@@ -99,7 +174,6 @@ class Replay:
         """
         if not len(events):
             return
-        bias = self._refiner.options.bias
         sides = []
         for table, numbers in ((self._user, events.user), (self._item, events.item)):
             touched, local = np.unique(numbers, return_inverse=True)
@@ -107,9 +181,7 @@ class Replay:
             table.grow(int(touched[-1]) + 1)
             sides.append((touched, local.astype(np.int32), known, table.take(touched)))
         (users, user, known_users, of_users), (items, item, known_items, of_items) = sides
-        stretch = dataclasses.replace(
-            events, user=user, item=item, num_users=len(users), num_items=len(items), item_vectors={}
-        )
+        stretch = dataclasses.replace(events, user=user, item=item, num_users=len(users), num_items=len(items))
         past = History(
             of_users["count"],
             of_items["count"],
@@ -119,30 +191,19 @@ class Replay:
                 of_users["rating_sum"], of_users["rating_count"], of_items["rating_sum"], of_items["rating_count"]
             ),
         )
-        before, after = history.advance(stretch, past, bias)
-        plan = window.plan(
-            stretch,
-            before,
-            history.tables(after, bias),
-            count=-(-len(events) // OBSERVED),
-            packing=self._refiner.options.packing,
-            known_users=known_users,
-            known_items=known_items,
-        )
-        carry = Carry(*(jnp.asarray(_rounded(of["rows"])) for of in (of_users, of_items)))
-        for each in plan.windows:
-            carry, _, _ = self._observe(self._params, carry, each)
-        of_users, of_items = _columns(Carry(carry.user[: len(users)], carry.item[: len(items)]), after)
+        rows: Any = of_users["rows"], of_items["rows"]
+        moved = self._continuation.run(Carry(*rows), past, stretch, (known_users, known_items))
+        of_users, of_items = _columns(moved.carry, moved.past)
         self._user.put(users, **of_users)
         self._item.put(items, **of_items)
 
 
 @functools.lru_cache(maxsize=16)
-def _program(refiner: Refiner) -> tuple[Refiner, Callable[..., Any]]:
+def _program(refiner: Refiner, least: int) -> tuple[Refiner, Callable[..., Any]]:
     """The equations of those who have no offset (who is new), or have it in their state, and a window of them."""
     options = refiner.options
     network = dataclasses.replace(options.network, offsets=False)
-    packing = window.Packing(width=WIDTH, rounded=True)
+    packing = window.Packing(width=WIDTH, rounded=True, least=least)
     own = Refiner(dataclasses.replace(options, network=network, packing=packing))
     return own, jax.jit(functools.partial(own.observe_window, ALONE), donate_argnums=1)
 
@@ -156,6 +217,6 @@ def _columns(carry: Carry, past: History) -> tuple[dict[str, np.ndarray], dict[s
     return of_users, of_items
 
 
-def _rounded(rows: np.ndarray) -> np.ndarray:
-    """The rows [m, E] with more below them, so that there is a power of two of them."""
-    return np.pad(rows, ((0, window.power_of_two(len(rows)) - len(rows)), (0, 0)))
+def _rounded(rows: np.ndarray, least: int) -> np.ndarray:
+    """The rows [m, E] with more below them, so that there is a power of two of them, and not below `least`."""
+    return np.pad(rows, ((0, window.power_of_two(max(len(rows), least)) - len(rows)), (0, 0)))

@@ -38,6 +38,7 @@ class Packing:
       split: the lanes of a step divide by it, too.
       remember: keeps schedules between runs.
       rounded: sizes are powers of two, so that few compiled programs serve windows of any size.
+      least: windows of fewer interactions are packed like one of so many, so that one program serves them all.
     """
 
     width: int = 16
@@ -45,6 +46,7 @@ class Packing:
     split: bool = False
     remember: Remember = make_anew
     rounded: bool = False
+    least: int = 0
 
     def room(self, least: int) -> int:
         """The size of an array that has to hold so many."""
@@ -119,8 +121,11 @@ def _pad(values: np.ndarray, size: int, fill: float) -> np.ndarray:
 def _text_batches(tokens: Tokens, spans: list[tuple[int, int]], packing: Packing) -> list[batching.TextBatch]:
     """The reviews of each window, all of one shape."""
     lengths = tokens.lengths
-    buckets = batching.bucket_lengths(packing.room(int(lengths.max(initial=1))))
-    fitted = batching.fit([lengths[a:b] for a, b in spans], buckets, devices=packing.devices)
+    longest = packing.room(int(lengths.max(initial=1)))
+    windows, buckets = [lengths[a:b] for a, b in spans], batching.bucket_lengths(longest)
+    if max(b - a for a, b in spans) <= packing.least > 0:
+        windows, buckets = [*windows, np.full(packing.least, longest)], (longest,)
+    fitted = batching.fit(windows, buckets, devices=packing.devices)
     shapes = [shape._replace(chunks=packing.room(shape.chunks), rows=packing.room(shape.rows)) for shape in fitted]
     return [batching.plan(tokens.ids, tokens.offsets, np.arange(a, b), shapes) for a, b in spans]
 
@@ -185,11 +190,13 @@ def pack(user: np.ndarray, item: np.ndarray, spans: list[tuple[int, int]], packi
     """
     schedules = _schedules([(user[a:b], item[a:b]) for a, b in spans], packing)
     touched = [(np.unique(user[a:b]), np.unique(item[a:b])) for a, b in spans]
-    num_users, num_items = (packing.room(max(len(ids) for ids in side)) for side in zip(*touched, strict=True))
-    longest = packing.room(max(b - a for a, b in spans))
+    num_users, num_items = (
+        packing.room(max(packing.least, *(len(ids) for ids in side))) for side in zip(*touched, strict=True)
+    )
+    longest = packing.room(max(packing.least, *(b - a for a, b in spans)))
     size = -(-max(longest, 1) // packing.devices) * packing.devices
     width = schedules[0].width
-    steps = packing.room(max(max(packed.steps for packed in schedules), 1))
+    steps = packing.room(max(1, packing.least // width, *(packed.steps for packed in schedules)))
     blocks = -(-steps // max(BLOCK_STEPS, BLOCK_LANES // width))
     steps = -(-steps // blocks)  # of a block: equal blocks, least padding
     empty = num_users + num_items + 2 * np.arange(width, dtype=np.int32)
