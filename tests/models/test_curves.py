@@ -90,7 +90,9 @@ def test_keywords_are_taken_out_of_the_reviews_or_stand_there_alone(explained, p
         own = words.take(rows).ids
         named = [word for word in profiles[0] if word in own]
 
-        def spelt(variant, texts=texts, m=len(rows)):
+        m = len(rows)
+
+        def spelt(variant, texts=texts, m=m):
             return (texts.part(variant * m, (variant + 1) * m).ids - 3).tolist()
 
         assert spelt(0) == (events.tokens.take(rows).ids - 3).tolist()

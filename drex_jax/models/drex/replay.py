@@ -10,20 +10,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-        self._continuation = Continuation(refiner, params)  # who is new has no offset
-        self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
-
-    def restarted(self, carry: Carry, past: History) -> Replay:
-        """The same from another moment, by the same programs."""
-        other = copy.copy(self)
-        other._user, other._item = (_Table(**columns) for columns in _columns(carry, past))
-        return other
-
-    def part(self, users: np.ndarray, items: np.ndarray) -> Replay:
-        """The same of these users and items alone, numbered by their places; what it learns stays its own."""
-        other = copy.copy(self)
-        other._user, other._item = _Table(**self._user.take(users)), _Table(**self._item.take(items))
-        return other
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -140,9 +129,7 @@ class Replay:
           carry: everyone's rows at the moment, [U, E] and [I, E].
           past: everyone's counters.
         """
-<<<<<<< HEAD
-        self._refiner, self._observe = _program(refiner)
-        self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
+        self._continuation = Continuation(refiner, params)  # who is new has no offset
         self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
 
     def restarted(self, carry: Carry, past: History) -> Replay:
@@ -156,10 +143,6 @@ class Replay:
         other = copy.copy(self)
         other._user, other._item = _Table(**self._user.take(users)), _Table(**self._item.take(items))
         return other
-=======
-        self._continuation = Continuation(refiner, params)  # who is new has no offset
-        self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
->>>>>>> 8611536074091999f21d4bcc7b61fa54d006ccfb
 
     @property
     def carry(self) -> Carry:
