@@ -20,10 +20,11 @@ from drex_jax.errors import UserError
 MODES = ("train", "evaluate", "recommend", "explain", "update", "report")
 FORMATS = ("table", "json")
 QUESTIONS = {  # flags, and the modes that read them
-    "user": ("recommend",),
+    "user": ("recommend", "explain"),
+    "item": ("explain",),
     "k": ("recommend",),
     "interactions": ("update",),
-    "format": ("recommend", "update"),
+    "format": ("recommend", "explain", "update"),
 }
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
@@ -36,7 +37,8 @@ class Command:
       mode: one of `MODES`.
       workdir: the run directory.
       config: the run's resolved configuration, every field checked, locked.
-      user: who asks, in mode recommend.
+      user: who asks, in modes recommend and explain.
+      item: what mode explain explains.
       k: how long a list is.
       interactions: the file that mode update reads.
       format: of answers, one of `FORMATS`.
@@ -46,6 +48,7 @@ class Command:
     workdir: pathlib.Path
     config: ConfigDict
     user: str | None = None
+    item: str | None = None
     k: int = 10
     interactions: str | None = None
     format: str = "table"
@@ -92,9 +95,11 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
             raise UserError(f"--{name} goes with --mode={'|'.join(modes)}, not with --mode={mode}")
     if mode == "recommend" and not values.user:
         raise UserError("--mode=recommend needs --user=ID, whom to recommend to")
+    if mode == "explain" and not (values.user or values.item):
+        raise UserError("--mode=explain needs --user=ID, --item=ID or both, what to explain")
     if mode == "update" and not values.interactions:
         raise UserError("--mode=update needs --interactions=FILE, what has happened since")
-    return Command(mode, workdir, config, values.user, values.k, values.interactions, values.format)
+    return Command(mode, workdir, config, values.user, values.item, values.k, values.interactions, values.format)
 
 
 def usage() -> str:
@@ -154,6 +159,7 @@ def _flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_string("user", None, "Id of the user, known or not.", flag_values=values)
+    flags.DEFINE_string("item", None, "Id of the item to explain, known or not.", flag_values=values)
     flags.DEFINE_integer("k", 10, "How many items to recommend.", flag_values=values)
     flags.DEFINE_string("interactions", None, "File of new interactions.", flag_values=values)
     flags.DEFINE_enum("format", "table", FORMATS, "Answers for people, or for programs.", flag_values=values)

@@ -28,7 +28,7 @@ from drex_jax.models.drex.history import History
 from drex_jax.models.drex.refiner import Refiner
 from drex_jax.models.drex.replay import Replay
 from drex_jax.models.pairwise import Options as PairOptions
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import Carry, Params
 
 
 class Live(Protocol):
@@ -79,7 +79,7 @@ class Refining:
     """Of DReX: interactions refine the states of their users and items, exactly as in training."""
 
     def __init__(self, run: FinishedRun, refiner: Refiner):
-        self._refiner, self._params, self._journal = refiner, run.params, run.journal
+        self.refiner, self._params, self._journal = refiner, run.params, run.journal
         self._vocabulary, self._max_tokens = open_vocabulary(run.folder), run.settings.text.max_tokens
         journal = run.journal
         self._scales = {n: modalities.scale(v, journal.num_train) for n, v in journal.base.vectors.items()}
@@ -116,9 +116,9 @@ class Refining:
     def beginning(self, then: Journal) -> Replay:
         """Everyone before the first interaction."""
         past = History.start(len(then.users), len(then.items))
-        auxiliary = history.tables(past, self._refiner.options.bias)
+        auxiliary = history.tables(past, self.refiner.options.bias)
         sides = zip(("user", "item"), auxiliary, strict=True)
-        rows = (self._refiner.rows(self._params, side, known) for side, known in sides)
+        rows = (self.refiner.rows(self._params, side, known) for side, known in sides)
         return self._replay.restarted(Carry(*rows), past)
 
     def events(self, journal: Journal, encoded: bool = True) -> Events:
@@ -195,6 +195,15 @@ class Regrowing:
         user, item = np.append(user, np.full(len(known), newcomer)), np.append(item, known)
         return np.asarray(self._grown((user, item), newcomer + 1, len(journal.items)).user[newcomer])
 
+    def contents(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray] | None:
+        """Modalities, their shares [M, I] in items' content, and the content [I, D]; None without (LightGCN)."""
+        journal = self._journal
+        model, params = self._model_of(self._pairs(journal), len(journal.users), len(journal.items))
+        if not isinstance(model, Crane):
+            return None
+        shares, content = model.modality_shares(params)
+        return tuple(sorted(journal.base.item_vectors)), np.asarray(shares), np.asarray(content)
+
     def at(self, then: Journal) -> Carry:
         """The rows of the whole of train, with what of later rows was there then."""
         return self._grown(self._pairs(then), len(then.users), len(then.items))
@@ -206,6 +215,12 @@ class Regrowing:
 
     def _grown(self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int) -> Carry:
         """Everyone's rows by a graph of these pairs."""
+        model, params = self._model_of(pairs, num_users, num_items)
+        return model.start(params)
+
+    def _model_of(
+        self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int
+    ) -> tuple[Crane | LightGCN, Params]:
         base = self._journal.base
         more = num_items - base.num_items
         features = {
@@ -221,7 +236,7 @@ class Regrowing:
         params = checkpoint.in_form(self._params, jax.eval_shape(model.init, jax.random.key(0)))
         of_users, of_items = np.split(np.asarray(self._params["table"]), [base.num_users])
         table = [np.pad(of_users, ((0, num_users - len(of_users)), (0, 0))), np.pad(of_items, ((0, more), (0, 0)))]
-        return model.start(params | {"table": jnp.concatenate(table)})
+        return model, params | {"table": jnp.concatenate(table)}
 
     def _model(self, events: Events) -> Crane | LightGCN:
         settings, sizes = self._settings, (len(events), 0, 0)

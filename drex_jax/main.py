@@ -2,6 +2,7 @@
 
 Trains the experiment, evaluates it and prints its results; run again, it continues or prints what it found. A finished
 run answers: python -m drex_jax.main --workdir=DIR --mode=recommend --user=ID [--k=10] [--format=json]
+and explains: python -m drex_jax.main --workdir=DIR --mode=explain --user=ID [--item=ID] [--format=json]
 and goes on learning: python -m drex_jax.main --workdir=DIR --mode=update --interactions=FILE [--format=json]
 
 Exit status: 0 done; 2 a mistake of yours, told in one line; 75 stopped by SIGTERM or SIGINT with everything saved (the
@@ -48,7 +49,7 @@ def begin(config: Config) -> None:
 
 
 def _execute(command: command_lib.Command) -> None:
-    if command.mode in ("recommend", "update"):
+    if command.mode in ("recommend", "explain", "update"):
         from drex_jax.report import answers
 
         print(answers.answer(command))

@@ -24,17 +24,16 @@ from typing import Any, NamedTuple, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from drex_jax import update_file, updates
+from drex_jax import scorers, update_file, updates
 from drex_jax.data.interactions import Interactions
 from drex_jax.errors import UserError
 from drex_jax.finished_run import FinishedRun, open_run
 from drex_jax.incoming import Expected, Refusal, checked, rows_of
 from drex_jax.live import CannotUpdateError, Live, live
 from drex_jax.models.drex.window import power_of_two
-from drex_jax.models.protocol import Carry, Params
-from drex_jax.scorers import Scorer
+from drex_jax.models.protocol import Carry
+from drex_jax.reasons import Explanation, Reasons
 from drex_jax.update_file import UpdateFile
 
 Id = str | int
@@ -76,6 +75,7 @@ class Recommender:
         self._users, self._items = run.journal.users, run.journal.items
         self._carry, self._moved = jax.tree.map(jnp.asarray, run.carry), False
         self._newcomers = run.scorer.newcomers(run.params, self._carry)
+        self._reasons: Reasons | None = None
         self._applied = self._refused = 0  # since the last commit
         self._digests: list[str] = []  # of the tables that were applied since
 
@@ -168,7 +168,7 @@ class Recommender:
         if exclude_seen:
             barred[met[met >= 0]] = True
         nobody = np.full((1, 1), len(self._items), np.int32)
-        found = _best(
+        found = scorers.best(
             self._scorer, self._params, jnp.asarray(row)[None], self._now.item, nobody, jnp.asarray(barred), k
         )
         items, scores = (np.asarray(each)[0].tolist() for each in found)
@@ -211,7 +211,7 @@ class Recommender:
             numbers = np.array([self._users.number(user) for user in users[begin : begin + block]])
             padded = np.pad(numbers, (0, block - len(numbers)), constant_values=-1)
             seen = self._seen(padded if exclude_seen else np.full(block, -1), num_items)
-            found = _best(self._scorer, self._params, self._rows(padded, 0), self._now.item, seen, barred, k)
+            found = scorers.best(self._scorer, self._params, self._rows(padded, 0), self._now.item, seen, barred, k)
             items, scores = (np.asarray(each) for each in found)
             for row in range(len(numbers)):
                 pairs = zip(items[row].tolist(), scores[row].tolist(), strict=True)
@@ -240,7 +240,7 @@ class Recommender:
         size = power_of_two(len(user))  # few shapes to compile for
         padding = (0, size - len(user))
         user, item = (np.pad(numbers, padding, constant_values=-1) for numbers in (user, item))
-        predicted = np.asarray(_scores(self._scorer, self._params, self._rows(user, 0), self._rows(item, 1)))[
+        predicted = np.asarray(scorers.scores(self._scorer, self._params, self._rows(user, 0), self._rows(item, 1)))[
             : len(users)
         ]
         scale = self._journal.base.rating_range
@@ -258,8 +258,29 @@ class Recommender:
         others = len(self._items) - 1
         if not 1 <= k <= others:
             raise UserError(f"k = {k}; it must be from 1 to the {others:,} other items there are")
-        nearest, cosine = (np.asarray(each) for each in _alike(self._now.item, number, k))
+        nearest, cosine = (np.asarray(each) for each in scorers.alike(self._now.item, number, k))
         return [Recommendation(self._items.name(n), c) for n, c in zip(nearest.tolist(), cosine.tolist(), strict=True)]
+
+    def explain(self, user: Id | None = None, item: Id | None = None) -> Explanation:
+        """Why: keywords and past interactions of a user, of an item, or of a pair with what each did to its score.
+
+        Of DReX, each of the last 20 interactions of the user and of the item is left out in turn and the later ones are
+        replayed without it (`drex_jax.models.drex.occlusion`); the first question replays the whole history once. Of
+        CRANE, modality weights and the nearest items by content. A newcomer is explained by saying so.
+
+        Raises:
+          UserError: neither a user nor an item is given.
+        """
+        if user is None and item is None:
+            raise UserError("explain needs a user, an item or both")
+        if self._reasons is None or not self._reasons.is_current:
+            moving = None
+            with contextlib.suppress(CannotUpdateError):
+                moving = self._live
+            self._reasons = Reasons(self._run, moving)
+        score = None if user is None or item is None else float(self.predict([user], [item])[0])
+        names = (None if each is None else str(each) for each in (user, item))
+        return self._reasons.of(*names, rows=np.asarray(self._now.item), score=score)
 
     def read(self, path: str | pathlib.Path) -> UpdateFile:
         """New interactions from a file: in the run's own format, or with columns of our names.
@@ -359,33 +380,4 @@ class Recommender:
 
     def _rows(self, numbers: np.ndarray, side: int) -> jax.Array:
         """The rows [n, E] of users (side 0) or items (1); a newcomer's for number -1."""
-        return _taken(self._now[side], self._newcomers[side], numbers)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 6))
-def _best(
-    scorer: Scorer, params: Params, user: jax.Array, item: jax.Array, seen: jax.Array, barred: jax.Array, k: int
-) -> tuple[jax.Array, jax.Array]:
-    """The k best items of users [b, E] among [I, E], int32 [b, k], and their scores; -inf for what may not be."""
-    scores = jnp.where(barred, -jnp.inf, scorer.rank(params, user, item))
-    scores = scores.at[jnp.arange(len(user))[:, None], seen].set(-jnp.inf, mode="drop")
-    best, found = lax.top_k(scores, k)
-    return found, best
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _scores(scorer: Scorer, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-    return scorer.pairs(params, user, item)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _alike(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    unit = rows * lax.rsqrt((rows**2).sum(1, keepdims=True) + 1e-30)
-    cosine = (unit @ unit[number]).at[number].set(-jnp.inf)
-    best, found = lax.top_k(cosine, k)
-    return found, best
-
-
-@jax.jit
-def _taken(rows: jax.Array, newcomer: jax.Array, numbers: jax.Array) -> jax.Array:
-    return jnp.where((numbers >= 0)[:, None], rows[numbers], newcomer)
+        return scorers.taken(self._now[side], self._newcomers[side], numbers)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from drex_jax.config import RANKERS
 from drex_jax.errors import UserError
@@ -105,3 +106,35 @@ def _scorer(name: str, constants: str) -> Scorer:
     if name in RANKERS:
         return Counts() if name == "popularity" else Product()
     raise UserError(f"no run of the model {name} can be used; it should be one of drex {' '.join(RANKERS)}")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 6))
+def best(
+    scorer: Scorer, params: Params, user: jax.Array, item: jax.Array, seen: jax.Array, barred: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """The k best items of users [b, E] among [I, E], int32 [b, k], and their scores; -inf for what may not be."""
+    scores = jnp.where(barred, -jnp.inf, scorer.rank(params, user, item))
+    scores = scores.at[jnp.arange(len(user))[:, None], seen].set(-jnp.inf, mode="drop")
+    best, found = lax.top_k(scores, k)
+    return found, best
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def scores(scorer: Scorer, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+    """As `Scorer.pairs`."""
+    return scorer.pairs(params, user, item)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def alike(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k rows of [I, E] whose direction is most that of row `number`, itself left out: int32 [k], cosines [k]."""
+    unit = rows * lax.rsqrt((rows**2).sum(1, keepdims=True) + 1e-30)
+    cosine = (unit @ unit[number]).at[number].set(-jnp.inf)
+    best, found = lax.top_k(cosine, k)
+    return found, best
+
+
+@jax.jit
+def taken(rows: jax.Array, newcomer: jax.Array, numbers: jax.Array) -> jax.Array:
+    """Rows [n, E] by number; a newcomer's for number -1."""
+    return jnp.where((numbers >= 0)[:, None], rows[numbers], newcomer)

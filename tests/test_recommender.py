@@ -339,3 +339,78 @@ def test_a_record_with_a_hole_is_damaged(run: pathlib.Path, tmp_path: pathlib.Pa
     (tmp_path / "copy" / "scorer.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="constants of a DReX model are damaged"):
         Recommender.load(tmp_path / "copy")
+
+
+# Reasons
+
+
+def test_reasons_of_a_pair(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
+    recommender, data, model, *_ = parts
+    events, (users, items) = data.events, ids(data)
+    row = len(events) - 1
+    user, item = int(events.user[row]), int(events.item[row])
+    why = recommender.explain(users[user], items[item])
+    assert (why.user, why.item) == (users[user], items[item])
+    for found, own in ((why.user_interactions, events.user == user), (why.item_interactions, events.item == item)):
+        assert len(found) == min(20, own.sum())
+        last = [(users[u], items[i]) for u, i in zip(events.user[own], events.item[own], strict=True)][-20:]
+        assert sorted((each.user, each.item) for each in found) == sorted(last)
+        if hasattr(model, "network"):
+            assert sorted(found, key=lambda each: -abs(each.change or 0)) == found
+            assert any(each.change for each in found)
+        else:
+            assert {each.change for each in found} == {None}
+    if hasattr(model, "network"):
+        pair = recommender._now.user[user][None], recommender._now.item[item][None]
+        assert why.score == pytest.approx(float(recommender._scorer.pairs(recommender._params, *pair)[0]), abs=1e-5)
+        assert why.user_interactions[-1].exact or any("not exact" in note for note in why.notes)
+    else:
+        assert why.score == pytest.approx(float(recommender.predict([users[user]], [items[item]])[0]))
+    words = {each.word for each in why.user_keywords} & {each.word for each in why.item_keywords}
+    assert {each.word for each in why.overlap} == words
+    assert bool(why.user_keywords) == (data.vocabulary is not None)
+    assert any("there are no keywords" in note for note in why.notes) == (data.vocabulary is None)
+    met = {items[number] for number in events.item[events.user == user]}
+    assert {each.word for each in why.neighbours} <= met - {items[item]}
+
+
+def test_reasons_of_one_side_and_of_nobody(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
+    recommender, data, *_ = parts
+    alone = recommender.explain(item=ids(data)[1][0])
+    assert alone.score is None
+    assert not alone.user_interactions
+    assert len(alone.neighbours) == 5
+    nobody = recommender.explain("nobody", "nothing")
+    assert sum("has never met" in note for note in nobody.notes) == 2
+    assert not nobody.user_interactions
+    assert np.isfinite(nobody.score)
+    with pytest.raises(UserError, match="a user, an item or both"):
+        recommender.explain()
+
+
+def test_reasons_follow_an_update(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
+    _, data, model, *_ = parts
+    if not hasattr(model, "network"):
+        pytest.skip("reasons of this model read no states")
+    recommender = Recommender.load(run)
+    user, item = ids(data)[0][0], ids(data)[1][0]
+    recommender.explain(user, item)
+    recommender.update([{"user": user, "item": item, "rating": 5.0, "timestamp": 3e9}])
+    why = recommender.explain(user, item)
+    assert 3e9 in {each.timestamp for each in why.user_interactions}
+    pair = recommender._now.user[0][None], recommender._now.item[0][None]
+    assert why.score == pytest.approx(float(recommender._scorer.pairs(recommender._params, *pair)[0]), abs=1e-5)
+
+
+def test_the_command_line_explains(run: pathlib.Path, parts: tuple[Any, ...], capsys: pytest.CaptureFixture) -> None:
+    recommender, data, *_ = parts
+    user, item = ids(data)[0][0], ids(data)[1][0]
+    arguments = ["main", f"--workdir={run}", "--mode=explain"]
+    assert main.run([*arguments, f"--user={user}", f"--item={item}", "--format=json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["score"] == pytest.approx(recommender.explain(user, item).score)
+    assert len(answer["user_interactions"]) == len(recommender.explain(user, item).user_interactions)
+    assert main.run([*arguments, f"--item={item}"]) == 0
+    assert "last interactions of the item" in capsys.readouterr().out
+    assert main.run(arguments) == 2
+    assert "--mode=explain needs --user=ID, --item=ID or both" in capsys.readouterr().err

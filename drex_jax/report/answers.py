@@ -9,6 +9,7 @@ import pathlib
 from drex_jax import parallel
 from drex_jax.command import Command
 from drex_jax.config import Config
+from drex_jax.reasons import Explanation, PastInteraction
 from drex_jax.recommender import Recommender
 
 SHOWN = 10  # refused rows, at the most
@@ -26,6 +27,8 @@ def answer(command: Command) -> str:
     if command.mode == "update":
         assert command.interactions is not None
         return update(recommender, pathlib.Path(command.interactions), command.format)
+    if command.mode == "explain":
+        return explanation(recommender.explain(command.user, command.item), command.format)
     assert command.user is not None
     return recommendations(recommender, command.user, command.k, command.format)
 
@@ -94,6 +97,47 @@ def recommendations(recommender: Recommender, user: str, k: int, form: str) -> s
     rank, item, score = (max(len(row[column]) for row in rows) for column in range(3))
     lines = (f"{row[0]:>{rank}}  {row[1]:<{item}}  {row[2]:>{score}}" for row in rows)
     return "\n".join([f"for {who}", "", *lines])
+
+
+def explanation(why: Explanation, form: str) -> str:
+    """An explanation as `table` or `json`."""
+    if form == "json":
+        plain = why._asdict() | {
+            name: [each._asdict() for each in value]
+            for name, value in why._asdict().items()
+            if isinstance(value, list) and name != "notes"
+        }
+        return json.dumps(plain, ensure_ascii=False, indent=2)
+    asked = [f"{side} {_shown(name)}" for side, name in (("user", why.user), ("item", why.item)) if name is not None]
+    lines = [" and ".join(asked) + ("" if why.score is None else f": score {why.score:.4f}")]
+    words = (("user", why.user_keywords), ("item", why.item_keywords), ("both", why.overlap))
+    lines += [
+        f"keywords of {side}: {', '.join(f'{_shown(each.word)} ({each.weight:.2g})' for each in found)}"
+        for side, found in words
+        if found
+    ]
+    if why.modalities:
+        lines.append(
+            "modalities: " + ", ".join(f"{_shown(name)} {share:.0%}" for name, share in why.modalities.items())
+        )
+    if why.neighbours:
+        alike = ", ".join(f"{_shown(each.word)} ({each.weight:.2f})" for each in why.neighbours)
+        lines.append(f"most alike{' of what the user has met' if why.user else ''}: {alike}")
+    for side, found in (("user", why.user_interactions), ("item", why.item_interactions)):
+        if found:
+            order = ", by what they did to the score" if found[0].change is not None else ""
+            lines += ["", f"last interactions of the {side}{order}", *(_past(each, side) for each in found)]
+    if why.notes:
+        lines += ["", *why.notes]
+    return "\n".join(lines)
+
+
+def _past(each: PastInteraction, side: str) -> str:
+    """A line on an interaction of the `side`, which is not named."""
+    change = "" if each.change is None else f"{each.change:+9.4f}{' ' if each.exact else '*'} "
+    rating = "" if each.rating is None else f" rated {each.rating:g}"
+    text = f": {_shown(each.text)}" if each.text else ""
+    return f"  {change}{_shown(each.item if side == 'user' else each.user)}{rating}{text}"
 
 
 def _shown(text: str) -> str:

@@ -138,6 +138,20 @@ class Crane(Pairwise):
         refined = attention.refine(params["item"], projected, constants.present)
         return attention.mean_direction(refined, constants.present)
 
+    def modality_shares(self, params: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
+        """How much of an item's content each modality makes up, and the content.
+
+        Returns:
+          [M, I], the product of a modality's refined content with the item's direction, of sum 1 where an item has any
+          modality (one that points away has less than 0); and the content [I, D].
+        """
+        constants = self._constants[1]
+        refined = attention.refine(params["item"], self.projected(params, constants), constants.present)
+        content = attention.mean_direction(refined, constants.present)
+        parts = (refined * content).sum(2)
+        total = parts.sum(0)
+        return jnp.where(total > 0, parts / jnp.where(total > 0, total, 1.0), 0.0), content
+
     def user_content(
         self, params: dict[str, Any], total: jax.Array, count: jax.Array, counted: jax.Array | None = None
     ) -> jax.Array:
