@@ -181,7 +181,8 @@ def _figure(
     ticks = [f"{names[number]}\n{_short(int(first.judged[number]))}" for number in there]
     better = "lower" if lower_is_better(metric) else "higher"
     svg = figures.lines(series, ticks, f"{label}; below: how many", f"{metric}, {better} is better")
-    worst, best = (there[np.argmax(first.mean[there])], there[np.argmin(first.mean[there])])
+    told = [number for number in there if not np.isnan(first.low[number])] or there
+    worst, best = max(told, key=lambda number: first.mean[number]), min(told, key=lambda number: first.mean[number])
     description = (
         f"{metric} of {model} is highest at {names[worst]} ({first.mean[worst]:.3f}) and lowest at {names[best]} "
         f"({first.mean[best]:.3f})."

@@ -131,7 +131,7 @@ def _name_lines(axes: Any, series: Sequence[Series], places: np.ndarray) -> None
     low, high = axes.get_ylim()
     gap = 0.085 * (high - low)
     heights = apart([y for y, _, _ in ends], gap)
-    shift = max(0.0, max(heights) - high)  # names stay beside the axes
+    shift = max(0.0, max(heights) - high) or min(0.0, min(heights) - low - gap / 2)  # names stay beside the axes
     right = max(x for _, x, _ in ends)
     for (_, _, number), height in zip(ends, heights, strict=True):
         axes.annotate(

@@ -3,7 +3,9 @@
   const shown = 12;
   const holder = document.getElementById("profile-data");
   window.addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("details")) details.open = true;
+    for (const details of document.querySelectorAll("details")) {
+      if (details.querySelectorAll("tr").length <= 15) details.open = true; // long tables stay on the screen
+    }
   });
   if (!holder) return;
   const data = JSON.parse(holder.textContent);
