@@ -20,6 +20,8 @@ from drex_jax.models.drex.refiner import Refiner
 
 SIDES = ("user", "item")
 SEED = 0
+INTERACTIONS = {"score": ("most", "least", "random"), "change": ("for", "against", "random")}  # shown of each measure
+KEYWORDS = {"score": None, "state": None}  # all orders
 
 
 def measured(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
@@ -93,10 +95,11 @@ def describe(answers: dict[str, Any]) -> str:
         taken = ", ".join(f"{name} {count:.1f}" for name, count in found["removed"].items())
         lines += ["", f"{title}: {found['pairs']:,} pairs; taken away at the last step: {taken}"]
         steps = "".join(f"{f'k={k}':>8}" for k in answers["steps"])
-        for measure in ("score", "state" if title.startswith("keywords") else "change"):
+        for measure, orders in (KEYWORDS if title.startswith("keywords") else INTERACTIONS).items():
             lines.append(f"{measure:<7}{'way':<10}{'order':<13}{steps}   {'area (interval)':<29}less that of random")
             for way in curves.WAYS:
-                lines += [_line(way, order, one) for order, one in found[measure][way].items()]
+                shown = {order: one for order, one in found[measure][way].items() if orders is None or order in orders}
+                lines += [_line(way, order, one) for order, one in shown.items()]
     return "\n".join(lines)
 
 

@@ -13,12 +13,13 @@ import jax
 import numpy as np
 import pytest
 
-from drex_jax import build, config, train
+from drex_jax import build, config, curves, faithfulness, train
 from drex_jax.data import loading, modalities
 from drex_jax.data.split import split
 from drex_jax.dataset import Dataset
 from drex_jax.errors import UserError
 from drex_jax.evaluate import Evaluator, Selection
+from drex_jax.models.drex import occlusion
 
 KEYS = {
     "schema", "model", "dataset", "split", "protocol", "seeds", "selection", "test", "per_seed", "baselines",
@@ -260,3 +261,28 @@ def test_biases_on_real_data(real_data: pathlib.Path, format_: str, path: str, r
     assert found["bias"]["frozen"]["mse"] == pytest.approx(static, abs=0.002)
     assert found["bias"]["frozen"]["mse"] == pytest.approx(found["bias"]["prequential"]["mse"], rel=1e-6)
     logging.info("%s: %s", path, found)
+
+
+def test_a_finished_run_tells_how_faithful_its_explanations_are(
+    whole: tuple[pathlib.Path, dict[str, Any]],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(curves, "DRAWS", 1)
+    monkeypatch.setattr(occlusion, "LEAST", 8192)  # one program for all
+    answers = faithfulness.measured(whole[0], 4)
+    kinds = [f"{kind} of the {side}" for kind in ("interactions", "keywords") for side in ("user", "item")]
+    assert list(answers) == ["run", "data", "steps", "pairs", *kinds]
+    assert answers["pairs"] == 4
+    assert set(answers[kinds[2]]["score"]["deletion"]) == {
+        "keywords", "random", "true aspects", "sentiment", "background"
+    }  # fmt: skip
+    lines = faithfulness.describe(answers).splitlines()
+    assert all(any(line.startswith(kind) for line in lines) for kind in kinds)
+    assert sum("deletion  for" in line for line in lines) == 2
+    settings = config.from_json(whole[0] / "config.json")
+    settings.model.name = "popularity"
+    (tmp_path / "config.json").write_text(settings.to_json())
+    (tmp_path / "scorer.json").write_text("{}")
+    with pytest.raises(UserError, match="a run of popularity; only DReX is explained"):
+        faithfulness.measured(tmp_path, 4)

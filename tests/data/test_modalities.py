@@ -141,3 +141,20 @@ def test_a_part_holds_its_own_rows_and_texts():
     with pytest.raises(ValueError, match="stride of 2"):
         events[::2]
     assert modalities.events(table(), (25, 8, 7), None).tokens is None
+
+
+def test_rows_taken_bring_what_is_theirs():
+    events = modalities.events(table(), (25, 8, 7), Words())
+    rows = np.array([30, 2, 30])
+    taken = events.take(rows)
+    for name in ("user", "item", "timestamp", "rating"):
+        np.testing.assert_array_equal(getattr(taken, name), getattr(events, name)[rows])
+    np.testing.assert_array_equal(taken.vectors["picture"], events.vectors["picture"][rows])
+    assert taken.tokens.ids.tolist() == [31, 3, 31]
+    np.testing.assert_array_equal(taken.tokens.cut, events.tokens.cut[rows])
+    assert (taken.num_users, taken.num_items) == (events.num_users, events.num_items)
+    fewer = taken.tokens.keep(np.array([True, False, True]))
+    assert (fewer.ids.tolist(), fewer.offsets.tolist()) == ([31, 31], [0, 1, 1, 2])
+    both = Tokens.concatenate([fewer, events.tokens.part(4, 6)])
+    assert (both.ids.tolist(), both.offsets.tolist()) == ([31, 31, 5, 6], [0, 1, 1, 2, 3, 4])
+    assert modalities.events(table(), (25, 8, 7), None).take(rows).tokens is None

@@ -7,6 +7,7 @@ import pytest
 
 from drex_jax import curves
 from drex_jax.curves import STEPS
+from drex_jax.models.drex import occlusion
 from drex_jax.models.drex.occlusion import Occlusion
 from drex_jax.models.drex.refiner import Refiner
 
@@ -17,7 +18,9 @@ LAST_STEP = STEPS[-1]
 def explained(make_events, make_drex):
     events = make_events(n=60, seed=3, users=4, items=5, reviewed=0.9)
     model, params = make_drex(events, residual=True)
-    return Occlusion(Refiner(model.options), params, events)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(occlusion, "LEAST", 4096)  # one program for all
+        return Occlusion(Refiner(model.options), params, events)
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +93,8 @@ def test_keywords_are_taken_out_of_the_reviews_or_stand_there_alone(explained, p
         own = words.take(rows).ids
         named = [word for word in profiles[0] if word in own]
 
-        m = len(rows)
-
-        def spelt(variant, texts=texts, m=m):
-            return (texts.part(variant * m, (variant + 1) * m).ids - 3).tolist()
+        def spelt(variant, rows=rows, texts=texts):
+            return (texts.part(variant * len(rows), (variant + 1) * len(rows)).ids - 3).tolist()
 
         assert spelt(0) == (events.tokens.take(rows).ids - 3).tolist()
         for number, k in enumerate(STEPS):

@@ -46,9 +46,9 @@ def test_a_recording_ends_where_the_model_does(world, replay):
         np.testing.assert_array_equal(side.row(side.number[20], 20), side.rows[20])
 
 
-@pytest.mark.parametrize("moment", [30, None])
-def test_each_left_out_is_the_stream_without_it_where_that_is_said_to_be_exact(world, moment):
+def test_each_left_out_is_the_stream_without_it_where_that_is_said_to_be_exact(world):
     events, _, params, explained = world
+    moment = 40 if events.tokens is None else None
     end = len(events) if moment is None else moment
     item = int(events.item[moment or -1])
     exact, other = 0, []
