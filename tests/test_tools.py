@@ -17,7 +17,7 @@ def test_tool_explains_itself(tool: pathlib.Path) -> None:
     assert tool.stem in done.stdout
 
 
-@pytest.mark.parametrize("tool", ["keywords", "keyword_precision", "faithfulness"])
+@pytest.mark.parametrize("tool", ["keywords", "keyword_precision", "faithfulness", "recommender_speed"])
 def test_tool_without_a_run_says_so(tool: str, tmp_path: pathlib.Path) -> None:
     command = [sys.executable, str(TOOLS / f"{tool}.py"), f"--workdir={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
