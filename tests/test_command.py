@@ -74,7 +74,7 @@ def test_overrides_of_every_kind(experiment: pathlib.Path, tmp_path: pathlib.Pat
         (["--nofoo"], "unknown flag --nofoo"),
         (["extra"], "unknown argument extra"),
         (["--mode=recomend"], "train|evaluate|recommend"),
-        (["--user=7"], "--user goes with --mode=recommend, not with --mode=train"),
+        (["--user=7"], "--user goes with --mode=recommend|explain, not with --mode=train"),
         (["--k=5"], "--k goes with --mode=recommend"),
         (["--k=five"], "--k=five"),
         (["--mode=recommend", "--format=xml"], "table|json"),
@@ -195,7 +195,7 @@ def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path)
     run.mkdir()
     (run / "config.json").write_text(config_lib.to_json(first.config))
     for mode in command.MODES:
-        question = ["--user=7"] if mode == "recommend" else []
+        question = {"recommend": ["--user=7"], "explain": ["--item=7"], "update": ["--interactions=x"]}.get(mode, [])
         again = parse(f"--workdir={run}", f"--mode={mode}", *question)
         assert config_lib.differences(first.config, again.config) == []
     with pytest.raises(UserError, match="needs --user=ID"):

@@ -43,9 +43,9 @@ def test_the_guide_then_the_notebook(place: pathlib.Path) -> None:
     assert "somebody_new" in asked
     assert "keywords of user" in explained
     assert "last interactions of the item, by what they did to the score" in explained
-    assert "200 interactions applied, 0 refused" in updated
+    assert "100 interactions applied, 0 refused" in updated
     assert "nothing was changed" in again
-    assert json.loads(again.strip().splitlines()[-1])["applied"] == 200
+    assert json.loads(again.strip().splitlines()[-1])["applied"] == 100
     assert (place / reported.strip().splitlines()[-1]).stat().st_size > 10_000
 
     cells = json.loads((ROOT / "docs" / "recommender.ipynb").read_text())["cells"]

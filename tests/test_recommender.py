@@ -25,7 +25,7 @@ from drex_jax.models.baselines.popularity import Popularity
 from drex_jax.models.drex.model import DReX
 
 USERS, ITEMS = 12, 10
-KINDS = ("drex", "drex of rankings", "bpr", "popularity")
+KINDS = ("drex", "bpr", "popularity")
 
 
 def settings(kind: str) -> Any:
@@ -35,10 +35,6 @@ def settings(kind: str) -> Any:
     settings.devices.update(count=1, mapping="none")
     settings.baselines = ()
     settings.evaluate.cutoffs = (5,)
-    if kind == "drex of rankings":
-        settings.model.update(state_size=3, feature_size=3, negatives=3, rating_weight=0.0)
-        settings.train.update(epochs=1, bptt_windows=2, warmup_steps=1, selection="ndcg@5")
-        return settings
     settings.model.name = kind
     settings.train.update(epochs=2, bptt_windows=1, selection="ndcg@5")
     if kind == "bpr":
