@@ -13,6 +13,7 @@ import numpy as np
 from drex_jax import biases, costs, evaluate, parallel
 from drex_jax.config import RANKERS, Config
 from drex_jax.costs import Costs
+from drex_jax.data.modalities import Events
 from drex_jax.dataset import Dataset
 from drex_jax.errors import UserError
 from drex_jax.models.baselines.bias import Bias, GlobalMean, RunningBias
@@ -209,21 +210,38 @@ def _matrix_factorisation(
     return MatrixFactorisation(options, dataset.events, dataset.sizes, len(machine.devices))
 
 
-def _pairwise(kind: Callable[..., Pairwise]) -> Callable[..., Pairwise]:
-    """The builder of a ranker that takes the options of all of them."""
+def pairwise(
+    name: str, config: Config, events: Events, sizes: tuple[int, int, int], seed: int, devices: int = 1
+) -> Pairwise:
+    """The ranker `name`, one of `PAIRWISE`, over events of which `sizes` are train, validation and test.
+
+    Raises:
+      UserError: the data lack what the model learns from.
+    """
+    options = PairOptions(**dict(config.ranker), seed=seed)
+    if name == "crane":
+        return Crane(options, CraneOptions(**dict(config.crane)), events, sizes, devices)
+    return PAIRWISE[name](options, events, sizes, devices)
+
+
+def _pairwise(name: str) -> Callable[..., Pairwise]:
+    """The builder of a ranker."""
 
     def ranker(config: Config, dataset: Dataset, seed: int, machine: Machine) -> Pairwise:
-        options = PairOptions(**dict(config.ranker), seed=seed)
-        return kind(options, dataset.events, dataset.sizes, len(machine.devices))
+        return pairwise(name, config, dataset.events, dataset.sizes, seed, len(machine.devices))
 
     return ranker
 
 
-def _crane(config: Config, dataset: Dataset, seed: int, machine: Machine) -> Crane:
-    options, crane = PairOptions(**dict(config.ranker), seed=seed), CraneOptions(**dict(config.crane))
-    return Crane(options, crane, dataset.events, dataset.sizes, len(machine.devices))
-
-
+PAIRWISE: dict[str, Callable[..., Pairwise]] = {
+    "crane": Crane,
+    "bpr": BPR,
+    "lightgcn": LightGCN,
+    "vbpr": VBPR,
+    "freedom": FREEDOM,
+    "crane_released": Released,
+    "crane_released_axis_fixed": partial(Released, axis_fixed=True),
+}
 BUILDERS: dict[str, Callable[..., Model]] = {
     "drex": _drex,
     "global_mean": _global_mean,
@@ -231,12 +249,6 @@ BUILDERS: dict[str, Callable[..., Model]] = {
     "running_bias": _running_bias,
     "popularity": _popularity,
     "matrix_factorisation": _matrix_factorisation,
-    "crane": _crane,
-    "bpr": _pairwise(BPR),
-    "lightgcn": _pairwise(LightGCN),
-    "vbpr": _pairwise(VBPR),
-    "freedom": _pairwise(FREEDOM),
-    "crane_released": _pairwise(Released),
-    "crane_released_axis_fixed": _pairwise(partial(Released, axis_fixed=True)),
+    **{name: _pairwise(name) for name in PAIRWISE},
     "drex_ratings": lambda config, dataset, seed, machine: _drex(config, dataset.ratings_only(), seed, machine),
 }

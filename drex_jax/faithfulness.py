@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax import checkpoint, curves, explain, scorers, train
-from drex_jax import config as config_lib
+from drex_jax import curves, explain
 from drex_jax.data import synthetic
 from drex_jax.data.synthetic_text import BLAME, PRAISE
 from drex_jax.data.vocabulary import Tokens
 from drex_jax.dataset import Dataset, open_dataset
 from drex_jax.errors import UserError
-from drex_jax.files import read_json
+from drex_jax.finished_run import open_run
 from drex_jax.models.drex.occlusion import Occlusion
 from drex_jax.models.drex.refiner import Refiner
 
@@ -30,13 +29,12 @@ def measured(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
     Raises:
       UserError: there is no finished DReX run, or it is damaged, or too small for a pair.
     """
-    config = config_lib.from_json(workdir / "config.json")
-    scorer = scorers.scorer(config.model.name, read_json(workdir / train.SCORER, ()))
-    if not isinstance(scorer, Refiner):
+    run = open_run(workdir)
+    config: Any = run.settings
+    if not isinstance(run.scorer, Refiner):
         raise UserError(f"{workdir}: a run of {config.model.name}; only DReX is explained")
     dataset = open_dataset(config, workdir)
-    params = checkpoint.load_arrays(workdir / train.MODEL)["params"]
-    occlusion = Occlusion(scorer, params, dataset.events)
+    occlusion = Occlusion(run.scorer, run.params, dataset.events)
     rng = np.random.default_rng(SEED)
     chosen = curves.choose_pairs(occlusion, sum(dataset.sizes[:2]), pairs, rng)
     if not chosen:

@@ -54,8 +54,6 @@ def settings_of(folder: pathlib.Path) -> Config:
             f"{folder / train.RESULTS} is of schema {schema}, and this version reads up to {train.SCHEMA}: a newer "
             "drex_jax made the run; update the package"
         )
-    if not (folder / train.SCORER).exists():
-        raise UserError(f"{folder} holds a run of an older version (no {train.SCORER}); train it again")
     return settings
 
 
@@ -66,6 +64,8 @@ def open_run(folder: pathlib.Path) -> FinishedRun:
       UserError: there is none, it is damaged or of another version.
     """
     settings = settings_of(folder)
+    if not (folder / train.SCORER).exists():
+        raise UserError(f"{folder} holds a run of an older version (no {train.SCORER}); train it again")
     interactions, parts = open_interactions(settings, folder)
     scorer = scorers.scorer(settings.model.name, read_json(folder / train.SCORER, ()))
     arrays = checkpoint.load_arrays(folder / train.MODEL)
@@ -74,7 +74,8 @@ def open_run(folder: pathlib.Path) -> FinishedRun:
         _require_rows(folder / train.MODEL, carry, interactions.num_users, interactions.num_items)
     except (KeyError, TypeError, AttributeError, IndexError):
         raise UserError(f"{folder / train.MODEL} is damaged: it should hold params and carry") from None
-    batches, saved = updates.batches(folder), updates.read(folder)
+    batches = updates.batches(folder)
+    saved = updates.read(folder, batches)
     journal = Journal(interactions, len(parts.train), None if saved is None else saved.since)
     if saved is not None:
         carry = saved.carry

@@ -47,7 +47,7 @@ class Ids:
         return number
 
 
-class Column:
+class _Column:
     """int32 that grows; room is doubled, so that growing by one costs little on average."""
 
     def __init__(self, values: np.ndarray):
@@ -104,7 +104,7 @@ class Journal:
             users = np.array([self.users.add(name) for name in saved.user_ids], np.int32)
             items = np.array([self.items.add(name) for name in saved.item_ids], np.int32)
             user, item = np.append(user, users[saved.user]), np.append(item, items[saved.item])
-        self._user, self._item = Column(user), Column(item)
+        self._user, self._item = _Column(user), _Column(item)
         self._rows: list[Row] = []  # after `saved`
         self._newest: list[dict[int, float]] = [{}, {}]  # by number, of those in `_rows`: the last moment
         self._marks: dict[int, tuple[float, list[Any]]] = {}  # by user: its last moment, and what happened at it
@@ -211,7 +211,7 @@ class Journal:
         then.users, then.items = self.users, self.items
         then._saved = since.take(parts[1])
         rows = np.concatenate([parts[0], len(self.base) + parts[1]])
-        then._user, then._item = Column(self.user[rows]), Column(self.item[rows])
+        then._user, then._item = _Column(self.user[rows]), _Column(self.item[rows])
         return then
 
     def join(self, rows: Sequence[tuple[int, Row]]) -> tuple[list[Row], list[tuple[int, int]], list[Refusal]]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax import checkpoint
+from drex_jax import build, checkpoint
 from drex_jax.data import modalities
 from drex_jax.data.modalities import Events
 from drex_jax.data.strings import Strings
@@ -21,13 +21,12 @@ from drex_jax.errors import UserError
 from drex_jax.finished_run import FinishedRun
 from drex_jax.incoming import Row
 from drex_jax.journal import Journal
-from drex_jax.models.baselines.lightgcn import LightGCN
-from drex_jax.models.crane.model import Crane, CraneOptions
+from drex_jax.models.crane.model import Crane
 from drex_jax.models.drex import history
 from drex_jax.models.drex.history import History
 from drex_jax.models.drex.refiner import Refiner
 from drex_jax.models.drex.replay import Replay
-from drex_jax.models.pairwise import Options as PairOptions
+from drex_jax.models.pairwise import Pairwise
 from drex_jax.models.protocol import Carry, Params
 
 
@@ -109,23 +108,19 @@ class Refining:
 
     def at(self, then: Journal) -> Carry:
         """A replay from the first interaction on."""
-        replay = self.beginning(then)
-        replay.advance(self.events(then))
-        return replay.carry
-
-    def beginning(self, then: Journal) -> Replay:
-        """Everyone before the first interaction."""
         past = History.start(len(then.users), len(then.items))
         auxiliary = history.tables(past, self.refiner.options.bias)
         sides = zip(("user", "item"), auxiliary, strict=True)
         rows = (self.refiner.rows(self._params, side, known) for side, known in sides)
-        return self._replay.restarted(Carry(*rows), past)
+        replay = self._replay.restarted(Carry(*rows), past)
+        replay.advance(self.events(then))
+        return replay.carry
 
     def events(self, journal: Journal, encoded: bool = True) -> Events:
         """All rows of a journal as the model reads them; without texts and vectors where `encoded` is false."""
         table, vectors, tokens = journal.table(), {}, None
         if encoded:
-            vectors = {name: self._standardised(name, values) for name, values in table.vectors.items()}
+            vectors = {n: modalities.scaled(v, *self._scales[n]) for n, v in table.vectors.items()}
             tokens = None if self._vocabulary is None else self._vocabulary.encode(table.text, self._max_tokens)
         return Events(
             user=table.user,
@@ -138,18 +133,14 @@ class Refining:
             num_items=len(journal.items),
         )
 
-    def _standardised(self, name: str, values: np.ndarray) -> np.ndarray:
-        mean, factor = self._scales[name]
-        return ((values - mean) * factor).astype(np.float32)
-
     def _events_of(
         self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]], num_users: int, num_items: int
     ) -> Events:
         user, item = np.array(numbers, np.int32).T
         vectors = {}
-        for name, (mean, _) in self._scales.items():
+        for name, (mean, factor) in self._scales.items():
             missing = np.full(len(mean), np.nan)
-            vectors[name] = self._standardised(name, np.stack([row.vectors.get(name, missing) for row in rows]))
+            vectors[name] = modalities.scaled(np.stack([row.vectors.get(name, missing) for row in rows]), mean, factor)
         texts = Strings.of(row.text for row in rows)
         return Events(
             user=np.ascontiguousarray(user),
@@ -220,7 +211,7 @@ class Regrowing:
 
     def _model_of(
         self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int
-    ) -> tuple[Crane | LightGCN, Params]:
+    ) -> tuple[Pairwise, Params]:
         base = self._journal.base
         more = num_items - base.num_items
         features = {
@@ -232,18 +223,12 @@ class Regrowing:
         events = Events(
             user, item, np.zeros(n), np.full(n, np.nan, np.float32), None, {}, num_users, num_items, features
         )
-        model = self._model(events)
+        settings = self._settings
+        model = build.pairwise(settings.model.name, settings, events, (n, 0, 0), settings.seed)
         params = checkpoint.in_form(self._params, jax.eval_shape(model.init, jax.random.key(0)))
         of_users, of_items = np.split(np.asarray(self._params["table"]), [base.num_users])
         table = [np.pad(of_users, ((0, num_users - len(of_users)), (0, 0))), np.pad(of_items, ((0, more), (0, 0)))]
         return model, params | {"table": jnp.concatenate(table)}
-
-    def _model(self, events: Events) -> Crane | LightGCN:
-        settings, sizes = self._settings, (len(events), 0, 0)
-        options = PairOptions(**dict(settings.ranker), seed=settings.seed)
-        if settings.model.name == "crane":
-            return Crane(options, CraneOptions(**dict(settings.crane)), events, sizes)
-        return LightGCN(options, events, sizes)
 
 
 class Counting:

@@ -171,9 +171,8 @@ class Recommender:
         found = scorers.best(
             self._scorer, self._params, jnp.asarray(row)[None], self._now.item, nobody, jnp.asarray(barred), k
         )
-        items, scores = (np.asarray(each)[0].tolist() for each in found)
-        pairs = zip(items, scores, strict=True)
-        return [Recommendation(self._items.name(item), score) for item, score in pairs if score > -np.inf]
+        items, scores = (np.asarray(each) for each in found)
+        return self._named(items[0], scores[0])
 
     def stream(
         self, users: Sequence[Id], k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
@@ -205,7 +204,7 @@ class Recommender:
     def _lists(
         self, users: Sequence[Id], k: int, exclude_seen: bool, barred: jax.Array
     ) -> Iterator[list[Recommendation]]:
-        num_items, name = len(self._items), self._items.name
+        num_items = len(self._items)
         block = min(USERS, max(1, SCORES // num_items), len(users))
         for begin in range(0, len(users), max(block, 1)):
             numbers = np.array([self._users.number(user) for user in users[begin : begin + block]])
@@ -214,8 +213,12 @@ class Recommender:
             found = scorers.best(self._scorer, self._params, self._rows(padded, 0), self._now.item, seen, barred, k)
             items, scores = (np.asarray(each) for each in found)
             for row in range(len(numbers)):
-                pairs = zip(items[row].tolist(), scores[row].tolist(), strict=True)
-                yield [Recommendation(name(item), score) for item, score in pairs if score > -np.inf]
+                yield self._named(items[row], scores[row])
+
+    def _named(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
+        """A list [k], without what may not be recommended, whose score is -inf."""
+        pairs = zip(items.tolist(), scores.tolist(), strict=True)
+        return [Recommendation(self._items.name(item), score) for item, score in pairs if score > -np.inf]
 
     def _seen(self, users: np.ndarray, padding: int) -> np.ndarray:
         """int32 [n, most]: the items that each user has met, then `padding`; users -1 have none."""
@@ -259,7 +262,7 @@ class Recommender:
         if not 1 <= k <= others:
             raise UserError(f"k = {k}; it must be from 1 to the {others:,} other items there are")
         nearest, cosine = (np.asarray(each) for each in scorers.alike(self._now.item, number, k))
-        return [Recommendation(self._items.name(n), c) for n, c in zip(nearest.tolist(), cosine.tolist(), strict=True)]
+        return self._named(nearest, cosine)
 
     def explain(self, user: Id | None = None, item: Id | None = None) -> Explanation:
         """Why: keywords and past interactions of a user, of an item, or of a pair with what each did to its score.

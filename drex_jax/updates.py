@@ -15,6 +15,7 @@ import datetime
 import json
 import pathlib
 import shutil
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,13 +64,12 @@ def batches(folder: pathlib.Path) -> list[dict[str, Any]]:
     return found
 
 
-def read(folder: pathlib.Path) -> Saved | None:
-    """What was committed last; None where the run was never updated.
+def read(folder: pathlib.Path, known: Sequence[Mapping[str, Any]]) -> Saved | None:
+    """What was committed last of the batches that are `known`; None where the run was never updated.
 
     Raises:
       UserError: it is damaged.
     """
-    known = batches(folder)
     if not known:
         return None
     place = folder / FOLDER / str(known[-1]["batch"])

@@ -53,8 +53,13 @@ class Events:
         if stride != 1:
             raise ValueError(f"only contiguous parts, not a stride of {stride}")
         end = max(begin, end)
-        tokens = None if self.tokens is None else self.tokens.part(begin, end)
-        vectors = {name: values[rows] for name, values in self.vectors.items()}
+        return self._at(rows, None if self.tokens is None else self.tokens.part(begin, end))
+
+    def take(self, rows: np.ndarray) -> Events:
+        """The interactions at `rows` (int [m], any of them any number of times), as a copy; item vectors are shared."""
+        return self._at(rows, None if self.tokens is None else self.tokens.take(rows))
+
+    def _at(self, rows: slice | np.ndarray, tokens: Tokens | None) -> Events:
         return dataclasses.replace(
             self,
             user=self.user[rows],
@@ -62,18 +67,6 @@ class Events:
             timestamp=self.timestamp[rows],
             rating=self.rating[rows],
             tokens=tokens,
-            vectors=vectors,
-        )
-
-    def take(self, rows: np.ndarray) -> Events:
-        """The interactions at `rows` (int [m], any of them any number of times), as a copy; item vectors are shared."""
-        return dataclasses.replace(
-            self,
-            user=self.user[rows],
-            item=self.item[rows],
-            timestamp=self.timestamp[rows],
-            rating=self.rating[rows],
-            tokens=None if self.tokens is None else self.tokens.take(rows),
             vectors={name: values[rows] for name, values in self.vectors.items()},
         )
 
@@ -132,13 +125,17 @@ def scale(values: np.ndarray, num_train: int) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(deviation > 0, 1 / np.maximum(deviation, 1e-30), 0.0)
 
 
+def scaled(values: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """float32 [n, width]: values [n, width] less the mean, times the factor, as `scale` gives them."""
+    return ((values - mean) * factor).astype(np.float32)
+
+
 def standardise(values: np.ndarray, num_train: int) -> np.ndarray:
     """float32 [n, width]: each column less its mean over the present train rows, over its deviation there.
 
     A column that does not vary in train becomes zero where present.
     """
-    mean, factor = scale(values, num_train)
-    return ((values - mean) * factor).astype(np.float32)
+    return scaled(values, *scale(values, num_train))
 
 
 def events(

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax import compare, config, train
+from drex_jax import compare, train
 from drex_jax.config import Config
 from drex_jax.data.interactions import Interactions
 from drex_jax.dataset import open_interactions
 from drex_jax.errors import UserError
 from drex_jax.evaluate import lower_is_better
 from drex_jax.files import read_json
+from drex_jax.finished_run import settings_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +48,7 @@ class Finished:
     def __init__(self, workdir: pathlib.Path):
         """Raises UserError where there is no finished run, or it is damaged."""
         self.workdir = workdir
-        if not (workdir / train.CONFIG).exists():
-            raise UserError(
-                f"{workdir} holds no run (no {train.CONFIG}); python -m drex_jax.main --config=... makes one"
-            )
-        self.config: Config = config.from_json(workdir / train.CONFIG)
-        if not (workdir / train.RESULTS).exists():
-            raise UserError(f"{workdir} holds a run that is not finished (no {train.RESULTS}); run its command again")
+        self.config: Config = settings_of(workdir)
         self.results: dict[str, Any] = read_json(workdir / train.RESULTS, train.RESULT_KEYS)
         self.interactions: Interactions
         self.interactions, parts = open_interactions(self.config, workdir)

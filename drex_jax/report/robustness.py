@@ -10,7 +10,6 @@ import numpy as np
 
 from drex_jax import train
 from drex_jax.data.modalities import Events
-from drex_jax.data.vocabulary import Tokens
 from drex_jax.errors import UserError
 from drex_jax.evaluate import lower_is_better
 from drex_jax.files import read_json
@@ -42,10 +41,7 @@ def without_text(events: Events, missing: np.ndarray) -> Events:
     tokens = events.tokens
     if tokens is None:
         return events
-    lengths = np.where(missing, 0, tokens.lengths)
-    ids = tokens.ids[np.repeat(~missing, tokens.lengths)]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return dataclasses.replace(events, tokens=Tokens(ids, offsets, tokens.cut & ~missing))
+    return dataclasses.replace(events, tokens=tokens.keep(np.repeat(~missing, tokens.lengths)))
 
 
 def without_vector(name: str) -> Blank:

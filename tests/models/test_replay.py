@@ -39,6 +39,16 @@ def test_states_are_those_of_the_whole_stream(make_events, make_drex, cuts, part
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
 
 
+def test_a_pair_of_a_model_that_only_ranks_has_its_ranking_score(make_events, make_drex):
+    model, params = make_drex(
+        make_events(n=30, reviewed=0.0), offsets=False, rating_weight=0.0, rating=False, ranking_weight=1.0
+    )
+    user, item = (side[:4] for side in model.start(params))
+    refiner = Refiner(model.options)
+    expected = np.diagonal(refiner.rank(params, user, item))
+    np.testing.assert_allclose(refiner.pairs(params, user, item), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_going_on_from_the_middle_of_a_run_with_offsets(make_events, make_drex):
     """Those met in train have their offset in their state; who comes later has none."""
     events = make_events(n=40, seed=3, users=15, items=15, spare=0)
