@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from drex_jax import config as config_lib
 from drex_jax import curves, explain
 from drex_jax.data import synthetic
 from drex_jax.data.synthetic_text import BLAME, PRAISE
@@ -29,10 +30,11 @@ def measured(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
     Raises:
       UserError: there is no finished DReX run, or it is damaged, or too small for a pair.
     """
-    run = open_run(workdir)
-    config: Any = run.settings
-    if not isinstance(run.scorer, Refiner):
+    config = config_lib.from_json(workdir / "config.json")
+    if config.model.name != "drex":
         raise UserError(f"{workdir}: a run of {config.model.name}; only DReX is explained")
+    run = open_run(workdir)
+    assert isinstance(run.scorer, Refiner)
     dataset = open_dataset(config, workdir)
     occlusion = Occlusion(run.scorer, run.params, dataset.events)
     rng = np.random.default_rng(SEED)
