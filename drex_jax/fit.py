@@ -8,7 +8,6 @@ import logging
 import math
 import pathlib
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from tqdm import tqdm
 
 from drex_jax import processes
 from drex_jax.checkpoint import Checkpoints
@@ -26,6 +24,7 @@ from drex_jax.evaluate import Evaluator, Selection, lower_is_better
 from drex_jax.metrics_log import MetricsLog
 from drex_jax.models.protocol import Model, Params
 from drex_jax.parallel import Devices
+from drex_jax.progress import progress as progress_bar
 from drex_jax.trainer import State, Trainer
 
 FLUSH = 50  # calls of the device between visits of the losses to the host
@@ -169,8 +168,10 @@ def fit(
         logs = [
             MetricsLog(f / "metrics.jsonl", progress.step, tensorboard=options.tensorboard) for f in folders.values()
         ]
-        shown = sys.stderr.isatty() and processes.is_first()
-        bar = tqdm(total=options.epochs * num_train, unit=" interactions", disable=not shown)
+        silent = None if processes.is_first() else True
+        bar = progress_bar(
+            "training", options.epochs * num_train, "interactions", disable=silent, delay=0.0, leave=True
+        )
         bar.update(progress.step * num_train // steps_per_epoch)
         saved_at = time.monotonic()
         with contextlib.ExitStack() as stack:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.models.protocol import Carry, Compile, Params, compile_alone
+from drex_jax.progress import iterated
 
 PRODUCT_COST = 2  # a row of scores costs about as much as comparing it with so many relevant items
 MOST_SLOTS = 64
@@ -148,7 +149,7 @@ class _Blocks:
         """Own scores float32 [n, S] and how many others score as high int64 [n, S]; the host works one block behind."""
         own, ahead = np.zeros(self._items.shape, np.float32), np.zeros(self._items.shape, np.int64)
         waiting: tuple[int, Any] | None = None
-        for first in range(0, len(self._user), self._devices):
+        for first in iterated(range(0, len(self._user), self._devices), "ranking", "blocks of users"):
             part = slice(first, first + self._devices)
             columns = (self._user[part], self._item[part], self._row[part], self._column[part])
             results = program(*(np.concatenate(column) for column in columns))

@@ -15,6 +15,7 @@ import numpy as np
 from drex_jax.data.modalities import Events
 from drex_jax.models.protocol import Compile, Params, Trace
 from drex_jax.order import neighbours
+from drex_jax.progress import iterated
 
 
 class PrequentialRanking:
@@ -65,7 +66,7 @@ class PrequentialRanking:
             jnp.pad(values, ((0, padding), (0, 0))) for values in (trace.user_before, trace.item_after)
         )
         ranks = []
-        for begin in range(0, n, block):
+        for begin in iterated(range(0, n, block), "ranking", "blocks of moments"):
             size = min(block, n - begin)
             chosen = slice(begin, begin + size)
             moments = rows.start + np.arange(begin, begin + size)

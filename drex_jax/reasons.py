@@ -33,6 +33,13 @@ class Keyword(NamedTuple):
     weight: float
 
 
+class Neighbour(NamedTuple):
+    """An item that is alike, and the cosine."""
+
+    item: str
+    cosine: float
+
+
 class PastInteraction(NamedTuple):
     """One interaction of the user or of the item.
 
@@ -64,8 +71,8 @@ class Explanation(NamedTuple):
       overlap: the words of both profiles, with the product of their shares of either profile's weight.
       user_interactions, item_interactions: the last ones, the greatest change first where there is a pair.
       modalities: how much of the item's content each modality makes up, of sum 1 (CRANE).
-      neighbours: items alike and the cosine: by content (CRANE), else by the rows that scores are made of; for a pair,
-        of those that the user has met.
+      neighbours: items alike, the most alike first: by content (CRANE), else as `Recommender.similar_items` compares
+        them; for a pair, of those that the user has met.
       notes: what else has to be said.
     """
 
@@ -78,7 +85,7 @@ class Explanation(NamedTuple):
     user_interactions: list[PastInteraction]
     item_interactions: list[PastInteraction]
     modalities: dict[str, float]
-    neighbours: list[Keyword]
+    neighbours: list[Neighbour]
     notes: list[str]
 
 
@@ -95,13 +102,13 @@ class Reasons:
         """Whether nothing has happened since."""
         return len(self._journal) == self._length
 
-    def of(self, user: str | None, item: str | None, rows: np.ndarray, score: float | None) -> Explanation:
+    def of(self, user: str | None, item: str | None, directions: np.ndarray, score: float | None) -> Explanation:
         """Why, for ids that may be unknown.
 
         Args:
           user: None: of the item alone.
           item: None: of the user alone.
-          rows: everyone's item rows now, [I, E].
+          directions: of all items, [I, D]: what they are compared by where they have no content.
           score: of the pair, where the model is not DReX.
         """
         journal, notes = self._journal, []
@@ -134,7 +141,7 @@ class Reasons:
             user_interactions=lists[0],
             item_interactions=lists[1],
             modalities=modalities,
-            neighbours=self._neighbours(numbers[1], rows if content is None else content, met),
+            neighbours=self._neighbours(numbers[1], directions if content is None else content, met),
             notes=notes,
         )
 
@@ -189,7 +196,7 @@ class Reasons:
         there = 0 <= item < len(content) and bool(content[item].any())
         return dict(zip(names, shares[:, item].tolist(), strict=True)) if there else {}, content
 
-    def _neighbours(self, item: int, rows: np.ndarray, met: np.ndarray | None) -> list[Keyword]:
+    def _neighbours(self, item: int, rows: np.ndarray, met: np.ndarray | None) -> list[Neighbour]:
         """Of an item: those most alike, among `met` where given."""
         if item < 0:
             return []
@@ -198,7 +205,7 @@ class Reasons:
         norm = np.linalg.norm(rows[among], axis=1) * np.linalg.norm(rows[item])
         cosine = (rows[among] @ rows[item]) / np.maximum(norm, 1e-12)
         best = np.argsort(-cosine, kind="stable")[:ALIKE]
-        return [Keyword(self._journal.items.name(int(among[place])), float(cosine[place])) for place in best]
+        return [Neighbour(self._journal.items.name(int(among[place])), float(cosine[place])) for place in best]
 
 
 def _overlap(user: Sequence[Keyword], item: Sequence[Keyword]) -> list[Keyword]:

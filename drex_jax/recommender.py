@@ -95,6 +95,11 @@ class Recommender:
             self._carry, self._moved = jax.tree.map(jnp.array, self._live.carry), False  # a copy: those change in place
         return self._carry
 
+    @property
+    def _directions(self) -> jax.Array:
+        """What items are compared by."""
+        return self._scorer.directions(self._now.item)
+
     @functools.cached_property
     def _live(self) -> Live:
         return live(self._run)
@@ -250,7 +255,9 @@ class Recommender:
         return np.clip(predicted, *scale) if self._scorer.rates and scale else predicted
 
     def similar_items(self, item: Id, k: int = 10) -> list[Recommendation]:
-        """The other items whose rows point in the most similar direction, with the cosine.
+        """The other items that are most alike by what the model has learned of them, with the cosine.
+
+        Of DReX the states are compared, less the mean state; of other models the rows whose products are scores.
 
         Raises:
           UserError: the item is unknown, or k is not from 1 to the number of other items.
@@ -261,7 +268,7 @@ class Recommender:
         others = len(self._items) - 1
         if not 1 <= k <= others:
             raise UserError(f"k = {k}; it must be from 1 to the {others:,} other items there are")
-        nearest, cosine = (np.asarray(each) for each in scorers.alike(self._now.item, number, k))
+        nearest, cosine = (np.asarray(each) for each in scorers.alike(self._directions, number, k))
         return self._named(nearest, cosine)
 
     def explain(self, user: Id | None = None, item: Id | None = None) -> Explanation:
@@ -283,7 +290,7 @@ class Recommender:
             self._reasons = Reasons(self._run, moving)
         score = None if user is None or item is None else float(self.predict([user], [item])[0])
         names = (None if each is None else str(each) for each in (user, item))
-        return self._reasons.of(*names, rows=np.asarray(self._now.item), score=score)
+        return self._reasons.of(*names, directions=np.asarray(self._directions), score=score)
 
     def read(self, path: str | pathlib.Path) -> UpdateFile:
         """New interactions from a file: in the run's own format, or with columns of our names.

@@ -41,6 +41,10 @@ class Scorer(Protocol):
         """The row [E] of a user, and that of an item, of whom nothing is known."""
         ...
 
+    def directions(self, item: jax.Array) -> jax.Array:
+        """What tells whether items with rows [I, E] are alike: vectors [I, D] to take cosines of."""
+        ...
+
 
 class Product:
     """Of the models that train on pairs: a score is the product of two rows.
@@ -62,6 +66,10 @@ class Product:
         """Means."""
         return carry.user.mean(0), carry.item.mean(0)
 
+    def directions(self, item: jax.Array) -> jax.Array:
+        """The rows."""
+        return item
+
 
 class Counts:
     """Of popularity: the number of interactions, whoever asks."""
@@ -79,6 +87,10 @@ class Counts:
     def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
         """No interactions."""
         return jnp.zeros_like(carry.user[0]), jnp.zeros_like(carry.item[0])
+
+    def directions(self, item: jax.Array) -> jax.Array:
+        """The numbers: all items are alike."""
+        return item
 
 
 def record(model: Model) -> dict[str, Any]:
@@ -127,7 +139,7 @@ def scores(scorer: Scorer, params: Params, user: jax.Array, item: jax.Array) -> 
 
 @functools.partial(jax.jit, static_argnums=2)
 def alike(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k rows of [I, E] whose direction is most that of row `number`, itself left out: int32 [k], cosines [k]."""
+    """The k rows of [I, D] whose direction is most that of row `number`, itself left out: int32 [k], cosines [k]."""
     unit = rows * lax.rsqrt((rows**2).sum(1, keepdims=True) + 1e-30)
     cosine = (unit @ unit[number]).at[number].set(-jnp.inf)
     best, found = lax.top_k(cosine, k)

@@ -121,7 +121,7 @@ def explanation(why: Explanation, form: str) -> str:
             "modalities: " + ", ".join(f"{_shown(name)} {share:.0%}" for name, share in why.modalities.items())
         )
     if why.neighbours:
-        alike = ", ".join(f"{_shown(each.word)} ({each.weight:.2f})" for each in why.neighbours)
+        alike = ", ".join(f"{_shown(each.item)} ({each.cosine:.2f})" for each in why.neighbours)
         lines.append(f"most alike{' of what the user has met' if why.user else ''}: {alike}")
     for side, found in (("user", why.user_interactions), ("item", why.item_interactions)):
         if found:

@@ -8,30 +8,41 @@ from typing import Any
 import numpy as np
 
 from drex_jax.errors import UserError
-from drex_jax.explain import KeywordProfiles
+from drex_jax.reasons import Explanation, PastInteraction
 from drex_jax.recommender import Recommender
 from drex_jax.report.finished import Finished
 from drex_jax.report.section import Section
 
+TITLE = "Example recommendations"
 K = 5  # items a list
-NEAR = 500  # items alike that are looked through for one the user has met
+NEAR = 2  # items alike that are named as a reason
 SHARED = 4  # keywords named as a reason
 QUOTED, REVIEWS = 240, 2  # characters of a review, and reviews of a user
 NEWCOMER = "a newcomer"
+REASONS = (
+    "A reason names the words that both the user's and the item's reviews dwell on, or else the items the user has met "
+    "that are most alike: what the model has learned to go together. Where the model can be asked, it also names the "
+    "past interaction of the user or of the item that speaks most for the score: without it, and all that came later "
+    "replayed, the score would be lower by the number shown."
+)
 
 
-def examples(run: Finished, profiles: KeywordProfiles | None) -> Section:
+def examples(run: Finished) -> Section:
     """Lists for the user with most interactions, one in the middle, one with the fewest, and somebody new.
 
     Each example is a dictionary: `who` (a sentence part), `user` (an id, or None), `met` (the last reviews:
     [{`item`, `rating`, `text`}]), `list` [{`item`, `score`, `reason`}] and `rates` (scores are ratings), where a reason
     is [(text, whether it is an id or a word of the data)].
     """
-    title = "Example recommendations"
     try:
-        recommender = Recommender.load(run.workdir)
+        sentences, shown = _examples(run, Recommender.load(run.workdir))
     except UserError as error:
-        return Section("examples", title, [f"There are none: {error}"])
+        return Section("examples", TITLE, [f"There are none: {error}"])
+    return Section("examples", TITLE, sentences, examples=shown)
+
+
+def _examples(run: Finished, recommender: Recommender) -> tuple[list[str], list[dict[str, Any]]]:
+    """The sentences and the examples."""
     interactions, model = run.interactions, run.results["model"]
     count = np.bincount(interactions.user, minlength=interactions.num_users)
     order = np.argsort(-count, kind="stable")
@@ -41,29 +52,25 @@ def examples(run: Finished, profiles: KeywordProfiles | None) -> Section:
         if 0 <= place < len(order):
             chosen.setdefault(int(order[place]), who)
     rates = "mse" in run.results["test"].get(run.way, {})
-    shown = [_example(run, recommender, profiles, number, who, rates) for number, who in chosen.items()]
+    shown = [_example(run, recommender, number, who, rates) for number, who in chosen.items()]
     shown.append(_newcomer(run, recommender, rates))
     order_of = " The order is the ranking's; the predicted rating beside it is another head's." * rates
     sentences = [
         f"What {model} recommends after all the data, without what a user has met.{order_of}",
-        "Reasons are what the user's and the item's keywords share, or else the items the user has met whose rows are "
-        "nearest to the item's. They say what the model has learned to be alike, not how it computed a score."
-        if model != "popularity"
-        else "Everybody gets what most have met.",
+        REASONS if model != "popularity" else "Everybody gets what most have met.",
     ]
-    return Section("examples", title, sentences, examples=[one for one in shown if one["list"]])
+    return sentences, [one for one in shown if one["list"]]
 
 
-def _example(
-    run: Finished, recommender: Recommender, profiles: KeywordProfiles | None, number: int, who: str, rates: bool
-) -> dict[str, Any]:
+def _example(run: Finished, recommender: Recommender, number: int, who: str, rates: bool) -> dict[str, Any]:
     interactions = run.interactions
     user = interactions.user_ids[number]
     rows = np.flatnonzero(np.asarray(interactions.user) == number)
-    met = dict.fromkeys(interactions.item_ids[item] for item in np.asarray(interactions.item)[rows].tolist())
     lines = []
     for item, score in _list(recommender, user, run):
-        reason = _reason(run, recommender, profiles, number, item, met)
+        reason = [("many have met it", False)]
+        if run.results["model"] != "popularity":
+            reason = reason_of(recommender.explain(user, item))
         lines.append({"item": item, "score": _score(recommender, user, item, score, rates), "reason": reason})
     last = sorted(rows.tolist(), key=lambda row: (bool(interactions.text.lengths[row]), row))[-REVIEWS:]
     reviews = [
@@ -99,44 +106,34 @@ def _score(recommender: Recommender, user: str, item: str, score: float, rates: 
     return f"{recommender.predict([user], [item])[0]:.2f}" if rates else f"{score:.3f}"
 
 
-def _reason(
-    run: Finished,
-    recommender: Recommender,
-    profiles: KeywordProfiles | None,
-    user: int,
-    item: str,
-    met: dict[str, None],
-) -> list[tuple[str, bool]]:
-    if run.results["model"] == "popularity":
-        return [("many have met it", False)]
-    shared = [] if profiles is None else shared_keywords(profiles, user, run.item_numbers[item])
-    if shared:
+def reason_of(why: Explanation) -> list[tuple[str, bool]]:
+    """Why an item is in a list: [(text, whether it is an id or a word of the data)], as `examples` has it."""
+    if why.overlap:
         parts: list[tuple[str, bool]] = [("both speak of ", False)]
-        for place, word in enumerate(shared):
-            parts += [(", ", False)] * bool(place) + [(word, True)]
-        return parts
-    others = run.interactions.num_items - 1
-    alike = recommender.similar_items(item, min(NEAR, others)) if others else []
-    near = [each for each in alike if each.item in met][:2]
-    if not near:
-        return [("nothing the user has met is near it", False)]
-    parts = [("near ", False)]
-    for place, each in enumerate(near):
-        parts += [(" and ", False)] * bool(place) + [(each.item, True), (f" (cosine {each.score:.3f})", False)]
-    return [*parts, (", which the user has met", False)]
+        for place, shared in enumerate(why.overlap[:SHARED]):
+            parts += [(", ", False)] * bool(place) + [(shared.word, True)]
+    elif why.neighbours:
+        parts = [("like ", False)]
+        for place, near in enumerate(why.neighbours[:NEAR]):
+            parts += [(" and ", False)] * bool(place) + [(near.item, True), (f" (cosine {near.cosine:.2f})", False)]
+        parts.append((", which the user has met", False))
+    else:
+        parts = [("nothing the user has met is like it", False)]
+    sides = ((True, why.user_interactions), (False, why.item_interactions))
+    moved = [(each.change, users, each) for users, side in sides for each in side if each.change is not None]
+    change, users, most = max(moved, key=lambda one: one[0], default=(0.0, True, None))
+    return parts if most is None or change <= 0 else [*parts, *_moved(change, most, users)]
 
 
-def shared_keywords(profiles: KeywordProfiles, user: int, item: int) -> list[str]:
-    """The words of both profiles, by the smaller of their shares in them; at most `SHARED`."""
-
-    def share(word: np.ndarray, weight: np.ndarray) -> dict[int, float]:
-        total = float(weight.sum()) or 1.0
-        return {one: own / total for one, own in zip(word.tolist(), weight.tolist(), strict=True) if one >= 0}
-
-    users = share(profiles.users.word[user], profiles.users.weight[user])
-    items = share(profiles.items.word[item], profiles.items.weight[item])
-    both = sorted(users.keys() & items.keys(), key=lambda word: (-min(users[word], items[word]), word))
-    return [profiles.words[word] for word in both[:SHARED]]
+def _moved(change: float, each: PastInteraction, users: bool) -> list[tuple[str, bool]]:
+    """What a past interaction, one of the user's or else one of the item's, did to a score."""
+    who = ("the user's", each.item) if users else ("its", each.user)
+    rated = "" if each.rating is None else f", rated {each.rating:g}"
+    return [
+        (f"; most for it speaks {who[0]} meeting with ", False),
+        (who[1], True),
+        (f"{rated} (+{change:.3f})", False),
+    ]
 
 
 def _quoted(text: str) -> str:

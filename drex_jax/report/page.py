@@ -42,18 +42,21 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
 
 def sections(run: Finished) -> list[Section]:
     """Everything there is to show, in the order of the page; what is missing is said in its section."""
-    keywords, found = profiles.keyword_profiles(run)
-    shown = [headline.headline(run), headline.what_was_run(run)]
+    shown = []
     for make in (
+        headline.headline,
+        headline.what_was_run,
         training.training_curves,
         breakdowns.by_rating,
         breakdowns.by_history,
         robustness.robustness,
         training.throughput,
+        profiles.keyword_profiles,
+        examples.examples,
     ):
         LOGGER.info("report: %s", make.__name__.replace("_", " "))
         shown.append(make(run))
-    return [*shown, keywords, examples.examples(run, found)]
+    return shown
 
 
 def render(run: Finished, shown: list[Section]) -> str:

@@ -14,16 +14,16 @@ from drex_jax.report.section import Section
 MOST = 2000  # users, and as many items, on a page
 
 
-def keyword_profiles(run: Finished) -> tuple[Section, KeywordProfiles | None]:
-    """The section, and the profiles; a run without keywords says why there are none."""
+def keyword_profiles(run: Finished) -> Section:
+    """The section; a run without keywords says why there are none."""
     title = "Keyword profiles"
     if not (run.workdir / KEYWORDS).exists():
-        return Section("keywords", title, [_none(run)]), None
+        return Section("keywords", title, [_none(run)])
     try:
         profiles = KeywordProfiles.load(run.workdir / KEYWORDS)
         data = embedded(run, profiles)
     except (UserError, ValueError, IndexError) as error:
-        return Section("keywords", title, [f"The keyword profiles cannot be read: {error}"]), None
+        return Section("keywords", title, [f"The keyword profiles cannot be read: {error}"])
     counts = {side: len(data[side]) for side in ("users", "items")}
     all_of = {"users": run.interactions.num_users, "items": run.interactions.num_items}
     who = " and ".join(
@@ -38,7 +38,7 @@ def keyword_profiles(run: Finished) -> tuple[Section, KeywordProfiles | None]:
         f"Here are {who}."
         + (" tools/keywords.py prints any other." if any(counts[side] < all_of[side] for side in counts) else ""),
     ]
-    return Section("keywords", title, sentences, profiles=data), profiles
+    return Section("keywords", title, sentences, profiles=data)
 
 
 def _none(run: Finished) -> str:

@@ -21,6 +21,7 @@ from drex_jax import build, config, evaluate, fit, list_files, main, train
 from drex_jax.dataset import open_dataset
 from drex_jax.errors import UserError
 from drex_jax.models.drex.model import DReX
+from drex_jax.reasons import Explanation, Keyword, Neighbour, PastInteraction
 from drex_jax.report import breakdowns, examples, figures, headline, page, profiles, robustness, training
 from drex_jax.report.finished import Finished
 
@@ -288,27 +289,40 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
     (run / "scorer").rename(run / "scorer.json")
 
 
-def test_shared_keywords_and_bounds(run: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reasons_in_words() -> None:
+    past = PastInteraction("u", "i", 0.0, 4.0, "", 0.5)
+    why = Explanation("me", "it", 1.0, [], [], [], [], [], {}, [], [])
+    words = why._replace(overlap=[Keyword(word, 0.1) for word in "abcdef"])
+    near = why._replace(neighbours=[Neighbour(item, 0.5) for item in "xyz"])
+
+    def said(each: Explanation) -> str:
+        return "".join(part for part, _ in examples.reason_of(each))
+
+    assert said(why) == "nothing the user has met is like it"
+    assert said(words) == "both speak of a, b, c, d"
+    assert said(near) == "like x (cosine 0.50) and y (cosine 0.50), which the user has met"
+    assert said(words._replace(user_interactions=[past, past._replace(item="j", rating=None, change=0.75)])) == (
+        "both speak of a, b, c, d; most for it speaks the user's meeting with j (+0.750)"
+    )
+    assert said(words._replace(item_interactions=[past])) == (
+        "both speak of a, b, c, d; most for it speaks its meeting with u, rated 4 (+0.500)"
+    )
+    assert said(words._replace(item_interactions=[past._replace(change=-0.1)])) == said(words)
+    assert said(words._replace(item_interactions=[past._replace(change=None)])) == said(words)
+
+
+def test_keyword_section_and_its_bounds(run: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished = Finished(run)
     monkeypatch.setattr(profiles, "MOST", 3)
-    section, found = profiles.keyword_profiles(finished)
-    assert found is not None
+    section = profiles.keyword_profiles(finished)
     assert "the 3 of 12 users" in section.sentences[1]
     assert section.profiles is not None
     assert [len(section.profiles[side]) for side in ("users", "items")] == [3, 3]
-    for user, item in ((0, 0), (3, 5)):
-        words = [
-            {found.words[word] for word in side.word[number].tolist() if word >= 0}
-            for side, number in ((found.users, user), (found.items, item))
-        ]
-        both = words[0] & words[1]
-        shared = examples.shared_keywords(found, user, item)
-        assert set(shared) <= both
-        assert len(shared) == min(len(both), examples.SHARED)
     (run / "keywords" / "columns.json").rename(run / "columns.json")
-    damaged, _ = profiles.keyword_profiles(finished)
+    damaged, silent = profiles.keyword_profiles(finished), examples.examples(finished)
     (run / "columns.json").rename(run / "keywords" / "columns.json")
     assert "cannot be read" in damaged.sentences[0]
+    assert "There are none" in silent.sentences[0]
 
 
 def test_torn_logs_and_labels_apart(tmp_path: pathlib.Path) -> None:

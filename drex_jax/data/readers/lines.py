@@ -11,6 +11,7 @@ import orjson
 
 from drex_jax.data.quarantine import Quarantine
 from drex_jax.errors import UserError
+from drex_jax.progress import progress
 
 MAX_LINE_BYTES = 8_000_000  # escapes can make a line of JSON six times as long as the text it holds
 BLOCK_BYTES = 1 << 20
@@ -74,7 +75,10 @@ def blocks(path: Path) -> Iterator[bytes]:
       UserError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with (
+            path.open("rb") as file,
+            progress(f"reading {path.name}", path.stat().st_size, "B", unit_scale=True) as bar,
+        ):
             head = file.read(2)
             file.seek(0)
             source = _inflate(file) if head == _GZIP_MAGIC else iter(lambda: file.read(BLOCK_BYTES), b"")
@@ -82,6 +86,7 @@ def blocks(path: Path) -> Iterator[bytes]:
             for block in source:
                 yield block.removeprefix(_BOM) if first else block
                 first = False
+                bar.update(file.tell() - bar.n)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from drex_jax.data.quarantine import Quarantine
 from drex_jax.errors import UserError
+from drex_jax.progress import progress
 
 MAGIC = b"PAR1"
 BATCH_ROWS = 16_384
@@ -28,11 +29,13 @@ def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterat
                 raise UserError(f"{path}: no column named {column!r} in data.columns; it has: {', '.join(known)}")
         line = 1
         try:
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns))):
-                names = batch.schema.names
-                for values in zip(*(_values(column) for column in batch.columns), strict=True):
-                    yield line, dict(zip(names, values, strict=True))
-                    line += 1
+            with progress(f"reading {path.name}", file.metadata.num_rows, "rows") as bar:
+                for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns))):
+                    names = batch.schema.names
+                    for values in zip(*(_values(column) for column in batch.columns), strict=True):
+                        yield line, dict(zip(names, values, strict=True))
+                        line += 1
+                    bar.update(len(batch))
         except (pa.ArrowException, OSError):
             quarantine.tear(path, line, "the Parquet file is damaged")
 

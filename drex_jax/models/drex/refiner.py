@@ -111,6 +111,13 @@ class Refiner:
         network, nothing = params["network"], jnp.zeros(AUXILIARY)
         return jnp.append(network["user_start"], nothing), jnp.append(network["item_start"], nothing)
 
+    def directions(self, item: jax.Array) -> jax.Array:
+        """States [I, D] less their mean, of rows [I, E]: running bias and count say nothing of likeness, and what all
+        states have in common would make all cosines large.
+        """
+        states = item[:, : self.options.network.state_size]
+        return states - states.mean(0)
+
     def observe_window(
         self, axis: Axis, params: dict[str, Any], carry: Carry, events: window.Window
     ) -> tuple[Carry, jax.Array, jax.Array]:

@@ -26,6 +26,7 @@ from drex_jax.models.drex.history import History
 from drex_jax.models.drex.model import OBSERVED
 from drex_jax.models.drex.refiner import Refiner
 from drex_jax.models.protocol import Carry
+from drex_jax.progress import progress
 
 WIDTH = 16  # lanes a step, at the most
 EMPTY = {"rows": 0.0, "count": 0, "last": np.nan, "rating_sum": 0.0, "rating_count": 0}  # of somebody never met
@@ -109,10 +110,12 @@ class Continuation:
         )
         rows = Carry(*(jnp.asarray(_rounded(np.asarray(side), options.packing.least)) for side in carry))
         users, items = [], []
-        for each, n in zip(plan.windows, np.diff(plan.begins), strict=True):
-            rows, user, item = self._observe(self._params, rows, each)
-            users.append(np.asarray(user)[:n])
-            items.append(np.asarray(item)[:n])
+        with progress("replaying", len(events), "interactions") as bar:
+            for each, n in zip(plan.windows, np.diff(plan.begins), strict=True):
+                rows, user, item = self._observe(self._params, rows, each)
+                users.append(np.asarray(user)[:n])
+                items.append(np.asarray(item)[:n])
+                bar.update(int(n))
         ended = (np.asarray(side)[: len(begun)] for side, begun in zip(rows, carry, strict=True))
         return Passage(Carry(*ended), after, np.concatenate(users), np.concatenate(items))  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
