@@ -16,6 +16,7 @@ from drex_jax.costs import Costs
 from drex_jax.data.modalities import Events
 from drex_jax.dataset import Dataset
 from drex_jax.errors import UserError
+from drex_jax.keeping import Remember
 from drex_jax.models.baselines.bias import Bias, GlobalMean, RunningBias
 from drex_jax.models.baselines.factors import BPR
 from drex_jax.models.baselines.freedom import FREEDOM
@@ -33,7 +34,7 @@ from drex_jax.models.drex.refiner import Options as DReXOptions
 from drex_jax.models.drex.window import Packing, cheapest_width
 from drex_jax.models.pairwise import Options as PairOptions
 from drex_jax.models.pairwise import Pairwise
-from drex_jax.models.protocol import Model, Remember
+from drex_jax.models.protocol import Model
 from drex_jax.parallel import Devices
 from drex_jax.store import Store
 

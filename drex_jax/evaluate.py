@@ -24,10 +24,11 @@ import numpy as np
 
 from drex_jax.data.modalities import Events
 from drex_jax.frozen_ranking import FrozenRanking
+from drex_jax.keeping import Arrays
 from drex_jax.metrics.ranking import METRICS, ranking_metrics, rated_items_ranks
 from drex_jax.metrics.rating import rating_metrics
 from drex_jax.models.axis import Axis
-from drex_jax.models.protocol import Arrays, Carry, Compile, Model, Params, Trace, compile_alone
+from drex_jax.models.protocol import Carry, Compile, Model, Params, Trace, compile_alone
 from drex_jax.prequential_ranking import PrequentialRanking
 
 Metrics = dict[str, float]

@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from drex_jax.data.chunk import Chunk
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.strings import Strings
+from drex_jax.data.strings import Strings, gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,7 @@ def assemble(
     rating_range: tuple[float, float] | None,
     max_interactions: int | None = None,
     k_core: int = 0,
+    scratch: Path | None = None,
 ) -> Assembled:
     """One table of all chunks, the same bytes however their rows were ordered and cut into chunks.
 
@@ -53,6 +55,7 @@ def assemble(
       rating_range: the scale; dropped if no row has a rating.
       max_interactions: None for all.
       k_core: keep users and items with at least so many interactions; 0 or 1 keeps all.
+      scratch: as for `drex_jax.data.strings.gather`.
     """
     columns, user_ids, item_ids = _gather(chunks)
     n = len(columns)
@@ -72,7 +75,7 @@ def assemble(
         item=item,
         timestamp=columns.timestamp[rows],
         rating=rating,
-        text=columns.text.take(rows),
+        text=gather(columns.text, rows, scratch),
         vectors={name: vectors[rows] for name, vectors in columns.vectors.items()},
         rating_range=None if np.isnan(rating).all() else rating_range,
         given_split=None if columns.split is None else columns.split[rows],
@@ -103,7 +106,8 @@ class _Columns:
     item: np.ndarray
     timestamp: np.ndarray
     rating: np.ndarray
-    text: Strings
+    text: list[Strings]  # of the chunks
+    begins: np.ndarray  # the first row of each chunk
     vectors: dict[str, np.ndarray]
     split: np.ndarray | None
 
@@ -131,7 +135,8 @@ def _gather(chunks: Iterable[Chunk]) -> tuple[_Columns, list[bytes], list[bytes]
         # Adding zero makes -0.0 the 0.0 it equals, so that equal rows have equal bytes.
         timestamp=_concatenate([part.timestamp for part in parts], np.float64) + 0.0,
         rating=_canonical(_concatenate([part.rating for part in parts], np.float32)),
-        text=Strings.concatenate([part.text for part in parts]),
+        text=[part.text for part in parts],
+        begins=np.cumsum([0, *(len(part) for part in parts)])[:-1],
         vectors={
             name: _canonical(np.concatenate([_vectors(part, name, widths[name]) for part in parts]))
             for name in sorted(widths)
@@ -204,7 +209,8 @@ def _row_hash(columns: _Columns, row: int) -> str:
         digest.update(vectors[row].tobytes())
     if columns.split is not None:
         digest.update(columns.split[row].tobytes())
-    digest.update(columns.text.bytes_at(row))
+    part = int(np.searchsorted(columns.begins, row, "right")) - 1
+    digest.update(columns.text[part].bytes_at(int(row - columns.begins[part])))
     return digest.hexdigest()
 
 

@@ -12,8 +12,9 @@ from drex_jax.data.assemble import Assembled, assemble
 from drex_jax.data.chunk import Chunk
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.quarantine import Quarantine
-from drex_jax.data.readers import amazon, mmrec, movielens, table, yelp
+from drex_jax.data.readers import amazon, mmrec, movielens, reviews, table, yelp
 from drex_jax.errors import UserError
+from drex_jax.keeping import Remember, make_anew
 
 FORMATS = ("synthetic", "amazon", "yelp", "movielens", "table", "mmrec")
 
@@ -76,12 +77,15 @@ class ReadReport:
     noise_floor: float | None = None
 
 
-def load(options: DataOptions, quarantine_path: str | Path | None = None) -> tuple[Interactions, ReadReport]:
+def load(
+    options: DataOptions, quarantine_path: str | Path | None = None, remember: Remember = make_anew
+) -> tuple[Interactions, ReadReport]:
     """Reads a data set.
 
     Args:
       options: what to read.
       quarantine_path: the file that gets the rejected rows (written anew); None: they are counted only.
+      remember: keeps what was read of large files of JSON lines.
 
     Raises:
       UserError: an unknown format; options that make no sense; a missing, empty or wrong-format file; more bad rows
@@ -89,10 +93,11 @@ def load(options: DataOptions, quarantine_path: str | Path | None = None) -> tup
     """
     _check(options)
     with Quarantine(quarantine_path) as quarantine:
-        source, scale, chunks, noise_floor = _open(options, quarantine)
+        source, scale, chunks, noise_floor = _open(options, quarantine, remember)
         features = item_features.find(Path(source).parent, options.item_features) if options.format == "mmrec" else {}
         name = options.name or _default_name(options.format, source)
-        assembled = assemble(chunks, name, scale, options.max_interactions, options.k_core)
+        scratch = None if quarantine.path is None else quarantine.path.parent
+        assembled = assemble(chunks, name, scale, options.max_interactions, options.k_core, scratch)
         _refuse_bad(options, source, assembled.rows, quarantine)
         if not len(assembled.interactions):
             raise UserError(f"data.k_core={options.k_core}: no interaction of {source} is in so dense a core")
@@ -132,7 +137,7 @@ def _with_features(assembled: Assembled, source: Path, features: dict[str, Path]
 
 
 def _open(
-    options: DataOptions, quarantine: Quarantine
+    options: DataOptions, quarantine: Quarantine, remember: Remember
 ) -> tuple[str, tuple[float, float] | None, Iterator[Chunk], float | None]:
     """(source, rating scale, chunks, noise floor) of the data set."""
     if options.format == "synthetic":
@@ -160,7 +165,7 @@ def _open(
     reader = amazon if options.format == "amazon" else yelp
     path = reader.find(options.path)
     scale = _scale(options, reader.RATING_RANGE)
-    return str(path), scale, reader.read(path, scale, quarantine), None
+    return str(path), scale, reviews.read(path, reader.FORMAT, scale, quarantine, remember), None
 
 
 def _scale(options: DataOptions, default: tuple[float, float]) -> tuple[float, float]:

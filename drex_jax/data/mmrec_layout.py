@@ -20,7 +20,7 @@ from drex_jax.data import feature_tables, item_metadata, text_features
 from drex_jax.data.assemble import by_first_appearance, in_core, numbers_of
 from drex_jax.data.chunk import Chunk
 from drex_jax.data.quarantine import Quarantine
-from drex_jax.data.readers import amazon, amazon_ratings, files
+from drex_jax.data.readers import amazon, amazon_ratings, files, reviews
 from drex_jax.data.readers.lines import TornError, blocks
 from drex_jax.errors import UserError
 
@@ -181,7 +181,7 @@ def _chunks(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Ite
     except TornError:
         head = b""
     if head.lstrip().startswith(b"{"):
-        return amazon.read(path, amazon.RATING_RANGE, quarantine)
+        return reviews.read(path, amazon.FORMAT, amazon.RATING_RANGE, quarantine)
     return amazon_ratings.read(path, columns, amazon.RATING_RANGE, quarantine)
 
 

@@ -13,6 +13,11 @@ from drex_jax.errors import UserError
 MAX_VALUE_CHARACTERS = 80
 
 
+def shown(value: object) -> str:
+    """What a report says of a value: ASCII, cut to 80 characters."""
+    return ascii(value)[:MAX_VALUE_CHARACTERS]
+
+
 class Quarantine:
     """Counts rejected rows by reason and, given a path, writes each as a line of JSON: file, line, reason, value.
 
@@ -46,13 +51,17 @@ class Quarantine:
           file: where it stands.
           line: its line there, from 1 (a Parquet file: its row).
           reason: why, in words that are the same for every row with this fault.
-          value: what was found, if that helps; cut to 80 characters.
+          value: what was found, if that helps.
         """
+        self.record(file, line, reason, None if value is None else shown(value))
+
+    def record(self, file: str | Path, line: int, reason: str, found: str | None) -> None:
+        """Records one bad row, of which `found` is what `shown` says of the value."""
         self.by_reason[reason] += 1
         if self._file is not None:
             record = {"file": str(file), "line": line, "reason": reason}
-            if value is not None:
-                record["value"] = ascii(value)[:MAX_VALUE_CHARACTERS]
+            if found is not None:
+                record["value"] = found
             self._file.write(orjson.dumps(record) + b"\n")
 
     def tear(self, file: str | Path, line: int, why: str) -> None:

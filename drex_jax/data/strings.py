@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 _TAKE_ROWS = 1 << 14
+_MAP_FROM_BYTES = 256 << 20  # less is held in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +71,57 @@ class Strings:
 
     def take(self, rows: np.ndarray) -> Strings:
         """The strings at `rows` (int [m]), as a new column."""
-        rows = np.asarray(rows, np.int64)
-        lengths = self.lengths[rows]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        data = np.empty(offsets[-1], np.uint8)
-        begins, ends, source = self.offsets[:-1][rows], self.offsets[1:][rows], np.ascontiguousarray(self.data).data
-        for first in range(0, len(rows), _TAKE_ROWS):  # whole strings are copied at once, some thousand a time
-            block = slice(first, min(first + _TAKE_ROWS, len(rows)))
-            pairs = zip(begins[block].tolist(), ends[block].tolist(), strict=True)
-            joined = b"".join([source[begin:end] for begin, end in pairs])
-            data[offsets[block.start] : offsets[block.stop]] = np.frombuffer(joined, np.uint8)
-        return Strings(data, offsets)
+        return gather([self], rows)
+
+
+def gather(parts: Sequence[Strings], rows: np.ndarray, scratch: str | Path | None = None) -> Strings:
+    """Strings of several columns as one.
+
+    Args:
+      parts: the columns; string i is that of all of them end to end.
+      rows: int [m].
+      scratch: the folder that has room for a file where the result is too large for memory (it is then mapped, and
+        the file is gone with it); None: that of temporary files.
+    """
+    rows = np.asarray(rows, np.int64)
+    begins = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+    lengths = np.zeros(len(rows), np.int64)
+    for block in _blocks(len(rows)):
+        for part, places, local in _by_part(begins, rows[block]):
+            lengths[block.start + places] = parts[part].offsets[local + 1] - parts[part].offsets[local]
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    data = _room(int(offsets[-1]), scratch)
+    sources = [np.ascontiguousarray(part.data).data for part in parts]
+    for block in _blocks(len(rows)):
+        strings: list[memoryview] = [memoryview(b"")] * (block.stop - block.start)
+        for part, places, local in _by_part(begins, rows[block]):
+            own, source = parts[part].offsets, sources[part]
+            spans = zip(places.tolist(), own[local].tolist(), own[local + 1].tolist(), strict=True)
+            for place, begin, end in spans:
+                strings[place] = source[begin:end]
+        data[offsets[block.start] : offsets[block.stop]] = np.frombuffer(b"".join(strings), np.uint8)
+    return Strings(data, offsets)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(first, min(first + _TAKE_ROWS, n)) for first in range(0, n, _TAKE_ROWS))
+
+
+def _by_part(begins: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(part, places in `rows`, numbers in the part) of each part that has some of `rows`."""
+    part = np.searchsorted(begins, rows, "right") - 1
+    order = np.argsort(part, kind="stable")
+    cuts = np.flatnonzero(np.diff(part[order])) + 1
+    for places in np.split(order, cuts) if len(rows) else ():
+        number = int(part[places[0]])
+        yield number, places, rows[places] - begins[number]
+
+
+def _room(size: int, scratch: str | Path | None) -> np.ndarray:
+    """uint8 [size], in memory or in a file without a name."""
+    if size < _MAP_FROM_BYTES:
+        return np.empty(size, np.uint8)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        file.truncate(size)
+        return np.memmap(file, np.uint8, "r+", shape=(size,))

@@ -6,39 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 
 from drex_jax.models.axis import ALONE, Axis
 
 Params = Any
 Batch = Any
-Arrays = dict[str, np.ndarray]
 Program = Callable[..., Any]
 Compile = Callable[[Program], Callable[..., Any]]
-
-
-class Remember(Protocol):
-    """Keeps arrays that are a function of others: `drex_jax.store.Store.arrays`."""
-
-    def __call__(
-        self,
-        kind: str,
-        inputs: Mapping[str, np.ndarray],
-        options: Mapping[str, Any],
-        version: int,
-        make: Callable[[], Mapping[str, np.ndarray]],
-    ) -> Arrays: ...
-
-
-def make_anew(
-    kind: str,
-    inputs: Mapping[str, np.ndarray],
-    options: Mapping[str, Any],
-    version: int,
-    make: Callable[[], Mapping[str, np.ndarray]],
-) -> Arrays:
-    """A `Remember` that forgets."""
-    return dict(make())
 
 
 def compile_alone(program: Program) -> Callable[..., Any]:

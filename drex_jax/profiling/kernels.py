@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from drex_jax.keeping import make_anew
 from drex_jax.models.drex import recurrence
 from drex_jax.models.drex import window as window_lib
 from drex_jax.models.drex.recurrence import CellParams, Implementation, Layout, Options
-from drex_jax.models.protocol import make_anew
 from drex_jax.profiling import levels, peer, timing
 from drex_jax.profiling.streams import Stream
 from drex_jax.profiling.table import Case, Row

@@ -10,10 +10,12 @@ from typing import BinaryIO
 import orjson
 
 from drex_jax.data.quarantine import Quarantine
+from drex_jax.data.readers.fields import BadField
 from drex_jax.errors import UserError
 from drex_jax.progress import progress
 
 MAX_LINE_BYTES = 8_000_000  # escapes can make a line of JSON six times as long as the text it holds
+TOO_LONG = f"line above {MAX_LINE_BYTES:,} bytes"
 BLOCK_BYTES = 1 << 20
 _COMPRESSED_BYTES = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -65,6 +67,46 @@ class Lines:
             yield number, None
         elif tail and not (self._skip_blank and tail.isspace()):
             yield number, tail
+
+
+def whole_lines(path: Path, quarantine: Quarantine, size: int) -> Iterator[tuple[int, bytes]]:
+    """(number of the first line, from 1, lines without the last line feed), at least `size` bytes at a time.
+
+    Of a line above 8 MB there is as much as shows it to be too long. A gzip that ends early or is damaged gives its
+    whole lines, then goes to the quarantine as one tear. Raises `UserError` if the file cannot be read.
+    """
+    number, parts, held, torn, why = 1, [], 0, False, ""
+    tail = 0  # bytes of the line that has no end yet
+    try:
+        for block in blocks(path):
+            end = block.rfind(b"\n")
+            if end < 0:
+                block = block[: max(0, MAX_LINE_BYTES + 1 - tail)]
+                parts.append(block)
+                held, tail = held + len(block), tail + len(block)
+                continue
+            parts.append(_without_surplus(block, tail))
+            held += len(block)
+            tail = len(block) - end - 1
+            if held - tail > size:
+                lines, _, rest = b"".join(parts).rpartition(b"\n")
+                yield number, lines
+                number += lines.count(b"\n") + 1
+                parts, held = [rest], len(rest)
+    except TornError as error:
+        torn, why = True, str(error)
+    lines = b"".join(parts)
+    whole = lines.count(b"\n")
+    yield number, lines.rpartition(b"\n")[0] if torn else lines
+    if torn:
+        quarantine.tear(path, number + whole, why)
+
+
+def _without_surplus(block: bytes, tail: int) -> bytes:
+    """A block that ends a line of which there are `tail` bytes before it, without what makes that line too long."""
+    first = block.index(b"\n")
+    surplus = tail + first - MAX_LINE_BYTES - 1
+    return block if surplus <= 0 else block[: max(0, first - surplus)] + block[first:]
 
 
 def blocks(path: Path) -> Iterator[bytes]:
@@ -134,18 +176,25 @@ def _up_to_damage(member, pending: bytes) -> Iterator[bytes]:
 def json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
     """(line number, object) of a file of JSON lines; every other line goes to the quarantine."""
     for number, line in Lines(path, quarantine):
-        if line is None:
-            quarantine.reject(path, number, f"line above {MAX_LINE_BYTES:,} bytes")
-            continue
         try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            quarantine.reject(path, number, _fault(line, str(error)), str(error))
-            continue
-        if type(row) is dict:
-            yield number, row
-        else:
-            quarantine.reject(path, number, "not a JSON object", row)
+            if line is None:
+                raise BadField(TOO_LONG)
+            yield number, parsed(line)
+        except BadField as bad:
+            quarantine.reject(path, number, bad.reason, bad.value)
+
+
+def parsed(line: bytes) -> dict:
+    """The JSON object that a line is. Raises `BadField`."""
+    if len(line) > MAX_LINE_BYTES:
+        raise BadField(TOO_LONG)
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise BadField(_fault(line, str(error)), str(error)) from None
+    if type(row) is not dict:
+        raise BadField("not a JSON object", row)
+    return row
 
 
 def _fault(line: bytes, message: str) -> str:

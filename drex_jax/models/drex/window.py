@@ -18,10 +18,10 @@ import numpy as np
 
 from drex_jax.data.modalities import Events
 from drex_jax.data.vocabulary import Tokens
+from drex_jax.keeping import Remember, make_anew
 from drex_jax.models.drex import schedule
 from drex_jax.models.drex.history import Before
 from drex_jax.models.drex.recurrence import Layout
-from drex_jax.models.protocol import Remember, make_anew
 from drex_jax.order import neighbours
 from drex_jax.text import batching
 
