@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from drex_jax.data.vocabulary import Tokens
+from drex_jax.data.tokens import Tokens
 from drex_jax.metrics.significance import paired_bootstrap
 from drex_jax.models.drex.network import AUXILIARY
 from drex_jax.models.drex.occlusion import LAST, Occlusion, Variants, each_left_out

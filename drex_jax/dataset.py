@@ -13,11 +13,15 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.data.loading import load
 from drex_jax.data.modalities import Events
 from drex_jax.data.split import Split, split
+from drex_jax.data.tokens import Tokens
 from drex_jax.data.vocabulary import Vocabulary
+from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_json
+from drex_jax.keeping import Remember, make_anew
 from drex_jax.options import data_options
 
-HISTORY, VOCABULARY, FACTS, QUARANTINE = "history", "vocabulary.model", "facts.json", "quarantine.jsonl"
+HISTORY, VOCABULARY, TOKENS, FACTS = "history", "vocabulary.model", "tokens", "facts.json"
+QUARANTINE = "quarantine.jsonl"
 FACT_KEYS = ("sha256", "rows_read", "duplicates", "rejected", "notices", "noise_floor", "vocabulary")
 
 
@@ -52,35 +56,49 @@ class Dataset:
         )
 
 
-def prepare(config: Config, workdir: pathlib.Path) -> Dataset:
+def prepare(config: Config, workdir: pathlib.Path, remember: Remember = make_anew) -> Dataset:
     """Reads the raw files into the run directory, or opens what an earlier start of this run left there.
 
     Raises:
       UserError: the data cannot be read, split or encoded as the configuration asks.
     """
-    history = workdir / HISTORY
-    if not (history / FACTS).exists():
-        interactions, report = load(data_options(config), workdir / QUARANTINE)
-        for line in report.lines:
-            print(line)
-        parts = _split(interactions, config)
-        interactions.save(history)
-        words = None
-        if config.text.enabled and bool(interactions.has_text[parts.train].any()):
-            words = vocabulary.train(interactions.text.take(parts.train), config.text.vocabulary_size)
-        if words is not None:
-            words.save(history / VOCABULARY)
-        facts = {
-            "sha256": interactions.sha256(),
-            "rows_read": report.rows_read,
-            "duplicates": report.duplicates,
-            "rejected": report.rejected,
-            "notices": list(report.notices),
-            "noise_floor": report.noise_floor,
-            "vocabulary": words is not None,
-        }
-        write_json(history / FACTS, facts)  # the last file: its presence says that the folder is whole
+    read_into(config, workdir, remember)
     return open_dataset(config, workdir)
+
+
+def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_anew) -> None:
+    """Reads the raw files into the run directory, unless an earlier start of this run has done it.
+
+    What takes long goes through `remember`, so that an interrupted start goes on, and other runs begin with it.
+
+    Raises:
+      UserError: the data cannot be read, split or encoded as the configuration asks.
+    """
+    history = workdir / HISTORY
+    if (history / FACTS).exists():
+        return
+    interactions, report = load(data_options(config), workdir / QUARANTINE, remember)
+    for line in report.lines:
+        print(line)
+    parts = _split(interactions, config)
+    interactions.save(history)
+    words = None
+    if config.text.enabled and bool(interactions.has_text[parts.train].any()):
+        words = vocabulary.train(interactions.text, config.text.vocabulary_size, rows=parts.train)
+    if words is not None:
+        words.save(history / VOCABULARY)
+        tokens = vocabulary.tokens_of(words, interactions.text, config.text.max_tokens, remember, workdir)
+        tokens.save(history / TOKENS)
+    facts = {
+        "sha256": interactions.sha256(),
+        "rows_read": report.rows_read,
+        "duplicates": report.duplicates,
+        "rejected": report.rejected,
+        "notices": list(report.notices),
+        "noise_floor": report.noise_floor,
+        "vocabulary": words is not None,
+    }
+    write_json(history / FACTS, facts)  # the last file: its presence says that the folder is whole
 
 
 def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
@@ -89,19 +107,33 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     Raises:
       UserError: a file of it is missing or damaged.
     """
-    history = workdir / HISTORY
-    facts = read_json(history / FACTS, FACT_KEYS)
+    facts = read_json(workdir / HISTORY / FACTS, FACT_KEYS)
     ordered, parts = open_interactions(config, workdir)
-    words = open_vocabulary(workdir)
+    words, tokens = open_vocabulary(workdir), open_tokens(workdir, parts)
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
-    events = modalities.events(ordered, sizes, words, config.text.max_tokens, shuffle)
+    events = modalities.events(ordered, sizes, tokens, shuffle)
     cut = 0 if events.tokens is None else events.tokens.truncated
     if cut:
         facts["notices"].append(f"{cut:,} of {len(ordered):,} reviews were cut at {config.text.max_tokens} tokens")
     if config.text.shuffled:
         facts["notices"].append("control: every review was moved to another interaction of its part of the split")
     return Dataset(ordered, parts, events, words, facts)
+
+
+def open_tokens(workdir: pathlib.Path, parts: Split) -> Tokens | None:
+    """The tokens of a run directory in the order of learning; None where the data have no texts.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    history = workdir / HISTORY
+    if not read_json(history / FACTS, FACT_KEYS)["vocabulary"]:
+        return None
+    tokens, rows = Tokens.load(history / TOKENS), modalities.learning_order(parts)
+    if len(tokens.cut) != len(rows):
+        raise UserError(f"{history / TOKENS}: {len(tokens.cut):,} texts for {len(rows):,} interactions; damaged")
+    return tokens if np.array_equal(rows, np.arange(len(rows))) else tokens.take(rows)
 
 
 def open_vocabulary(workdir: pathlib.Path) -> Vocabulary | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from drex_jax.data import storage
 from drex_jax.data.strings import Strings
-from drex_jax.data.vocabulary import Tokens
+from drex_jax.data.tokens import Tokens
 from drex_jax.dataset import Dataset
 from drex_jax.models.drex import keywords
 from drex_jax.text import batching

@@ -11,7 +11,7 @@ from drex_jax import config as config_lib
 from drex_jax import curves, explain
 from drex_jax.data import synthetic
 from drex_jax.data.synthetic_text import BLAME, PRAISE
-from drex_jax.data.vocabulary import Tokens
+from drex_jax.data.tokens import Tokens
 from drex_jax.dataset import Dataset, open_dataset
 from drex_jax.errors import UserError
 from drex_jax.finished_run import open_run

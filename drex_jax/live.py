@@ -5,6 +5,7 @@ Letters: n interactions, U users, I items, E row size.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,7 +17,9 @@ from drex_jax import build, checkpoint
 from drex_jax.data import modalities
 from drex_jax.data.modalities import Events
 from drex_jax.data.strings import Strings
-from drex_jax.dataset import open_vocabulary
+from drex_jax.data.tokens import Tokens
+from drex_jax.data.vocabulary import Vocabulary
+from drex_jax.dataset import open_interactions, open_tokens, open_vocabulary
 from drex_jax.errors import UserError
 from drex_jax.finished_run import FinishedRun
 from drex_jax.incoming import Row
@@ -79,6 +82,7 @@ class Refining:
 
     def __init__(self, run: FinishedRun, refiner: Refiner):
         self.refiner, self._params, self._journal = refiner, run.params, run.journal
+        self._folder, self._settings = run.folder, run.settings
         self._vocabulary, self._max_tokens = open_vocabulary(run.folder), run.settings.text.max_tokens
         journal = run.journal
         self._scales = {n: modalities.scale(v, journal.num_train) for n, v in journal.base.vectors.items()}
@@ -121,7 +125,7 @@ class Refining:
         table, vectors, tokens = journal.table(), {}, None
         if encoded:
             vectors = {n: modalities.scaled(v, *self._scales[n]) for n, v in table.vectors.items()}
-            tokens = None if self._vocabulary is None else self._vocabulary.encode(table.text, self._max_tokens)
+            tokens = None if self._vocabulary is None else self._tokens(self._vocabulary, journal, table.text)
         return Events(
             user=table.user,
             item=table.item,
@@ -132,6 +136,21 @@ class Refining:
             num_users=len(journal.users),
             num_items=len(journal.items),
         )
+
+    def _tokens(self, vocabulary: Vocabulary, journal: Journal, text: Strings) -> Tokens:
+        """Of all texts of a journal: those of the run's own data were encoded long ago."""
+        if journal.base is not self._journal.base:
+            return vocabulary.encode(text, self._max_tokens)
+        known = len(journal.base)
+        return Tokens.concatenate([self._encoded, vocabulary.encode(text.part(known, len(text)), self._max_tokens)])
+
+    @functools.cached_property
+    def _encoded(self) -> Tokens:
+        """Of the texts that the run began with."""
+        _, parts = open_interactions(self._settings, self._folder)
+        tokens = open_tokens(self._folder, parts)
+        assert tokens is not None
+        return tokens
 
     def _events_of(
         self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]], num_users: int, num_items: int

@@ -18,9 +18,10 @@ from drex_jax import evaluate as evaluation
 from drex_jax.build import Machine
 from drex_jax.config import Config
 from drex_jax.data import leaks
-from drex_jax.dataset import FACTS, HISTORY, Dataset, open_dataset, prepare
+from drex_jax.dataset import FACTS, HISTORY, Dataset, open_dataset, read_into
 from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_text
+from drex_jax.keeping import Remember
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.protocol import Model
 
@@ -56,7 +57,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     if processes.first_sees(workdir / RESULTS):
         return read_json(workdir / RESULTS, RESULT_KEYS)
     machine = build.machine(config)
-    dataset = begin(config, workdir)
+    dataset = begin(config, workdir, machine.remember)
     seeds = list(range(config.seed, config.seed + config.replicas))
     begun = time.monotonic()
     name = config.model.name
@@ -101,23 +102,23 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     return read_json(workdir / RESULTS, RESULT_KEYS)
 
 
-def begin(config: Config, workdir: pathlib.Path) -> Dataset:
+def begin(config: Config, workdir: pathlib.Path, remember: Remember) -> Dataset:
     """Writes the configuration and the data into the run directory, once, and opens the data.
 
     Raises:
       UserError: the data cannot be read, split or encoded as the configuration asks.
     """
     if processes.is_first():
-        _prepare(config, workdir)
+        _prepare(config, workdir, remember)
     processes.await_file(workdir / HISTORY / FACTS)
     return open_dataset(config, workdir)
 
 
-def _prepare(config: Config, workdir: pathlib.Path) -> None:
+def _prepare(config: Config, workdir: pathlib.Path, remember: Remember) -> None:
     begins = not (workdir / CONFIG).exists()
     write_text(workdir / CONFIG, config_lib.to_json(config))
     try:
-        prepare(config, workdir)
+        read_into(config, workdir, remember)
     except UserError:
         if begins:  # nothing was made under this configuration: the corrected command may have the directory
             (workdir / CONFIG).unlink()

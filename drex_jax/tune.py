@@ -61,8 +61,8 @@ def tune(config: Config, workdir: pathlib.Path) -> Tuned:
                 f"{workdir} holds a search of another space ({begun.search}: {'; '.join(begun.space) or 'nothing'}); "
                 "give another --workdir"
             )
-    build.machine(config)  # devices that cannot be had are told of before the data are read
-    dataset = train.begin(config, workdir)
+    machine = build.machine(config)  # devices that cannot be had are told of before the data are read
+    dataset = train.begin(config, workdir, machine.remember)
     if candidates.notice:
         LOGGER.info("%s", candidates.notice)
 

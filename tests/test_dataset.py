@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from drex_jax import config
+from drex_jax.data import vocabulary
+from drex_jax.data.tokens import Tokens
+from drex_jax.data.vocabulary import Vocabulary
 from drex_jax.dataset import open_dataset, prepare
 from drex_jax.errors import UserError
+from drex_jax.store import Store
 
 
 def settings(**changes: Any) -> Any:
@@ -64,8 +68,43 @@ def test_lost_vocabulary_is_named(tmp_path: pathlib.Path) -> None:
         open_dataset(settings(), tmp_path)
 
 
+def test_lost_and_damaged_tokens_are_named(tmp_path: pathlib.Path) -> None:
+    prepare(settings(), tmp_path)
+    folder = tmp_path / "history" / "tokens"
+    np.save(folder / "cut.npy", np.zeros(3, bool))
+    with pytest.raises(UserError, match=r"offsets.npy: does not fit"):
+        open_dataset(settings(), tmp_path)
+    tokens = Tokens(np.zeros(0, np.uint16), np.zeros(1, np.int64), np.zeros(0, bool))
+    tokens.save(folder)
+    with pytest.raises(UserError, match="0 texts for 200 interactions"):
+        open_dataset(settings(), tmp_path)
+    (folder / "ids.npy").unlink()
+    with pytest.raises(UserError, match=r"ids.npy"):
+        open_dataset(settings(), tmp_path)
+
+
+def test_parts_of_texts_are_encoded_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = prepare(settings(), tmp_path / "whole").events.tokens
+    monkeypatch.setattr(vocabulary, "PART_ROWS", 64)
+    store = Store(tmp_path / "store")
+    encoded = []
+    encode = Vocabulary.encode
+    monkeypatch.setattr(Vocabulary, "encode", lambda *given: encoded.append(len(given[1])) or encode(*given))
+    for name in ("one", "two"):
+        tokens = prepare(settings(), tmp_path / name, store.arrays).events.tokens
+        assert tokens is not None
+        for column, expected in zip(tokens, whole, strict=True):
+            np.testing.assert_array_equal(column, expected)
+        assert tokens.ids.dtype == np.uint16
+        assert encoded == [64, 64, 64, 8]
+
+
 def test_order_of_learning_under_a_random_split(tmp_path: pathlib.Path) -> None:
     dataset = prepare(settings(split__kind="random"), tmp_path)
+    assert dataset.vocabulary is not None
+    assert dataset.events.tokens is not None
+    encoded = dataset.vocabulary.encode(dataset.interactions.text, 4)
+    np.testing.assert_array_equal(dataset.events.tokens.ids, encoded.ids)
     train = dataset.sizes[0]
     assert (np.diff(dataset.interactions.timestamp[:train]) >= 0).all()
     assert dataset.events.user[0] == dataset.events.item[0] == 0

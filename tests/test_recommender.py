@@ -17,7 +17,7 @@ import pytest
 
 from drex_jax import Recommender, build, checkpoint, config, main, train
 from drex_jax.data.strings import Strings
-from drex_jax.data.vocabulary import Tokens
+from drex_jax.data.tokens import Tokens
 from drex_jax.dataset import open_dataset
 from drex_jax.errors import UserError
 from drex_jax.incoming import rows_of

@@ -103,7 +103,7 @@ def test_second_call_returns_the_stored_results(
     whole: tuple[pathlib.Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir, results = whole
-    monkeypatch.setattr(train, "prepare", None)  # nothing is read or trained
+    monkeypatch.setattr(train, "read_into", None)  # nothing is read or trained
     assert train.train(config.from_json(workdir / "config.json"), workdir) == results
     other = config.from_json(workdir / "config.json")
     other.train.epochs = 3

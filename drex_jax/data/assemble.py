@@ -55,7 +55,7 @@ def assemble(
       rating_range: the scale; dropped if no row has a rating.
       max_interactions: None for all.
       k_core: keep users and items with at least so many interactions; 0 or 1 keeps all.
-      scratch: as for `drex_jax.data.strings.gather`.
+      scratch: as for `drex_jax.data.scratch.room`.
     """
     columns, user_ids, item_ids = _gather(chunks)
     n = len(columns)

@@ -8,7 +8,7 @@ import numpy as np
 
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.split import Split
-from drex_jax.data.vocabulary import Tokens, Vocabulary
+from drex_jax.data.tokens import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +141,7 @@ def standardise(values: np.ndarray, num_train: int) -> np.ndarray:
 def events(
     interactions: Interactions,
     sizes: tuple[int, int, int],
-    vocabulary: Vocabulary | None,
-    max_tokens: int = 128,
+    tokens: Tokens | None,
     shuffle_texts: np.random.Generator | None = None,
 ) -> Events:
     """The arrays of a table that stands in the order of learning.
@@ -150,24 +149,22 @@ def events(
     Args:
       interactions: from `in_learning_order`.
       sizes: how many train, validation and test interactions it holds, in that order.
-      vocabulary: fitted on train texts; None leaves the texts out.
-      max_tokens: longer reviews are cut.
+      tokens: of its texts, in the same order; None leaves the texts out.
       shuffle_texts: the control experiment: every text moves to another interaction of its part of the split.
     """
-    text = interactions.text
-    if shuffle_texts is not None:
+    if shuffle_texts is not None and tokens is not None:
         begins = np.cumsum((0, *sizes))
         source = np.arange(len(interactions))
         for begin, size in zip(begins[:-1], sizes, strict=True):
             ring = begin + shuffle_texts.permutation(size)  # each takes the text of the next one in a random ring
             source[ring] = np.roll(ring, -1)
-        text = text.take(source)
+        tokens = tokens.take(source)
     return Events(
         user=interactions.user,
         item=interactions.item,
         timestamp=interactions.timestamp,
         rating=interactions.rating,
-        tokens=None if vocabulary is None else vocabulary.encode(text, max_tokens),
+        tokens=tokens,
         vectors={name: standardise(values, sizes[0]) for name, values in interactions.vectors.items()},
         num_users=interactions.num_users,
         num_items=interactions.num_items,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from drex_jax.data.scratch import room
+
 _TAKE_ROWS = 1 << 14
-_MAP_FROM_BYTES = 256 << 20  # less is held in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Strings:
         np.cumsum(lengths, out=offsets[1:])
         return cls(data, offsets)
 
+    def part(self, begin: int, end: int) -> Strings:
+        """Strings [begin, end); their bytes are a view, not a copy."""
+        offsets = self.offsets[begin : end + 1]
+        return Strings(self.data[offsets[0] : offsets[-1]], offsets - offsets[0])
+
     @property
     def lengths(self) -> np.ndarray:
         """int64 [n]: bytes of each string."""
@@ -80,8 +85,7 @@ def gather(parts: Sequence[Strings], rows: np.ndarray, scratch: str | Path | Non
     Args:
       parts: the columns; string i is that of all of them end to end.
       rows: int [m].
-      scratch: the folder that has room for a file where the result is too large for memory (it is then mapped, and
-        the file is gone with it); None: that of temporary files.
+      scratch: as for `drex_jax.data.scratch.room`.
     """
     rows = np.asarray(rows, np.int64)
     begins = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
@@ -91,7 +95,7 @@ def gather(parts: Sequence[Strings], rows: np.ndarray, scratch: str | Path | Non
             lengths[block.start + places] = parts[part].offsets[local + 1] - parts[part].offsets[local]
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    data = _room(int(offsets[-1]), scratch)
+    data = room(int(offsets[-1]), np.uint8, scratch)
     sources = [np.ascontiguousarray(part.data).data for part in parts]
     for block in _blocks(len(rows)):
         strings: list[memoryview] = [memoryview(b"")] * (block.stop - block.start)
@@ -116,12 +120,3 @@ def _by_part(begins: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.nda
     for places in np.split(order, cuts) if len(rows) else ():
         number = int(part[places[0]])
         yield number, places, rows[places] - begins[number]
-
-
-def _room(size: int, scratch: str | Path | None) -> np.ndarray:
-    """uint8 [size], in memory or in a file without a name."""
-    if size < _MAP_FROM_BYTES:
-        return np.empty(size, np.uint8)
-    with tempfile.TemporaryFile(dir=scratch) as file:
-        file.truncate(size)
-        return np.memmap(file, np.uint8, "r+", shape=(size,))

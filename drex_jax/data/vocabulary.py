@@ -3,77 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import html
 import io
 import itertools
+import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import sentencepiece
 
+from drex_jax.data.scratch import room
 from drex_jax.data.strings import Strings
+from drex_jax.data.tokens import Tokens
 from drex_jax.errors import UserError
+from drex_jax.keeping import Remember, make_anew
+from drex_jax.progress import progress
 
 PADDING = 0
 UNKNOWN = 1
 MAX_TRAINING_BYTES = 20_000_000  # about 40,000 reviews: more changes the pieces little and takes minutes
-THREADS = 2  # fixed: the count changes the bytes of a trained model
+THREADS = 2  # of training, fixed: the count changes the bytes of a trained model
+PART_ROWS = 65_536  # texts that are encoded, and kept, together
+VERSION = 1  # of what the same texts and vocabulary are encoded to
 ENCODE_ROWS = 20_000  # texts held as Python objects at once
 _SPACE = "\u2581"  # what sentencepiece writes at the start of a word
 _JOINERS = "'\u2019-"  # inside a word they belong to it: don't, well-made
-
-
-class Tokens(NamedTuple):
-    """Texts as token ids, end to end.
-
-    Attributes:
-      ids: int32 [total].
-      offsets: int64 [n + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`, empty for a missing text.
-      cut: bool [n]: the text was longer than the maximum.
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
-    cut: np.ndarray
-
-    @property
-    def truncated(self) -> int:
-        """How many texts were cut at the maximum."""
-        return int(self.cut.sum())
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [n]: tokens of each text."""
-        return np.diff(self.offsets)
-
-    def part(self, begin: int, end: int) -> Tokens:
-        """Texts [begin, end); their ids are a view, not a copy."""
-        offsets = self.offsets[begin : end + 1]
-        return Tokens(self.ids[offsets[0] : offsets[-1]], offsets - offsets[0], self.cut[begin:end])
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Tokens]) -> Tokens:
-        """All texts of all parts, one at least, in order."""
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))])
-        ids = [part.ids[part.offsets[0] : part.offsets[-1]] for part in parts]
-        return cls(np.concatenate(ids), offsets, np.concatenate([part.cut for part in parts]))
-
-    def take(self, rows: np.ndarray) -> Tokens:
-        """The texts at `rows` (int [m], any of them any number of times), as a copy."""
-        rows = np.asarray(rows, np.int64)
-        lengths = self.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        return Tokens(self.ids[source], offsets, self.cut[rows])
-
-    def keep(self, kept: np.ndarray) -> Tokens:
-        """The same texts with only those of their tokens that are `kept`, bool [total]."""
-        offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
-        return Tokens(self.ids[kept], offsets, self.cut)
 
 
 class Words(NamedTuple):
@@ -144,7 +103,7 @@ class Vocabulary:
         parts, lengths, cut = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
         for begin in range(0, len(texts), ENCODE_ROWS):
             batch = [html.unescape(texts[row]) for row in range(begin, min(begin + ENCODE_ROWS, len(texts)))]
-            encoded = self._pieces.encode(batch, out_type=int, num_threads=THREADS)
+            encoded = self._pieces.encode(batch, out_type=int, num_threads=os.cpu_count() or 1)
             full = np.array([len(ids) for ids in encoded], np.int64)
             ids = np.fromiter(itertools.chain.from_iterable(encoded), np.int32, full.sum())
             kept = _cut_at_word(begins_word[ids], full, max_tokens)
@@ -187,11 +146,50 @@ class Vocabulary:
         return Words(word, first & (word >= 0), names)
 
 
-def train(texts: Strings, size: int, *, max_bytes: int = MAX_TRAINING_BYTES) -> Vocabulary | None:
+def tokens_of(
+    vocabulary: Vocabulary,
+    texts: Strings,
+    max_tokens: int,
+    remember: Remember = make_anew,
+    scratch: str | Path | None = None,
+) -> Tokens:
+    """The texts of a whole table as `Vocabulary.encode` gives them, some thousand at a time, all cores at work.
+
+    Args:
+      vocabulary: fitted on train texts.
+      texts: any number of them.
+      max_tokens: longer ones are cut.
+      remember: keeps the tokens of each part, where there are several.
+      scratch: as for `drex_jax.data.scratch.room`.
+    """
+    forget = len(texts) <= PART_ROWS
+    model = hashlib.sha256(vocabulary.model).hexdigest()
+    parts = []
+    with progress("splitting into tokens", len(texts), "texts") as bar:
+        for begin in range(0, max(len(texts), 1), PART_ROWS):
+            part = texts.part(begin, begin + PART_ROWS)
+            kept = (make_anew if forget else remember)(
+                "tokens",
+                {"bytes": part.data, "offsets": part.offsets},
+                {"vocabulary": model, "max_tokens": max_tokens},
+                VERSION,
+                lambda part=part: vocabulary.encode(part, max_tokens)._asdict(),
+            )
+            parts.append(Tokens(**kept))
+            bar.update(len(part))
+    kind = np.uint16 if len(vocabulary) <= 1 << 16 else np.int32
+    return Tokens.concatenate(parts, room(sum(len(part.ids) for part in parts), kind, scratch))
+
+
+def train(
+    texts: Strings, size: int, *, rows: np.ndarray | None = None, max_bytes: int = MAX_TRAINING_BYTES
+) -> Vocabulary | None:
     """Train a unigram vocabulary of at most `size` pieces. The same texts give the same vocabulary.
 
     Args:
-      texts: the training texts; of more than `max_bytes` bytes a fixed random sample is used.
+      texts: the texts.
+      rows: int [m], ascending: which of them to learn from; None: all. Of more than `max_bytes` bytes a fixed random
+        sample is used.
       size: pieces wanted, padding and unknown included; a small corpus gives fewer.
       max_bytes: of UTF-8 text to learn from.
 
@@ -201,7 +199,8 @@ def train(texts: Strings, size: int, *, max_bytes: int = MAX_TRAINING_BYTES) -> 
     Raises:
       UserError: `size` is too small to hold the characters of the texts.
     """
-    rows = np.flatnonzero(texts.lengths)
+    rows = np.arange(len(texts)) if rows is None else rows
+    rows = rows[texts.lengths[rows] > 0]
     if texts.lengths[rows].sum() > max_bytes:
         order = np.random.default_rng(0).permutation(rows)
         rows = np.sort(order[np.cumsum(texts.lengths[order]) <= max_bytes])

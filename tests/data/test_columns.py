@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drex_jax.data import strings
+from drex_jax.data import scratch, strings
 from drex_jax.data.loading import DataOptions, load
 from drex_jax.data.quarantine import Quarantine
 from drex_jax.data.readers import amazon, columns, lines, reviews, yelp
@@ -146,7 +146,7 @@ def test_a_dead_process_is_made_up_for(large: Path, tmp_path: Path, monkeypatch:
 
 
 def test_columns_larger_than_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(strings, "_MAP_FROM_BYTES", 10)
+    monkeypatch.setattr(scratch, "MAP_FROM_BYTES", 10)
     monkeypatch.setattr(strings, "_TAKE_ROWS", 3)
     parts = [Strings.of(words.split("/")) for words in ("a/bb//ccc", "", "dd/é", "e" * 9)]
     flat = [word for part in parts for word in part]

@@ -9,7 +9,7 @@ from drex_jax.data import modalities
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.split import Split, split
 from drex_jax.data.strings import Strings
-from drex_jax.data.vocabulary import Tokens
+from drex_jax.data.tokens import Tokens
 
 N = 40
 
@@ -41,12 +41,10 @@ def table(seed=0):
     return interactions
 
 
-class Words:
-    """A vocabulary that gives every text its number."""
-
-    def encode(self, text, max_tokens):
-        ids = np.array([int(review.split()[1]) + 1 for review in text], np.int32)
-        return Tokens(ids, np.arange(len(ids) + 1), ids % 2 == 0)
+def tokens() -> Tokens:
+    """A token a text: its number."""
+    ids = np.array([int(review.split()[1]) + 1 for review in table().text], np.int32)
+    return Tokens(ids, np.arange(len(ids) + 1), ids % 2 == 0)
 
 
 @pytest.mark.parametrize("kind", ["global_time", "leave_last_out", "random"])
@@ -115,8 +113,8 @@ def test_a_vector_that_train_never_has_is_missing():
 
 def test_shuffled_texts_stay_in_their_part():
     interactions, sizes = table(), (25, 8, 7)
-    plain = modalities.events(interactions, sizes, Words())
-    shuffled = modalities.events(interactions, sizes, Words(), shuffle_texts=np.random.default_rng(0))
+    plain = modalities.events(interactions, sizes, tokens())
+    shuffled = modalities.events(interactions, sizes, tokens(), shuffle_texts=np.random.default_rng(0))
     begins = np.cumsum((0, *sizes))
     for begin, end in itertools.pairwise(begins):
         assert sorted(shuffled.tokens.ids[begin:end]) == sorted(plain.tokens.ids[begin:end])
@@ -126,12 +124,12 @@ def test_shuffled_texts_stay_in_their_part():
 
 
 def test_a_part_holds_its_own_rows_and_texts():
-    events = modalities.events(table(), (25, 8, 7), Words())
+    events = modalities.events(table(), (25, 8, 7), tokens())
     part = events[25:33]
     assert len(part) == len(part.tokens.lengths) == len(part.tokens.cut) == 8
     assert part.tokens.truncated == int(events.tokens.cut[25:33].sum())
-    tokens = [part.tokens.ids[a:b].tolist() for a, b in itertools.pairwise(part.tokens.offsets)]
-    assert tokens == [[k + 1] for k in range(25, 33)]
+    ids = [part.tokens.ids[a:b].tolist() for a, b in itertools.pairwise(part.tokens.offsets)]
+    assert ids == [[k + 1] for k in range(25, 33)]
     np.testing.assert_array_equal(part.vectors["picture"], events.vectors["picture"][25:33])
     assert (part.num_users, part.num_items) == (events.num_users, events.num_items)
     assert part.item_vectors["shape"] is events.item_vectors["shape"]
@@ -144,7 +142,7 @@ def test_a_part_holds_its_own_rows_and_texts():
 
 
 def test_rows_taken_bring_what_is_theirs():
-    events = modalities.events(table(), (25, 8, 7), Words())
+    events = modalities.events(table(), (25, 8, 7), tokens())
     rows = np.array([30, 2, 30])
     taken = events.take(rows)
     for name in ("user", "item", "timestamp", "rating"):

@@ -9,7 +9,8 @@ import pytest
 
 from drex_jax.data import vocabulary as vocabularies
 from drex_jax.data.strings import Strings
-from drex_jax.data.vocabulary import PADDING, UNKNOWN, Tokens, Vocabulary
+from drex_jax.data.tokens import Tokens
+from drex_jax.data.vocabulary import PADDING, UNKNOWN, Vocabulary
 from drex_jax.errors import UserError
 
 REVIEWS = [

@@ -10,7 +10,7 @@ import pytest
 
 from drex_jax.biases import RunningBias
 from drex_jax.data.modalities import Events
-from drex_jax.data.vocabulary import Tokens
+from drex_jax.data.tokens import Tokens
 from drex_jax.models.drex import window
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from drex_jax.data.vocabulary import Tokens
+from drex_jax.data.tokens import Tokens
 from drex_jax.models.drex import occlusion
 from drex_jax.models.drex.occlusion import Occlusion, Variants
 from drex_jax.models.drex.recording import Recording

@@ -21,7 +21,7 @@ import numba
 import numpy as np
 
 from drex_jax.data.modalities import Events
-from drex_jax.data.vocabulary import Tokens
+from drex_jax.data.tokens import Tokens
 from drex_jax.models.drex import window
 from drex_jax.models.drex.recording import Recording, Side
 from drex_jax.models.drex.refiner import Refiner

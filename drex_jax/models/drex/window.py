@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from drex_jax.data.modalities import Events
-from drex_jax.data.vocabulary import Tokens
+from drex_jax.data.tokens import Tokens
 from drex_jax.keeping import Remember, make_anew
 from drex_jax.models.drex import schedule
 from drex_jax.models.drex.history import Before
