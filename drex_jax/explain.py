@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy import sparse
 
 from drex_jax.data import storage
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
+from drex_jax.data.vocabulary import Vocabulary
 from drex_jax.dataset import Dataset
 from drex_jax.models.drex import keywords
+from drex_jax.progress import progress
 from drex_jax.text import batching
 from drex_jax.text import encoder as text_encoder
 
@@ -59,21 +62,45 @@ class KeywordProfiles(NamedTuple):
         return cls(storage.read_strings(folder, "words"), *sides)
 
 
-def token_attention(encoder: text_encoder.TextEncoder, params: Any, tokens: Tokens) -> np.ndarray:
-    """float32 [total]: the weight of every token within its review."""
+def token_attention(
+    encoder: text_encoder.TextEncoder, params: Any, tokens: Tokens
+) -> Iterator[tuple[Tokens, np.ndarray]]:
+    """Some thousand reviews after the other, and float32 [total]: the weight of each of their tokens in its review."""
     lengths, num_reviews = tokens.lengths, len(tokens.lengths)
     spans = [(begin, min(begin + REVIEWS_AT_ONCE, num_reviews)) for begin in range(0, num_reviews, REVIEWS_AT_ONCE)]
     shapes = batching.fit(
         [lengths[begin:end] for begin, end in spans], batching.bucket_lengths(max(int(lengths.max(initial=1)), 1))
     )
     attend = jax.jit(lambda params, batch: text_encoder.attention(encoder, params, batch))
-    weights = []
-    for begin, end in spans:
-        part, rows = tokens.part(begin, end), np.arange(end - begin)
-        batch = batching.plan(part.ids, part.offsets, rows, shapes)
-        attended = tuple(np.asarray(attention) for attention in attend(params, batch))
-        weights.append(batching.unplan(attended, batch, part.offsets, rows, len(part.ids)))
-    return np.concatenate(weights)
+    with progress("reading reviews for keywords", num_reviews, "reviews") as bar:
+        for begin, end in spans:
+            part, rows = tokens.part(begin, end), np.arange(end - begin)
+            batch = batching.plan(part.ids, part.offsets, rows, shapes)
+            attended = tuple(np.asarray(attention) for attention in attend(params, batch))
+            yield part, batching.unplan(attended, batch, part.offsets, rows, len(part.ids))
+            bar.update(len(rows))
+
+
+def evidence(
+    encoder: text_encoder.TextEncoder, params: Any, vocabulary: Vocabulary, tokens: Tokens
+) -> tuple[sparse.csr_array, list[str]]:
+    """What each review says about each word, float32 [reviews, words] (`keywords.evidence`), and the words, sorted."""
+    numbers: dict[str, int] = {}
+    parts = []
+    for part, attention in token_attention(encoder, params, tokens):
+        words = vocabulary.words(part)
+        rows = np.arange(len(part.cut))
+        found = keywords.evidence(words.word, words.first, part.offsets, attention, rows, len(words.names))
+        number = np.array([numbers.setdefault(name, len(numbers)) for name in words.names], np.int32)
+        parts.append((found.data, number[found.indices], np.diff(found.indptr)))
+    names = sorted(numbers)
+    place = np.empty(len(names), np.int32)
+    place[[numbers[name] for name in names]] = np.arange(len(names))
+    data, column, length = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    begins = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
+    reviews = sparse.csr_array((data, place[column], begins), shape=(len(begins) - 1, len(names)))
+    reviews.sort_indices()
+    return reviews, names
 
 
 def keyword_profiles(encoder: text_encoder.TextEncoder, params: Any, dataset: Dataset) -> KeywordProfiles:
@@ -87,10 +114,7 @@ def keyword_profiles(encoder: text_encoder.TextEncoder, params: Any, dataset: Da
     assert dataset.vocabulary is not None
     assert dataset.events.tokens is not None
     train = dataset.sizes[0]
-    tokens = dataset.events.tokens.part(0, train)
-    words = dataset.vocabulary.words(tokens)
-    attention = token_attention(encoder, params, tokens)
-    reviews = keywords.evidence(words.word, words.first, tokens.offsets, attention, np.arange(train), len(words.names))
+    reviews, names = evidence(encoder, params, dataset.vocabulary, dataset.events.tokens.part(0, train))
     related = keywords.relatedness(reviews)
     users, items = (
         keywords.profiles(reviews, related, owner[:train], count, WORDS_A_PROFILE)
@@ -99,7 +123,7 @@ def keyword_profiles(encoder: text_encoder.TextEncoder, params: Any, dataset: Da
             (dataset.events.item, dataset.events.num_items),
         )
     )
-    return KeywordProfiles(Strings.of(words.names), users, items)
+    return KeywordProfiles(Strings.of(names), users, items)
 
 
 def describe(profiles: KeywordProfiles, dataset: Dataset, side: str, ids: Sequence[str]) -> str:

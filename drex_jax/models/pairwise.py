@@ -23,7 +23,7 @@ import numpy as np
 from drex_jax import objectives
 from drex_jax.data.modalities import Events, train_pairs
 from drex_jax.models.axis import ALONE, Axis
-from drex_jax.models.baselines.tables import Lookup, observe, unchanging
+from drex_jax.models.baselines.tables import Lookup, after, observe, unchanging
 from drex_jax.models.graph.sampling import draw_negatives, seen
 from drex_jax.models.protocol import Carry, Params, Trace
 
@@ -204,6 +204,10 @@ class Pairwise(abc.ABC):
     def observe(self, params: Params, carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
         """Nothing changes."""
         return observe(carry, segment)
+
+    def after(self, params: Params, carry: Carry, segment: Lookup) -> Carry:
+        """The carry after a segment."""
+        return after(carry, segment)
 
     def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
         """Never called: it predicts no ratings."""

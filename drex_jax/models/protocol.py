@@ -110,6 +110,10 @@ class Model(Protocol):
         """The rows after a segment, and those of each of its interactions at its own moment."""
         ...
 
+    def after(self, params: Params, carry: Carry, segment: Any) -> Carry:
+        """The rows after a segment, as `observe` gives them, without the memory that a trace takes."""
+        ...
+
     def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
         """Predicted ratings [n] from rows [n, E], not clipped."""
         ...

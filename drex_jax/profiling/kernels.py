@@ -106,7 +106,7 @@ class Program:
         features = case.features()
         met = np.zeros(self._everyone, bool)
         self.windows: list[Window] = []
-        for (begin, end), (users, items), layout in zip(spans, packed.touched, packed.layouts, strict=True):
+        for number, ((begin, end), (users, items)) in enumerate(zip(spans, packed.touched, strict=True)):
             padding = packed.users - len(users), packed.items - len(items)
             rows = np.concatenate(
                 [
@@ -118,7 +118,9 @@ class Program:
             met[rows[rows < self._everyone]] = True
             real = np.arange(packed.size) < end - begin
             padded = np.pad(features[begin:end], ((0, packed.size - (end - begin)), (0, 0)))
-            self.windows.append(jax.device_put(Window(rows.astype(np.int32), fresh, real, padded, layout)))
+            self.windows.append(
+                jax.device_put(Window(rows.astype(np.int32), fresh, real, padded, packed.layout(number)))
+            )
 
     def beginning(self) -> tuple[Params, Any, jax.Array]:
         """(parameters to start from, the state of their optimizer, the table of everyone [U + I, D])."""

@@ -88,7 +88,7 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
     after_train, validation, test = model.segments()
     start = model.start(params)
     for segment in (after_train, validation):
-        start, _ = model.observe(params, start, segment)
+        start = model.after(params, start, segment)
     begin = dataset.sizes[0] + dataset.sizes[1]
     events = dataset.events[begin : len(dataset.events)]
     draw = np.random.default_rng(run.config.seed).random(len(events))

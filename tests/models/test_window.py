@@ -56,12 +56,16 @@ def test_negatives_are_every_met_item_alike():
     assert not chosen.valid[0].any()
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_windows_hold_their_interactions_once(make_events, count):
+@pytest.mark.parametrize(("count", "kept"), [(1, 1 << 30), (2, 1 << 30), (4, 1 << 30), (4, 0)])
+def test_windows_hold_their_interactions_once(make_events, count, kept, monkeypatch):
+    monkeypatch.setattr(window, "KEPT_BYTES", kept)
     events = make_events(31, reviewed=0.6)
     plan = plan_of(events, count)
     assert len(plan) == 31
     assert len(plan.windows) == count
+    assert plan.windows[0].rating.flags.writeable == (kept == 0)  # constants are kept on devices
+    assert (plan.windows[0] is plan.windows[0]) == (kept > 0)
+    assert len(plan.windows[-1:]) == 1
     shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), w) for w in plan.windows]
     assert all(shape == shapes[0] for shape in shapes)
     size = len(plan.windows[0].valid)

@@ -14,7 +14,7 @@ import numpy as np
 from drex_jax import objectives
 from drex_jax.data.modalities import Events
 from drex_jax.models.axis import ALONE, Axis
-from drex_jax.models.baselines.tables import Lookup, observe, unchanging
+from drex_jax.models.baselines.tables import Lookup, after, observe, unchanging
 from drex_jax.models.protocol import Carry, Trace
 
 
@@ -123,6 +123,10 @@ class MatrixFactorisation:
     def observe(self, params: dict[str, Any], carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
         """Nothing changes."""
         return observe(carry, segment)
+
+    def after(self, params: dict[str, Any], carry: Carry, segment: Lookup) -> Carry:
+        """The carry after a segment."""
+        return after(carry, segment)
 
     def rate(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
         """Ratings [n] from rows [n, D + 1]."""

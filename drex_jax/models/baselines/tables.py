@@ -43,6 +43,11 @@ def observe(carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
     return segment.after, segment.trace
 
 
+def after(carry: Carry, segment: Lookup) -> Carry:
+    """The carry after a segment."""
+    return carry if segment.after is None else segment.after
+
+
 def unchanging(events: Events, sizes: tuple[int, int, int]) -> tuple[Lookup, ...]:
     """Train, validation and test of a model that does not learn from what it observes."""
     begins = np.cumsum((0, *sizes))
@@ -102,6 +107,10 @@ class ClosedForm:
     def observe(self, params: dict[str, Any], carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
         """The carry after a segment and its trace."""
         return observe(carry, segment)
+
+    def after(self, params: dict[str, Any], carry: Carry, segment: Lookup) -> Carry:
+        """The carry after a segment."""
+        return after(carry, segment)
 
     def rate(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
         """The sum of both rows' first column."""

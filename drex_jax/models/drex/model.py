@@ -5,8 +5,10 @@ Letters: n interactions of a window, U users, I items, D state size, E = D + 2.
 
 from __future__ import annotations
 
+import collections
 import copy
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ from drex_jax.order import neighbours
 from drex_jax.text import encoder as text_encoder
 
 OBSERVED = 65_536  # interactions a window when no gradient is taken
+AHEAD = 2  # windows that may wait for the device
 
 
 class Batch(NamedTuple):
@@ -221,11 +224,27 @@ class DReX(Refiner):
 
     def observe(self, params: dict[str, Any], carry: Carry, segment: Segment) -> tuple[Carry, Trace]:
         """Replays a segment. The states after it and the rows of each of its interactions."""
-        users, items = [], []
-        sizes = np.diff(segment.plan.begins)
-        for events, n in zip(segment.plan.windows, sizes, strict=True):
-            carry, user, item = self._observe(params, carry, events)
+        users, items, now = [], [], carry
+        for n, found in self._replay(params, carry, segment):
+            now, user, item = found
             users.append(user[:n])
             items.append(item[:n])
         user, item = jnp.concatenate(users), jnp.concatenate(items)
-        return carry, Trace(user, item, jnp.concatenate([item, carry.item])[segment.item_next])
+        return now, Trace(user, item, jnp.concatenate([item, now.item])[segment.item_next])
+
+    def after(self, params: dict[str, Any], carry: Carry, segment: Segment) -> Carry:
+        """Replays a segment: the states after it."""
+        windows = self._replay(params, carry, segment)
+        return functools.reduce(lambda _, window: window[1][0], windows, carry)
+
+    def _replay(
+        self, params: dict[str, Any], carry: Carry, segment: Segment
+    ) -> Iterator[tuple[int, tuple[Carry, jax.Array, jax.Array]]]:
+        """For each window its size, the carry after it, and its rows; the device is at most `AHEAD` windows behind."""
+        rows: collections.deque[jax.Array] = collections.deque()
+        for events, n in zip(segment.plan.windows, np.diff(segment.plan.begins).tolist(), strict=True):
+            found = carry, *_ = self._observe(params, carry, events)
+            yield n, found
+            rows.append(found[1])
+            if len(rows) > AHEAD:
+                jax.block_until_ready(rows.popleft())

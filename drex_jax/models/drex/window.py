@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ from drex_jax.models.drex.recurrence import Layout
 from drex_jax.order import neighbours
 from drex_jax.text import batching
 
+KEPT_BYTES = 1 << 30  # of all windows of a plan; larger ones are made anew each time
 BLOCK_LANES, BLOCK_STEPS = 512, 16  # a block has about so many lanes (a core's cache), and at least so many steps
 
 
@@ -105,7 +107,7 @@ class Plan(NamedTuple):
       schedules: one a window.
     """
 
-    windows: list[Window]
+    windows: Sequence[Window]
     begins: np.ndarray
     schedules: list[schedule.Schedule]
 
@@ -113,21 +115,47 @@ class Plan(NamedTuple):
         return int(self.begins[-1] - self.begins[0])
 
 
+class Windows(Sequence[Window]):
+    """Windows that are made when they are asked for.
+
+    Where all of them together are small they are made once, and their arrays are constants (read-only): a copy on a
+    device stays right.
+    """
+
+    def __init__(self, count: int, make: Callable[[int], Window]):
+        self._count, self._make = count, make
+        first = make(0)
+        small = count * sum(leaf.nbytes for leaf in jax.tree.leaves(first)) <= KEPT_BYTES
+        self._kept = [first, *map(make, range(1, count))] if small else []
+        for array in jax.tree.leaves(self._kept):
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: Any) -> Any:
+        """A window, or a list of them for a slice."""
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"window {number} of {len(self)}")
+        return self._kept[number] if self._kept else self._make(number % len(self))
+
+
 def _pad(values: np.ndarray, size: int, fill: float) -> np.ndarray:
     padding = [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)
     return np.pad(values, padding, constant_values=fill)
 
 
-def _text_batches(tokens: Tokens, spans: list[tuple[int, int]], packing: Packing) -> list[batching.TextBatch]:
-    """The reviews of each window, all of one shape."""
+def _text_shapes(tokens: Tokens, spans: list[tuple[int, int]], packing: Packing) -> tuple[batching.BucketShape, ...]:
+    """The shape that holds the reviews of every window."""
     lengths = tokens.lengths
     longest = packing.room(int(lengths.max(initial=1)))
     windows, buckets = [lengths[a:b] for a, b in spans], batching.bucket_lengths(longest)
     if max(b - a for a, b in spans) <= packing.least > 0:
         windows, buckets = [*windows, np.full(packing.least, longest)], (longest,)
     fitted = batching.fit(windows, buckets, devices=packing.devices)
-    shapes = [shape._replace(chunks=packing.room(shape.chunks), rows=packing.room(shape.rows)) for shape in fitted]
-    return [batching.plan(tokens.ids, tokens.offsets, np.arange(a, b), shapes) for a, b in spans]
+    return tuple(shape._replace(chunks=packing.room(shape.chunks), rows=packing.room(shape.rows)) for shape in fitted)
 
 
 def window_begins(n: int, count: int) -> np.ndarray:
@@ -166,14 +194,15 @@ class Packed(NamedTuple):
     Attributes:
       schedules: one a window, all of one width.
       touched: for each window the users and the items it touches, ascending.
-      layouts: for each window where its interactions run, in a table of its users' rows, its items' and two a lane.
+      layout: of a window by its number: where its interactions run, in a table of its users' rows, its items' and two
+        a lane.
       users, items: how many rows of each side every table has: those of the window that touches most.
       size: interactions of every window, padding included.
     """
 
     schedules: list[schedule.Schedule]
     touched: list[tuple[np.ndarray, np.ndarray]]
-    layouts: list[Layout]
+    layout: Callable[[int], Layout]
     users: int
     items: int
     size: int
@@ -200,22 +229,22 @@ def pack(user: np.ndarray, item: np.ndarray, spans: list[tuple[int, int]], packi
     blocks = -(-steps // max(BLOCK_STEPS, BLOCK_LANES // width))
     steps = -(-steps // blocks)  # of a block: equal blocks, least padding
     empty = num_users + num_items + 2 * np.arange(width, dtype=np.int32)
-    layouts = []
-    for (a, b), packed, (users, items) in zip(spans, schedules, touched, strict=True):
+
+    def layout(number: int) -> Layout:
+        (a, b), packed, (users, items) = spans[number], schedules[number], touched[number]
         n = b - a
         lanes = np.full((blocks * steps, width), n, np.int32)
         lanes[: packed.steps] = packed.events()
         user_local = np.append(np.searchsorted(users, user[a:b]), 0)[lanes]
         item_local = np.append(np.searchsorted(items, item[a:b]), 0)[lanes] + num_users
         rows = np.stack([np.where(lanes < n, user_local, empty), np.where(lanes < n, item_local, empty + 1)], -1)
-        layouts.append(
-            Layout(
-                lanes=np.where(lanes < n, lanes, size).astype(np.int32).reshape(blocks, steps, width),
-                rows=rows.astype(np.int32).reshape(blocks, steps, width, 2),
-                slots=_pad(packed.slots().astype(np.int32), size, 0),
-            )
+        return Layout(
+            lanes=np.where(lanes < n, lanes, size).astype(np.int32).reshape(blocks, steps, width),
+            rows=rows.astype(np.int32).reshape(blocks, steps, width, 2),
+            slots=_pad(packed.slots().astype(np.int32), size, 0),
         )
-    return Packed(schedules, touched, layouts, num_users, num_items, size)
+
+    return Packed(schedules, touched, layout, num_users, num_items, size)
 
 
 def _schedules(streams: list[tuple[np.ndarray, np.ndarray]], packing: Packing) -> list[schedule.Schedule]:
@@ -267,33 +296,31 @@ def plan(
     auxiliary = np.stack([before.bias, np.log1p(before.counts)], axis=-1)  # [N, side, 2]
     user_after = _auxiliary_after(events.user, auxiliary[:, 0], after[0], spans)
     item_after = _auxiliary_after(events.item, auxiliary[:, 1], after[1], spans)
-    texts = [None] * len(spans) if events.tokens is None else _text_batches(events.tokens, spans, packing)
+    tokens = events.tokens
+    shapes = () if tokens is None else _text_shapes(tokens, spans, packing)
 
-    windows: list[Window] = []
-    for number, ((a, b), (users, items)) in enumerate(zip(spans, packed.touched, strict=True)):
-        windows.append(
-            Window(
-                valid=np.arange(size) < b - a,
-                rating=_pad(events.rating[a:b], size, np.nan),
-                counts=_pad(before.counts[a:b], size, 0),
-                gap=_pad(before.gap[a:b], size, np.nan),
-                bias=_pad(before.bias[a:b], size, 0),
-                vectors={name: _pad(values[a:b], size, np.nan) for name, values in events.vectors.items()},
-                text=texts[number],
-                user_rows=_pad(users.astype(np.int32), packed.users, events.num_users),
-                item_rows=_pad(items.astype(np.int32), packed.items, events.num_items),
-                user_fresh=_pad(users >= met_users[a], packed.users, False),
-                item_fresh=_pad(items >= met_items[a], packed.items, False),
-                user_auxiliary=_pad(user_after[number], packed.users, 0),
-                item_auxiliary=_pad(item_after[number], packed.items, 0),
-                layout=packed.layouts[number],
-                item=_pad(events.item[a:b], size, events.num_items),  # a number that no negative has
-                known=_pad(met_items[a:b].astype(np.int32), size, 0),
-            )
+    def make(number: int) -> Window:
+        (a, b), (users, items) = spans[number], packed.touched[number]
+        return Window(
+            valid=np.arange(size) < b - a,
+            rating=_pad(events.rating[a:b], size, np.nan),
+            counts=_pad(before.counts[a:b], size, 0),
+            gap=_pad(before.gap[a:b], size, np.nan),
+            bias=_pad(before.bias[a:b], size, 0),
+            vectors={name: _pad(values[a:b], size, np.nan) for name, values in events.vectors.items()},
+            text=None if tokens is None else batching.plan(tokens.ids, tokens.offsets, np.arange(a, b), shapes),
+            user_rows=_pad(users.astype(np.int32), packed.users, events.num_users),
+            item_rows=_pad(items.astype(np.int32), packed.items, events.num_items),
+            user_fresh=_pad(users >= met_users[a], packed.users, False),
+            item_fresh=_pad(items >= met_items[a], packed.items, False),
+            user_auxiliary=_pad(user_after[number], packed.users, 0),
+            item_auxiliary=_pad(item_after[number], packed.items, 0),
+            layout=packed.layout(number),
+            item=_pad(events.item[a:b], size, events.num_items),  # a number that no negative has
+            known=_pad(met_items[a:b].astype(np.int32), size, 0),
         )
-    for array in jax.tree.leaves(windows):
-        array.setflags(write=False)  # constants: a copy on a device stays right
-    return Plan(windows, begins, packed.schedules)
+
+    return Plan(Windows(len(spans), make), begins, packed.schedules)
 
 
 class Negatives(NamedTuple):
