@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import time
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from drex_jax.options import data_options
 
 HISTORY, VOCABULARY, TOKENS, FACTS = "history", "vocabulary.model", "tokens", "facts.json"
 QUARANTINE = "quarantine.jsonl"
-FACT_KEYS = ("sha256", "rows_read", "duplicates", "rejected", "notices", "noise_floor", "vocabulary")
+FACT_KEYS = ("sha256", "rows_read", "duplicates", "rejected", "notices", "noise_floor", "vocabulary", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Dataset:
       events: what models read.
       vocabulary: None where there is no text modality.
       facts: what reading found, for results: `sha256`, `rows_read`, `duplicates`, `rejected`, `notices`,
-        `noise_floor` (synthetic data only, else None).
+        `noise_floor` (synthetic data only, else None), `seconds` that it took.
     """
 
     interactions: Interactions
@@ -77,11 +78,13 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
     history = workdir / HISTORY
     if (history / FACTS).exists():
         return
+    seconds, begun = {}, time.monotonic()
     interactions, report = load(data_options(config), workdir / QUARANTINE, remember)
     for line in report.lines:
         print(line)
     parts = _split(interactions, config)
     interactions.save(history)
+    seconds["reading"], begun = time.monotonic() - begun, time.monotonic()
     words = None
     if config.text.enabled and bool(interactions.has_text[parts.train].any()):
         words = vocabulary.train(interactions.text, config.text.vocabulary_size, rows=parts.train)
@@ -89,6 +92,7 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
         words.save(history / VOCABULARY)
         tokens = vocabulary.tokens_of(words, interactions.text, config.text.max_tokens, remember, workdir)
         tokens.save(history / TOKENS)
+    seconds["texts"] = time.monotonic() - begun
     facts = {
         "sha256": interactions.sha256(),
         "rows_read": report.rows_read,
@@ -97,6 +101,7 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
         "notices": list(report.notices),
         "noise_floor": report.noise_floor,
         "vocabulary": words is not None,
+        "seconds": seconds,
     }
     write_json(history / FACTS, facts)  # the last file: its presence says that the folder is whole
 

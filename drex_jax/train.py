@@ -88,7 +88,11 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         "schedule": first["schedule"],
         "leaks": [*dataset.split.leaks, *leaks.found(dataset.interactions, dataset.sizes, config.data.k_core)],
         "notices": dataset.facts["notices"],
-        "timing": {**first["timing"], "total_seconds": time.monotonic() - begun},
+        "timing": {
+            **first["timing"],
+            "preparation_seconds": dataset.facts["seconds"],
+            "total_seconds": time.monotonic() - begun,
+        },
         "environment": {
             "devices": len(machine.devices),
             "processes": processes.count(),
@@ -198,8 +202,10 @@ def _runs(
     if not all(done.values()):
         begun = processes.first_sees(root / SCHEDULE)
         config = _settled(config, root)
+        started = time.monotonic()
         model = build.build(name, config, dataset, seeds[0], machine, **constants)
         evaluator = build.evaluator(model, config, dataset, machine)
+        build_seconds = time.monotonic() - started
         processes.wait()  # a schedule takes one of them minutes, and who has kept it nothing
         (together,) = processes.agree(processes.is_first() and _together(config, model, machine, len(seeds)))
         if not begun:
@@ -211,6 +217,8 @@ def _runs(
             own = {seed: folders[seed] for seed in group}
             fitted = fit.fit(model, evaluator, _fit_options(name, config), own, dataset.sizes[0], machine.devices)
             for seed, result in zip(group, fitted, strict=True):
+                timing = result.timing | {"build_seconds": build_seconds}
+                result = result._replace(timing=timing)
                 _finish(name, config, dataset, model, evaluator, folders[seed], seed, result, constants)
     return [read_json(folder / RUN, RUN_KEYS) for folder in folders.values()]
 
@@ -227,6 +235,7 @@ def _finish(
     constants: dict[str, float],
 ) -> None:
     """Evaluates a trained model on test and writes what remains of one seed."""
+    started = time.monotonic()
     tested = evaluator.evaluate_test(fitted.params, fitted.selection)
     checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": tested.carry})
     processes.write_json(folder / SCORER, scorers.record(model))
@@ -244,7 +253,7 @@ def _finish(
         "constants": constants,
         "selection": dataclasses.asdict(fitted.selection),
         "test": tested.metrics,
-        "timing": fitted.timing,
+        "timing": fitted.timing | {"test_seconds": time.monotonic() - started},
         "schedule": _schedule(model),
     }
     processes.write_json(folder / RUN, record)  # the last file: its presence says that this seed is done

@@ -1,0 +1,90 @@
+"""The whole of experiments/yelp.py on made-up files of several sizes: seconds, rates and memory of each stage.
+
+    python tools/scale.py --folder=DIR [--reviews 70000 700000 7000000]
+
+For every size a file in Yelp's format is written into the folder (once), of as many users and items for each review as
+the real one has, and the experiment is run over it for one epoch, windows of `--window` interactions, as a command of
+its own, whose highest memory is measured. What is left of an earlier run is used: remove DIR/runs to start over. Seven
+million reviews are a file of 6.3 GB, and need 30 GB on the disk and 24 GB of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from drex_jax.errors import UserError
+from drex_jax.exit_status import status_of
+from drex_jax.files import read_json
+from drex_jax.profiling import yelp_like
+from drex_jax.train import RESULT_KEYS, RESULTS
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", required=True, type=pathlib.Path, help="for files, runs and what is kept")
+    parser.add_argument("--reviews", type=int, nargs="+", default=[70_000, 700_000, yelp_like.REVIEWS])
+    parser.add_argument("--window", type=int, default=10_000, help="interactions a window")
+    return parser.parse_args()
+
+
+def run(folder: pathlib.Path, reviews: int, window: int) -> tuple[dict, float]:
+    """The results of one size, and the gigabytes that its process had at the most.
+
+    Raises:
+      UserError: the experiment failed.
+    """
+    share = reviews / yelp_like.REVIEWS
+    file, workdir = folder / f"{reviews}.json", folder / "runs" / str(reviews)
+    if not file.exists():
+        sides = (max(10, round(share * all_of_them)) for all_of_them in (yelp_like.USERS, yelp_like.ITEMS))
+        yelp_like.write(file, reviews, *sides)
+    command = [sys.executable, "-m", "drex_jax.main", f"--config={ROOT / 'experiments' / 'yelp.py'}"]
+    command += [f"--workdir={workdir}", f"--config.data.path={file}", f"--config.data.cache_dir={folder / 'kept'}"]
+    command += ["--config.train.epochs=1", f"--config.train.bptt_windows={max(1, round(0.8 * reviews / window))}"]
+    command += ["--config.baselines=('running_bias',)"]
+    begun = time.monotonic()
+    process = subprocess.Popen(command, cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise UserError(f"the run of {reviews:,} reviews ended with {os.waitstatus_to_exitcode(status)}")
+    print(f"{reviews:,} reviews: {time.monotonic() - begun:,.0f} s in all")
+    unit = 1 << 20 if sys.platform != "darwin" else 1 << 30
+    return read_json(workdir / RESULTS, RESULT_KEYS), usage.ru_maxrss / unit
+
+
+def main() -> None:
+    """The command."""
+    given = parse()
+    rows = []
+    for reviews in given.reviews:
+        results, gigabytes = run(given.folder, reviews, given.window)
+        timing = results["timing"]
+        prepared = timing["preparation_seconds"]
+        rows.append(
+            {
+                "reviews": f"{reviews:,}",
+                "reading, s": f"{prepared['reading']:,.0f}",
+                "texts, s": f"{prepared['texts']:,.0f}",
+                "schedule and windows, s": f"{timing['build_seconds']:,.1f}",
+                "training, s": f"{timing['train_seconds']:,.0f}",
+                "interactions/s": f"{timing['interactions_per_second']:,.0f}",
+                "test, s": f"{timing['test_seconds']:,.0f}",
+                "all, s": f"{timing['total_seconds']:,.0f}",
+                "GB": f"{gigabytes:.1f}",
+            }
+        )
+    print(f"\n| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}")
+    for row in rows:
+        print(f"| {' | '.join(row.values())} |")
+
+
+if __name__ == "__main__":
+    sys.exit(status_of(main))
