@@ -91,6 +91,9 @@ def base() -> ConfigDict:
     config.data.columns.split = ""
     config.data.item_features = ()  # format=mmrec: which NAME of the files NAME_feat.npy; empty: all there are
     config.data.time_format = ""  # format=table: strptime format of the time column; empty: seconds or ISO 8601
+    config.data.missing = ConfigDict()  # control: shares of train interactions that lose a modality
+    for modality in ("rating", "text", "time", "vectors"):
+        config.data.missing[modality] = 0.0
     config.data.synthetic = ConfigDict()
     config.data.synthetic.num_interactions = 6000  # num_: `items` is a method of ConfigDict
     config.data.synthetic.num_users = 300

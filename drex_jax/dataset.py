@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from drex_jax.config import Config
-from drex_jax.data import modalities, vocabulary
+from drex_jax.data import missing, modalities, vocabulary
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.loading import load
 from drex_jax.data.modalities import Events
@@ -118,11 +118,14 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
     events = modalities.events(ordered, sizes, tokens, shuffle)
+    shares = config.data.missing.to_dict()
+    events = missing.strike(events, sizes[0], shares, config.seed)
     cut = 0 if events.tokens is None else events.tokens.truncated
     if cut:
         facts["notices"].append(f"{cut:,} of {len(ordered):,} reviews were cut at {config.text.max_tokens} tokens")
     if config.text.shuffled:
         facts["notices"].append("control: every review was moved to another interaction of its part of the split")
+    facts["notices"] += [f"control: {share:.0%} of train lost {name}" for name, share in shares.items() if share > 0]
     return Dataset(ordered, parts, events, words, facts)
 
 

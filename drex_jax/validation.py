@@ -117,6 +117,7 @@ RULES: dict[str, Rule] = {
     "data.columns.split": WORDS,
     "data.item_features": MODALITIES,
     "data.time_format": WORDS,
+    **{f"data.missing.{modality}": share() for modality in ("rating", "text", "time", "vectors")},
     "data.synthetic.num_interactions": whole(10),
     "data.synthetic.num_users": whole(1),
     "data.synthetic.num_items": whole(1),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Callable
 
 import numpy as np
 
 from drex_jax import train
+from drex_jax.data.missing import Blank, without_rating, without_text, without_time, without_vector
 from drex_jax.data.modalities import Events
 from drex_jax.errors import UserError
 from drex_jax.evaluate import lower_is_better
@@ -23,35 +22,6 @@ from drex_jax.report.section import Figure, Section, Table
 LOGGER = logging.getLogger(__name__)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the test interactions that lack a modality; 0 is the run's own figure
 ALL = "all of them"
-Blank = Callable[[Events, np.ndarray], Events]
-
-
-def without_rating(events: Events, missing: np.ndarray) -> Events:
-    """The events, of which the ratings of `missing` (bool [n]) are unknown."""
-    return dataclasses.replace(events, rating=np.where(missing, np.float32(np.nan), events.rating))
-
-
-def without_time(events: Events, missing: np.ndarray) -> Events:
-    """The events, of which the times of `missing` (bool [n]) are unknown; their order stays."""
-    return dataclasses.replace(events, timestamp=np.where(missing, np.nan, events.timestamp))
-
-
-def without_text(events: Events, missing: np.ndarray) -> Events:
-    """The events, of which the texts of `missing` (bool [n]) are empty."""
-    tokens = events.tokens
-    if tokens is None:
-        return events
-    return dataclasses.replace(events, tokens=tokens.keep(np.repeat(~missing, tokens.lengths)))
-
-
-def without_vector(name: str) -> Blank:
-    """The function that makes the vectors `name` of some events unknown."""
-
-    def without(events: Events, missing: np.ndarray) -> Events:
-        values = np.where(missing[:, None], np.float32(np.nan), events.vectors[name])
-        return dataclasses.replace(events, vectors=events.vectors | {name: values})
-
-    return without
 
 
 def modalities(network: NetworkOptions) -> dict[str, Blank]:

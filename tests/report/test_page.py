@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from drex_jax import build, config, evaluate, fit, list_files, main, train
+from drex_jax.data import missing
 from drex_jax.dataset import open_dataset
 from drex_jax.errors import UserError
 from drex_jax.models.drex.model import DReX
@@ -274,7 +275,7 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
     machine = build.machine(settings)
     begin = sum(data.sizes[:2])
     lacking = np.arange(len(data.events)) >= begin
-    for name, blank in (("text", robustness.without_text), ("time", robustness.without_time)):
+    for name, blank in (("text", missing.without_text), ("time", missing.without_time)):
         other = dataclasses.replace(data, events=blank(data.events, lacking))
         model = build.build("drex", train._settled(settings, run), other, 0, machine)
         assert isinstance(model, DReX)
