@@ -98,6 +98,8 @@ def evidence(
     place[[numbers[name] for name in names]] = np.arange(len(names))
     data, column, length = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     begins = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
+    if begins[-1] < 1 << 31:  # half the memory
+        begins = begins.astype(np.int32)
     reviews = sparse.csr_array((data, place[column], begins), shape=(len(begins) - 1, len(names)))
     reviews.sort_indices()
     return reviews, names

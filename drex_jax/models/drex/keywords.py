@@ -120,26 +120,27 @@ def profiles(
       k: words a profile.
     """
     num_reviews, num_words = _size(reviews)
-    own = _by_owner(reviews, owner, num_owners)
+    order = np.argsort(owner, kind="stable")
+    ends = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=num_owners))])
     corpus = reviews.sum(0, dtype=np.float64)
     background = corpus + np.minimum(SUPPORT * (related @ corpus), COMPANY * corpus)
     background /= max(corpus.sum(), np.finfo(np.float64).tiny)
     frequency = np.bincount(reviews.indices, minlength=num_words)
     information = np.log(max(num_reviews, 1) / np.maximum(frequency, 1))
-    owners, words, weights = [], [], []
+    found = []
     for begin in range(0, num_owners, BLOCK):
-        block = own[begin : begin + BLOCK]
-        company = (block @ related).minimum(COMPANY / SUPPORT * block)
+        end = min(begin + BLOCK, num_owners)
+        rows = order[ends[begin] : ends[end]]
+        block = _by_owner(sparse.csr_array(reviews[rows]), owner[rows] - begin, end - begin)
+        company = sparse.csr_array(block @ related).minimum(COMPANY / SUPPORT * block)
         supported = (block + SUPPORT * company).tocoo()
         observed = supported.data.astype(np.float64)
         expected = block.sum(1, dtype=np.float64)[supported.row] * background[supported.col]
         weight = (observed + 1) * np.log((observed + 1) / (expected + 1)) - (observed - expected)
         weight *= information[supported.col]
         keep = (observed > expected) & (frequency[supported.col] >= MIN_REVIEWS) & (weight > 0)
-        owners.append(supported.row[keep] + begin)
-        words.append(supported.col[keep])
-        weights.append(weight[keep])
-    return _top(np.concatenate(owners), np.concatenate(words), np.concatenate(weights), num_owners, k)
+        found.append(_top(supported.row[keep], supported.col[keep], weight[keep], end - begin, k))
+    return Profiles(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
 def tfidf_profiles(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int, k: int) -> Profiles:
