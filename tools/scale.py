@@ -4,15 +4,15 @@
 
 For every size a file in Yelp's format is written into the folder (once), of as many users and items for each review as
 the real one has, and the experiment is run over it for one epoch, windows of `--window` interactions, as a command of
-its own, whose highest memory is measured. What is left of an earlier run is used: remove DIR/runs to start over. Seven
+its own, whose highest memory is measured (on Linux; without mapped files, which the system may drop at any time). What is left of an earlier run is used: remove DIR/runs to start over. Seven
 million reviews are a file of 6.3 GB, and need 30 GB on the disk and 24 GB of memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -23,6 +23,7 @@ from drex_jax.files import read_json
 from drex_jax.profiling import yelp_like
 from drex_jax.train import RESULT_KEYS, RESULTS
 
+SAMPLE_SECONDS = 0.5
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -50,14 +51,23 @@ def run(folder: pathlib.Path, reviews: int, window: int) -> tuple[dict, float]:
     command += [f"--workdir={workdir}", f"--config.data.path={file}", f"--config.data.cache_dir={folder / 'kept'}"]
     command += ["--config.train.epochs=1", f"--config.train.bptt_windows={max(1, round(0.8 * reviews / window))}"]
     command += ["--config.baselines=('running_bias',)"]
-    begun = time.monotonic()
-    process = subprocess.Popen(command, cwd=ROOT)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise UserError(f"the run of {reviews:,} reviews ended with {os.waitstatus_to_exitcode(status)}")
-    print(f"{reviews:,} reviews: {time.monotonic() - begun:,.0f} s in all")
-    unit = 1 << 20 if sys.platform != "darwin" else 1 << 30
-    return read_json(workdir / RESULTS, RESULT_KEYS), usage.ru_maxrss / unit
+    process, highest = subprocess.Popen(command, cwd=ROOT), 0.0
+    while process.poll() is None:
+        highest = max(highest, own_memory(process.pid))
+        time.sleep(SAMPLE_SECONDS)
+    if process.returncode:
+        raise UserError(f"the run of {reviews:,} reviews ended with {process.returncode}")
+    return read_json(workdir / RESULTS, RESULT_KEYS), highest
+
+
+def own_memory(pid: int) -> float:
+    """Gigabytes of a process that are its own: not those of mapped files, which the system may drop at any time."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has just ended, or this is no Linux
+        return 0.0
+    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    return int(found[1]) / (1 << 20) if found else 0.0
 
 
 def main() -> None:
