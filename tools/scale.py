@@ -4,8 +4,9 @@
 
 For every size a file in Yelp's format is written into the folder (once), of as many users and items for each review as
 the real one has, and the experiment is run over it for one epoch, windows of `--window` interactions, as a command of
-its own, whose highest memory is measured (on Linux; without mapped files, which the system may drop at any time). What is left of an earlier run is used: remove DIR/runs to start over. Seven
-million reviews are a file of 6.3 GB, and need 30 GB on the disk and 24 GB of memory.
+its own, whose highest memory is measured (on Linux; without mapped files, which the system may drop at any time). What
+is left of an earlier run is used: remove DIR/runs to start over. Seven million reviews are a file of 6.3 GB, and need
+30 GB on the disk.
 """
 
 from __future__ import annotations
