@@ -76,7 +76,7 @@ def base() -> ConfigDict:
     config.data.name = ""  # for results; empty: from the format and the path
     config.data.format = "synthetic"  # synthetic amazon yelp movielens table mmrec
     config.data.path = placeholder(str)  # a file, or the folder that holds the format's files
-    config.data.tfds_dir = placeholder(str)
+    config.data.tfds_dir = placeholder(str)  # amazon yelp table: prepared here by TFDS, once, and read from here
     config.data.cache_dir = placeholder(str)  # for compiled programs; None: drex_jax in the user's cache folder
     config.data.max_interactions = placeholder(int)  # the earliest n in time order
     config.data.max_bad_share = 0.05  # stop above this share of rejected rows

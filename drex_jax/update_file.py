@@ -69,6 +69,7 @@ def read(path: pathlib.Path, settings: Config, run: Interactions) -> UpdateFile:
     options = dataclasses.replace(
         options,
         path=str(path),
+        tfds_dir=None,
         name=run.name,
         max_interactions=None,
         max_bad_share=1.0,

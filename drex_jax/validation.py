@@ -246,10 +246,10 @@ def _check_together(fields: Mapping[str, Any]) -> None:
     implementation = fields["schedule.implementation"]
     if fields["devices.recurrence"] == "split" and implementation not in ("auto", "blocked"):
         raise UserError(f"devices.recurrence=split needs schedule.implementation=blocked, not {implementation}")
-    if fields["data.tfds_dir"] is not None:
-        raise UserError("data.tfds_dir is not available in this version; data.path names the raw files")
-    source, path = fields["data.format"], fields["data.path"]
-    if source != "synthetic" and path is None:
+    source, path, prepared = fields["data.format"], fields["data.path"], fields["data.tfds_dir"]
+    if prepared is not None and source not in ("amazon", "yelp", "table"):
+        raise UserError(f"data.tfds_dir is {prepared!r}; only data.format=amazon|yelp|table has it, not {source}")
+    if source != "synthetic" and path is None and prepared is None:
         raise UserError(f"data.path is not set; data.format={source} needs a file, or the folder that holds one")
     validation, test = fields["split.validation"], fields["split.test"]
     if validation + test >= 1.0:

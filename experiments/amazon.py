@@ -4,7 +4,8 @@ Command:  python -m drex_jax.main --config=experiments/amazon.py:Musical_Instrum
 Data:     the "5-core" file of 2014 (`reviews_CATEGORY_5.json.gz`) or 2018 (`CATEGORY_5.json.gz`), or the file of 2023
           (`CATEGORY.jsonl` or `CATEGORY.jsonl.gz`), in `$DREX_JAX_DATA/amazon_CATEGORY/` in lower case, such as
           `amazon_musical_instruments/`, or in `data/amazon_CATEGORY/` where DREX_JAX_DATA is not set;
-          `--config.data.path=FILE` names any other place.
+          `--config.data.path=FILE` names any other place;
+          `--config.data.tfds_dir=DIR` prepares it by TFDS (docs/data.md).
 Expected: Musical Instruments, mean of 3 seeds (--config.replicas=3): prequential test MSE 0.836, MAE 0.676, NDCG@10
           0.051; 1 to 2 minutes for one seed with all baselines on 2 CPU cores (docs/results.md)
 """

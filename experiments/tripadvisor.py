@@ -8,6 +8,7 @@ Command:  python -m drex_jax.main --config=experiments/tripadvisor.py
 Data:     `reviews.csv` (also .tsv, .jsonl or .parquet, named by --config.data.path) with the columns `author`,
           `hotel_id`, `rating` (1 to 5), `date` (such as 2012-08-31) and `text`, in `$DREX_JAX_DATA/tripadvisor/`, or in
           `data/tripadvisor/` where DREX_JAX_DATA is not set. Dates of another form: --config.data.time_format=%d.%m.%Y
+          `--config.data.tfds_dir=DIR` prepares it by TFDS (docs/data.md).
 Expected: not measured: the package was tested on tables of this form, but not on this data set.
 """
 

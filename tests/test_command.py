@@ -285,7 +285,7 @@ def test_every_field_has_a_rule_and_its_default_obeys() -> None:
             {"schedule.implementation": "sequential", "devices.recurrence": "split"},
             "devices.recurrence=split needs schedule.implementation=blocked, not sequential",
         ),
-        ({"data.tfds_dir": "tfds"}, "not available in this version"),
+        ({"data.tfds_dir": "tfds"}, "only data.format=amazon|yelp|table has it, not synthetic"),
     ],
 )
 def test_wrong_values(changes: dict[str, object], message: str) -> None:
@@ -308,6 +308,7 @@ def test_wrong_values(changes: dict[str, object], message: str) -> None:
         {"data.max_interactions": 1},
         {"model.rating_weight": 0.0, "model.ranking_weight": 1.0, "train.selection": "recall@5"},
         {"data.format": "table", "data.path": "x.csv", "data.columns.timestamp": ""},
+        {"data.format": "yelp", "data.tfds_dir": "tfds"},
         {"baselines": ()},
         {"devices.mapping": "none", "devices.recurrence": "replicated"},
         {"devices.mapping": "pmap", "devices.recurrence": "split", "devices.count": 3},

@@ -17,6 +17,7 @@ from drex_jax.errors import UserError
 from drex_jax.keeping import Remember, make_anew
 
 FORMATS = ("synthetic", "amazon", "yelp", "movielens", "table", "mmrec")
+PREPARED = ("amazon", "yelp", "table")  # formats with a TFDS builder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class DataOptions:
 
     format: str = "synthetic"
     path: str | None = None
+    tfds_dir: str | None = None
     name: str = ""
     max_interactions: int | None = None
     max_bad_share: float = 0.05
@@ -116,6 +118,8 @@ def _check(options: DataOptions) -> None:
         raise UserError(f"data.max_bad_share={options.max_bad_share:g}: it should be from 0 to 1")
     if options.k_core < 0:
         raise UserError(f"data.k_core={options.k_core}: it should be 0 (off) or the least number of interactions")
+    if options.tfds_dir is not None and options.format not in PREPARED:
+        raise UserError(f"data.tfds_dir={options.tfds_dir}: only data.format={'|'.join(PREPARED)} has it")
     if options.item_features and options.format != "mmrec":
         raise UserError(
             f"data.item_features={','.join(options.item_features)}: only data.format=mmrec has features of items"
@@ -154,6 +158,8 @@ def _open(
         path = mmrec.find(options.path)
         scale = _scale(options, (math.nan, math.nan)) if given else None
         return str(path), scale, mmrec.read(path, scale, quarantine), None
+    if options.tfds_dir is not None:
+        return *_open_prepared(options, Path(options.tfds_dir), quarantine, remember), None
     if options.format == "table":
         path = table.find(options.path)
         scale = _scale(options, (math.nan, math.nan)) if given else None
@@ -166,6 +172,24 @@ def _open(
     path = reader.find(options.path)
     scale = _scale(options, reader.RATING_RANGE)
     return str(path), scale, reviews.read(path, reader.FORMAT, scale, quarantine, remember), None
+
+
+def _open_prepared(
+    options: DataOptions, folder: Path, quarantine: Quarantine, remember: Remember
+) -> tuple[str, tuple[float, float] | None, Iterator[Chunk]]:
+    """(source, rating scale, chunks) of a data set that TFDS has prepared, or now prepares, in a folder."""
+    from drex_jax.data.tfds import prepared  # here: tensorflow_datasets takes a second to import
+
+    if options.format == "table":
+        given = options.rating_min is not None and options.rating_max is not None
+        scale = _scale(options, (math.nan, math.nan)) if given else None
+        columns = {name: column for name, column in options.columns.items() if column}
+        reading = prepared.Reading("table", scale, columns, options.time_format)
+    else:
+        reader = amazon if options.format == "amazon" else yelp
+        reading = prepared.Reading(options.format, _scale(options, reader.RATING_RANGE))
+    source, chunks = prepared.read(folder, options.path, reading, quarantine, remember)
+    return source, reading.rating_range, chunks
 
 
 def _scale(options: DataOptions, default: tuple[float, float]) -> tuple[float, float]:

@@ -8,6 +8,10 @@ from pathlib import Path
 from drex_jax.errors import UserError
 
 
+class MissingError(UserError):
+    """There is no file: no path is given, or there is none at the path."""
+
+
 def find(path: str | Path | None, patterns: Iterable[str], expected: str, keep: Callable[[str], bool] = bool) -> Path:
     """The file to read.
 
@@ -18,10 +22,11 @@ def find(path: str | Path | None, patterns: Iterable[str], expected: str, keep: 
       keep: which of the names found may be the file.
 
     Raises:
-      UserError: no path, nothing there, an empty file, or a folder with none or more than one candidate.
+      MissingError: no path, nothing there, or a folder without a candidate.
+      UserError: an empty file, or a folder with more than one candidate.
     """
     if not path:
-        raise UserError(f"data.path is not set: it should name {expected}")
+        raise MissingError(f"data.path is not set: it should name {expected}")
     path = Path(path)
     patterns = tuple(patterns)
     try:
@@ -33,13 +38,13 @@ def find(path: str | Path | None, patterns: Iterable[str], expected: str, keep: 
     if path.is_dir():
         candidates = candidates_in(path, patterns, keep)
         if not candidates:
-            raise UserError(f"{path}: no file here is named {' or '.join(patterns)} (or .gz); expected {expected}")
+            raise MissingError(f"{path}: no file here is named {' or '.join(patterns)} (or .gz); expected {expected}")
         if len(candidates) > 1:
             names = ", ".join(candidate.name for candidate in candidates)
             raise UserError(f"{path}: more than one file could be meant ({names}); let data.path name one of them")
         path = candidates[0]
     if not path.exists():
-        raise UserError(f"{path}: no such file; expected {expected}")
+        raise MissingError(f"{path}: no such file; expected {expected}")
     if path.is_file() and path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; expected {expected}")
     return path
