@@ -114,7 +114,7 @@ def base() -> ConfigDict:
     config.text.dropout = 0.2
 
     config.model = ConfigDict()
-    config.model.name = "drex"  # drex, or one that only ranks: config.RANKERS
+    config.model.name = "drex"  # drex, narre, or one that only ranks: config.RANKERS
     config.model.state_size = 16
     config.model.feature_size = 16
     config.model.head = "dot"  # dot mlp
@@ -154,6 +154,13 @@ def base() -> ConfigDict:
     config.crane.contrastive_weight = 0.005
     config.crane.anchors = 512  # of a batch's users and items, that look for their other view among all of them
     config.crane.temperature = 0.2
+
+    config.narre = ConfigDict()  # its encoder is that of config.text
+    config.narre.size = 32  # of factors, reviews' features and the attention
+    config.narre.reviews = 10  # the latest of a user, and of an item, that it reads
+    config.narre.batch_size = 1024  # interactions a step, at the most
+    config.narre.l2 = 0.1  # weight of the squared rows of a batch's users and items
+    config.narre.dropout = 0.5  # of the product of a user's and an item's row
 
     config.tune = ConfigDict()  # what tools/tune.py searches, on validation
     config.tune.space = ()  # "FIELD=VALUE,VALUE,..." or "FIELD=LOW..HIGH" (log-uniform)

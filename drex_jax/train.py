@@ -32,6 +32,7 @@ SCHEDULE = "schedule.json"
 RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
 RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
+TRAINED_BASELINES = ("matrix_factorisation", "narre", "drex_ratings")
 FACTOR_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
@@ -319,7 +320,7 @@ def _baseline(
 ) -> dict[str, Any] | None:
     """A baseline's entry of the results; None where the data lack what it needs."""
     if not build.applicable(name, dataset):
-        LOGGER.warning("baseline %s needs train ratings, of which there are none: left out", name)
+        LOGGER.warning("baseline %s needs what no train interaction has, ratings or texts: left out", name)
         return None
     same = config.model.name == "drex" and dataset.events.tokens is None and not dataset.events.vectors
     if name == "drex_ratings" and same:
@@ -330,7 +331,7 @@ def _baseline(
             "seeds": seeds,
             **_summary(runs),
         }
-    seeds = [run["seed"] for run in runs] if name in ("matrix_factorisation", "drex_ratings") else [config.seed]
+    seeds = [run["seed"] for run in runs] if name in TRAINED_BASELINES else [config.seed]
     folder = workdir / "baselines" / name
     constants = {"l2": _chosen_penalty(config, dataset, machine, folder)} if name == "matrix_factorisation" else {}
     per_seed = _runs(name, config, dataset, machine, folder, seeds, **constants)
