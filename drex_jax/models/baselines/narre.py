@@ -69,9 +69,9 @@ class Options:
 
     mean: float
     encoder: TextEncoder
-    reviews: int = 10
-    batch_size: int = 1024
-    l2: float = 0.1
+    reviews: int = 20
+    batch_size: int = 256
+    l2: float = 1.556
     dropout: float = 0.5
     seed: int = 0
 
@@ -164,14 +164,18 @@ class NARRE:
         `weight` [D] is w; of each side `factors` [U, D + 1], `ids` [I, D] (of the other side's, for the attention),
         `of_review` and `of_id` [D, D], `bias` and `query` [D] (A, B, c and h), `project` [D, D] and `offset` [D].
         """
-        size, keys = self.options.encoder.features, iter(jax.random.split(key, 13))
+        size, encoder_key = self.options.encoder.features, jax.random.fold_in(key, 1)
         numbers = self._events.num_users, self._events.num_items
+        count = sum(numbers) * (2 * size + 1) + 2 * (3 * size**2 + size)
+        drawn, begin = jax.random.normal(key, (count,)), 0  # at once: every draw takes a second to compile
 
         def normal(scale: float, *shape: int) -> jax.Array:
-            return scale * jax.random.normal(next(keys), shape)
+            nonlocal begin
+            begin += math.prod(shape)
+            return scale * drawn[begin - math.prod(shape) : begin].reshape(shape)
 
         params: Params = {
-            "text": text_encoder.init(self.options.encoder, next(keys)),
+            "text": text_encoder.init(self.options.encoder, encoder_key),
             "weight": jnp.ones(size),
         }
         for side, own, other in zip(SIDES, numbers, numbers[::-1], strict=True):
