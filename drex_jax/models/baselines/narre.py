@@ -13,9 +13,9 @@ What differs from the paper:
 
 * The package's encoder (`drex_jax.text.encoder`: one convolution, attention pooling) of its subwords is in the place of
   a convolutional network with max-pooling over pretrained word vectors, and is trained from scratch.
-* The review of an interaction is left out of both sides while that interaction is learned from. In the paper it is not,
-  so that the model reads what it is to predict and finds nothing of the kind on test. The rows of `start`, which
-  evaluation asks, are of all train reviews; they flatter the pairs of train themselves.
+* The review of an interaction is left out of both sides while that interaction is learned from. Public code leaves it
+  in, so that the model reads the very opinion it is to predict and finds nothing of the kind on test. The rows of
+  `start`, which evaluation asks, are of all train reviews; they flatter the pairs of train themselves.
 * Both sides have the latest few reviews of train, no others; reviews of validation and test are read by nobody.
 * Adam, and an L2 penalty on the rows of a batch's users and items, as for our matrix factorisation.
 
@@ -89,6 +89,7 @@ class Batch(NamedTuple):
 
     Attributes:
       user, item, target, valid: [B]; the target is the rating less the mean.
+      share: [B, 2], of this interaction in those of its user, and of its item.
       of_user, of_item: int32 [B, R], places in `reviews` of what each side's reviews are; M where there is none.
       reviews: of all pairs.
     """
@@ -97,6 +98,7 @@ class Batch(NamedTuple):
     item: Any
     target: Any
     valid: Any
+    share: Any
     of_user: Any
     of_item: Any
     reviews: Reviews
@@ -129,6 +131,10 @@ class NARRE:
         self._sides, counts = (train.user, train.item), (events.num_users, events.num_items)
         self._known = [
             np.isin(np.arange(count), ids[rated])[:, None] for ids, count in zip(self._sides, counts, strict=True)
+        ]
+        self._shares = [
+            (1 / np.maximum(np.bincount(ids[rated], minlength=count), 1)).astype(np.float32)
+            for ids, count in zip(self._sides, counts, strict=True)
         ]
         reviews = np.flatnonzero(train.tokens.lengths)
         self._latest = [
@@ -216,6 +222,7 @@ class NARRE:
                 events.item[rows],
                 events.rating[rows] - np.float32(self.options.mean),
                 np.arange(self._size) < len(group),
+                np.stack([share[ids[rows]] for share, ids in zip(self._shares, self._sides, strict=True)], axis=1),
                 _places(tables[0], needed, self._num_reviews),
                 _places(tables[1], needed, self._num_reviews),
                 self._planned(needed, self._num_reviews, self._shapes),
@@ -224,17 +231,17 @@ class NARRE:
     def loss(
         self, params: Params, carry: Any, batch: Batch, key: jax.Array, axis: Axis = ALONE
     ) -> tuple[jax.Array, tuple[Any, Mapping[str, jax.Array]]]:
-        """Squared error and L2."""
+        """Squared error and L2: over an epoch the sums of a ridge regression's, divided by the interactions."""
         first, second = jax.random.split(key)
-        target, valid = axis.own(jnp.asarray(batch.target)), axis.own(jnp.asarray(batch.valid))
+        target, valid, share = (axis.own(jnp.asarray(each)) for each in (batch.target, batch.valid, batch.share))
         user, item = self.rows(params, batch, first, axis)
         mixed = user[:, :-1] * item[:, :-1]
         if self.options.dropout:
             mixed = dropout.drop(second, mixed, axis.own(jnp.arange(self._size)), self.options.dropout)
         predicted = mixed.sum(1) + user[:, -1] + item[:, -1]
         error = objectives.squared_error(predicted, target, valid, axis)
-        weight = valid[:, None] / jnp.maximum(axis.total(valid.sum()), 1)
-        penalty = (weight * (user**2 + item**2)).sum()
+        weight = valid[:, None] * share / jnp.maximum(axis.total(valid.sum()), 1)
+        penalty = (weight[:, :1] * user**2 + weight[:, 1:] * item**2).sum()
         return error + self.options.l2 * penalty, (carry, {"rating_loss": error})
 
     def rows(
