@@ -157,10 +157,10 @@ def base() -> ConfigDict:
 
     config.narre = ConfigDict()  # as validation on Musical Instruments chose; its encoder is that of config.text
     config.narre.size = 16  # of factors, reviews' features and the attention
-    config.narre.reviews = 20  # the latest of a user, and of an item, that it reads
+    config.narre.reviews = 5  # the latest of a user, and of an item, that it reads
     config.narre.batch_size = 256  # interactions a step, at the most
-    config.narre.l2 = 1.556  # weight of the squared rows of a batch's users and items
-    config.narre.dropout = 0.5  # of the product of a user's and an item's row
+    config.narre.l2 = 4.0  # weight of the squared rows of users and items, beside the sum of squared errors
+    config.narre.dropout = 0.0  # of the product of a user's and an item's row
 
     config.tune = ConfigDict()  # what tools/tune.py searches, on validation
     config.tune.space = ()  # "FIELD=VALUE,VALUE,..." or "FIELD=LOW..HIGH" (log-uniform)

@@ -17,7 +17,7 @@ What differs from the paper:
   in, so that the model reads the very opinion it is to predict and finds nothing of the kind on test. The rows of
   `start`, which evaluation asks, are of all train reviews; they flatter the pairs of train themselves.
 * Both sides have the latest few reviews of train, no others; reviews of validation and test are read by nobody.
-* Adam, and an L2 penalty on the rows of a batch's users and items, as for our matrix factorisation.
+* Adam, and the L2 penalty of ridge regression on everyone's rows, in the place of one on weights alone.
 
 Which interactions make a batch is drawn once, so that a batch's distinct reviews, each encoded once, fit arrays of one
 shape; epochs differ in the order of the batches.
@@ -62,17 +62,17 @@ class Options:
       encoder: of reviews; its features are D wide.
       reviews: R, the latest of a user, and of an item, that are read.
       batch_size: interactions a step, at the most.
-      l2: weight of the squared rows of a batch's users and items.
+      l2: weight of everyone's squared rows, beside the sum of squared errors over train.
       dropout: rate, of the product of a pair's rows.
       seed: of the order of the batches.
     """
 
     mean: float
     encoder: TextEncoder
-    reviews: int = 20
+    reviews: int = 5
     batch_size: int = 256
-    l2: float = 1.556
-    dropout: float = 0.5
+    l2: float = 4.0
+    dropout: float = 0.0
     seed: int = 0
 
 
