@@ -23,6 +23,8 @@ from drex_jax.models.baselines.freedom import FREEDOM
 from drex_jax.models.baselines.lightgcn import LightGCN
 from drex_jax.models.baselines.matrix_factorisation import MatrixFactorisation
 from drex_jax.models.baselines.matrix_factorisation import Options as FactorOptions
+from drex_jax.models.baselines.narre import NARRE
+from drex_jax.models.baselines.narre import Options as ReviewOptions
 from drex_jax.models.baselines.popularity import Popularity
 from drex_jax.models.baselines.vbpr import VBPR
 from drex_jax.models.crane.model import Crane, CraneOptions
@@ -37,10 +39,12 @@ from drex_jax.models.pairwise import Pairwise
 from drex_jax.models.protocol import Model
 from drex_jax.parallel import Devices
 from drex_jax.store import Store
+from drex_jax.text.encoder import TextEncoder
 
 LOGGER = logging.getLogger(__name__)
 STORED = 16 << 30  # bytes of kept schedules; the least recently used go first
-NEEDS_RATINGS = ("global_mean", "bias", "running_bias", "matrix_factorisation")
+NEEDS_RATINGS = ("global_mean", "bias", "running_bias", "matrix_factorisation", "narre")
+NEEDS_TEXTS = ("narre",)
 RELEVANT_SHARE = 0.75  # of the rating range, where no threshold is given: 4 of 1 to 5
 
 
@@ -92,8 +96,18 @@ def evaluator(model: Model, config: Config, dataset: Dataset, machine: Machine) 
 
 
 def applicable(name: str, dataset: Dataset) -> bool:
-    """Whether a baseline has what it needs: most need train ratings."""
-    return name not in NEEDS_RATINGS or bool(dataset.events.has_rating[: dataset.sizes[0]].any())
+    """Whether a baseline has what it needs: most need train ratings, some train texts."""
+    return not _lacking(name, dataset)
+
+
+def _lacking(name: str, dataset: Dataset) -> str:
+    """What a model needs of train that the data have not: ratings or texts, or an empty string."""
+    train = dataset.events[: dataset.sizes[0]]
+    if name in NEEDS_RATINGS and not train.has_rating.any():
+        return "ratings"
+    if name in NEEDS_TEXTS and (train.tokens is None or not train.tokens.lengths.any()):
+        return "texts"
+    return ""
 
 
 def evaluation(config: Config, dataset: Dataset) -> evaluate.Options:
@@ -211,6 +225,20 @@ def _matrix_factorisation(
     return MatrixFactorisation(options, dataset.events, dataset.sizes, len(machine.devices))
 
 
+def _narre(config: Config, dataset: Dataset, seed: int, machine: Machine) -> NARRE:
+    lacking = _lacking("narre", dataset)
+    if lacking:
+        raise UserError(
+            f"narre learns ratings from reviews, and no train interaction has {lacking}: give it data with both and "
+            "text.enabled=true, or train another model"
+        )
+    given, vocabulary, ratings = dict(config.narre), dataset.vocabulary, dataset.events.rating[: dataset.sizes[0]]
+    assert vocabulary is not None  # there are texts
+    encoder = TextEncoder(len(vocabulary), config.text.width, given.pop("size"), config.text.dropout)
+    options = ReviewOptions(mean=float(np.nanmean(ratings, dtype=np.float64)), encoder=encoder, seed=seed, **given)
+    return NARRE(options, dataset.events, dataset.sizes, len(machine.devices))
+
+
 def pairwise(
     name: str, config: Config, events: Events, sizes: tuple[int, int, int], seed: int, devices: int = 1
 ) -> Pairwise:
@@ -250,6 +278,7 @@ BUILDERS: dict[str, Callable[..., Model]] = {
     "running_bias": _running_bias,
     "popularity": _popularity,
     "matrix_factorisation": _matrix_factorisation,
+    "narre": _narre,
     **{name: _pairwise(name) for name in PAIRWISE},
     "drex_ratings": lambda config, dataset, seed, machine: _drex(config, dataset.ratings_only(), seed, machine),
 }

@@ -117,7 +117,7 @@ def base() -> ConfigDict:
     config.text.dropout = 0.2
 
     config.model = ConfigDict()
-    config.model.name = "drex"  # drex, or one that only ranks: config.RANKERS
+    config.model.name = "drex"  # drex, narre, or one that only ranks: config.RANKERS
     config.model.state_size = 16
     config.model.feature_size = 16
     config.model.head = "dot"  # dot mlp
@@ -157,6 +157,13 @@ def base() -> ConfigDict:
     config.crane.contrastive_weight = 0.005
     config.crane.anchors = 512  # of a batch's users and items, that look for their other view among all of them
     config.crane.temperature = 0.2
+
+    config.narre = ConfigDict()  # as validation on Musical Instruments chose; its encoder is that of config.text
+    config.narre.size = 16  # of factors, reviews' features and the attention
+    config.narre.reviews = 5  # the latest of a user, and of an item, that it reads
+    config.narre.batch_size = 256  # interactions a step, at the most
+    config.narre.l2 = 4.0  # weight of the squared rows of users and items, beside the sum of squared errors
+    config.narre.dropout = 0.0  # of the product of a user's and an item's row
 
     config.tune = ConfigDict()  # what tools/tune.py searches, on validation
     config.tune.space = ()  # "FIELD=VALUE,VALUE,..." or "FIELD=LOW..HIGH" (log-uniform)

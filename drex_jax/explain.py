@@ -1,4 +1,4 @@
-"""Keyword profiles of a trained model: computed after training, kept in the run directory, read back to explain."""
+"""Keyword profiles and the attention to reviews of a trained model: kept in the run directory, read back to explain."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from drex_jax.text import batching
 from drex_jax.text import encoder as text_encoder
 
 KEYWORDS, SCHEMA = "keywords", "keywords 1"
+ATTENTION, ATTENTION_SCHEMA = "attention", "attention 1"
 WORDS_A_PROFILE = 10
 REVIEWS_AT_ONCE = 16_384
 
@@ -60,6 +61,50 @@ class KeywordProfiles(NamedTuple):
             for side in ("user", "item")
         ]
         return cls(storage.read_strings(folder, "words"), *sides)
+
+
+class ReviewAttention(NamedTuple):
+    """Which train reviews speak for everyone, and how much each (NARRE).
+
+    Attributes:
+      users, items: (int64 [n, R], float32 [n, R]): train interactions, -1 for none, and weights of sum 1 in a row.
+    """
+
+    users: tuple[np.ndarray, np.ndarray]
+    items: tuple[np.ndarray, np.ndarray]
+
+    def of(self, side: str, number: int) -> dict[int, float]:
+        """The weight of each interaction that speaks for a user or an item; empty for those after training."""
+        reviews, weights = self.users if side == "user" else self.items
+        if not 0 <= number < len(reviews):
+            return {}
+        found = zip(reviews[number].tolist(), weights[number].tolist(), strict=True)
+        return {review: weight for review, weight in found if review >= 0}
+
+    def save(self, folder: pathlib.Path, num_train: int) -> None:
+        """Writes it, all or nothing. `num_train`: the train interactions that are numbered."""
+        columns: dict[str, np.ndarray | Strings] = {}
+        for side, (reviews, weights) in (("user", self.users), ("item", self.items)):
+            columns |= {f"{side}_review": reviews, f"{side}_weight": weights}
+        storage.write_columns(folder, {"schema": ATTENTION_SCHEMA, "train": num_train}, columns)
+
+    @classmethod
+    def load(cls, folder: pathlib.Path, num_train: int) -> ReviewAttention | None:
+        """Reads what `save` wrote; None where it is of other train interactions, as a view of an earlier moment has.
+
+        Raises:
+          UserError: there is nothing to read, or it is damaged.
+        """
+        if storage.read_header(folder, ATTENTION_SCHEMA).get("train") != num_train:
+            return None
+        sides = (
+            (
+                storage.read_array(folder, f"{side}_review", np.int64, 2),
+                storage.read_array(folder, f"{side}_weight", np.float32, 2),
+            )
+            for side in ("user", "item")
+        )
+        return cls(*sides)
 
 
 def token_attention(

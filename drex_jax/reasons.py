@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drex_jax import explain
-from drex_jax.explain import KeywordProfiles
+from drex_jax.explain import KeywordProfiles, ReviewAttention
 from drex_jax.finished_run import FinishedRun
 from drex_jax.live import Live, Refining, Regrowing
 from drex_jax.models.drex.occlusion import LAST, Influence, Occlusion
@@ -50,6 +50,8 @@ class PastInteraction(NamedTuple):
       text: the beginning of the review; empty where missing.
       change: what it did to the pair's score: above 0 it speaks for the pair. None where there is no pair.
       exact: whether `change` is exact, and not with partners' states held as recorded.
+      attention: the share of its review in what the reviews of that user or item say (NARRE); None where it is not
+        read.
     """
 
     user: str
@@ -59,6 +61,7 @@ class PastInteraction(NamedTuple):
     text: str
     change: float | None = None
     exact: bool = True
+    attention: float | None = None
 
 
 class Explanation(NamedTuple):
@@ -69,7 +72,8 @@ class Explanation(NamedTuple):
       score: the pair's: the predicted rating before clipping, or the score of a model that only ranks; None: no pair.
       user_keywords, item_keywords: profiles, the heaviest word first; from train reviews.
       overlap: the words of both profiles, with the product of their shares of either profile's weight.
-      user_interactions, item_interactions: the last ones, the greatest change first where there is a pair.
+      user_interactions, item_interactions: the last ones, the greatest change first where there is a pair; of NARRE the
+        greatest attention first.
       modalities: how much of the item's content each modality makes up, of sum 1 (CRANE).
       neighbours: items alike, the most alike first: by content (CRANE), else as `Recommender.similar_items` compares
         them; for a pair, of those that the user has met.
@@ -122,7 +126,15 @@ class Reasons:
         if self._profiles is None:
             notes.append("there are no keywords: the run has no texts, or its model reads none")
         pair = user is not None and item is not None
-        lists = [self._last(own) for own in (journal.rows_of_user(numbers[0]), journal.rows_of_item(numbers[1]))]
+        lists = [
+            self._last(own, {} if self._attention is None else self._attention.of(side, number))
+            for own, side, number in zip(
+                (journal.rows_of_user(numbers[0]), journal.rows_of_item(numbers[1])),
+                ("user", "item"),
+                numbers,
+                strict=True,
+            )
+        ]
         if pair and isinstance(self._live, Refining):
             found = self._occlusion.influences(*numbers)
             score = found.score
@@ -151,6 +163,11 @@ class Reasons:
         return KeywordProfiles.load(folder) if folder.exists() else None
 
     @functools.cached_property
+    def _attention(self) -> ReviewAttention | None:
+        folder = self._run.folder / explain.ATTENTION
+        return ReviewAttention.load(folder, self._journal.num_train) if folder.exists() else None
+
+    @functools.cached_property
     def _names(self) -> list[str]:
         return [] if self._profiles is None else list(self._profiles.words)
 
@@ -171,9 +188,11 @@ class Reasons:
             return []
         return [Keyword(*pair) for pair in profiles.keywords(number, self._names)]
 
-    def _last(self, rows: np.ndarray) -> list[PastInteraction]:
-        """The last interactions, the newest first."""
-        return [self._past(row, None) for row in reversed(rows[-LAST:].tolist())]
+    def _last(self, rows: np.ndarray, attention: dict[int, float]) -> list[PastInteraction]:
+        """The last interactions, the newest first; by attention (of a row) where there is any."""
+        newest = reversed(rows[-LAST:].tolist())
+        ordered = sorted(newest, key=lambda row: -attention.get(row, 0.0))
+        return [self._past(row, None)._replace(attention=attention.get(row)) for row in ordered]
 
     def _past(self, row: int, influence: Influence | None) -> PastInteraction:
         each = self._journal.row(row)

@@ -16,6 +16,8 @@ from jax import lax
 
 from drex_jax.config import RANKERS
 from drex_jax.errors import UserError
+from drex_jax.models.baselines.matrix_factorisation import product, products
+from drex_jax.models.baselines.narre import NARRE
 from drex_jax.models.drex.refiner import Options, Refiner
 from drex_jax.models.protocol import Carry, Model, Params
 
@@ -71,6 +73,32 @@ class Product:
         return item
 
 
+class Biased:
+    """Of NARRE: the mean, and the product of two rows with their biases. Nothing speaks for or against a newcomer."""
+
+    rates = True
+
+    def __init__(self, mean: float):
+        """`mean`: of the train ratings."""
+        self._mean = mean
+
+    def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Predicted ratings less the mean."""
+        return products(user, item)
+
+    def pairs(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Predicted ratings."""
+        return self._mean + product(user, item)
+
+    def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
+        """Zeros."""
+        return jnp.zeros_like(carry.user[0]), jnp.zeros_like(carry.item[0])
+
+    def directions(self, item: jax.Array) -> jax.Array:
+        """The rows without their bias."""
+        return item[:, :-1]
+
+
 class Counts:
     """Of popularity: the number of interactions, whoever asks."""
 
@@ -95,6 +123,8 @@ class Counts:
 
 def record(model: Model) -> dict[str, Any]:
     """The constants of a trained model that its scorer needs, as JSON can hold them."""
+    if isinstance(model, NARRE):
+        return {"mean": model.options.mean}
     return {"drex": model.options.constants()} if isinstance(model, Refiner) else {}
 
 
@@ -115,9 +145,14 @@ def scorer(name: str, constants: Mapping[str, Any]) -> Scorer:
 def _scorer(name: str, constants: str) -> Scorer:
     if name == "drex":
         return Refiner(Options.of(json.loads(constants).get("drex")))
+    if name == "narre":
+        mean = json.loads(constants).get("mean")
+        if not isinstance(mean, float):
+            raise UserError(f"the record of the run's model is damaged: its mean rating is {mean!r}")
+        return Biased(mean)
     if name in RANKERS:
         return Counts() if name == "popularity" else Product()
-    raise UserError(f"no run of the model {name} can be used; it should be one of drex {' '.join(RANKERS)}")
+    raise UserError(f"no run of the model {name} can be used; it should be one of drex narre {' '.join(RANKERS)}")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 6))

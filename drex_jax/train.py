@@ -22,6 +22,7 @@ from drex_jax.dataset import FACTS, HISTORY, Dataset, open_dataset, read_into
 from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_text
 from drex_jax.keeping import Remember
+from drex_jax.models.baselines.narre import NARRE
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.protocol import Model
 
@@ -33,6 +34,7 @@ SCHEDULE = "schedule.json"
 RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
 RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
+TRAINED_BASELINES = ("matrix_factorisation", "narre", "drex_ratings")
 FACTOR_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
@@ -242,11 +244,8 @@ def _finish(
     if processes.is_first():
         for way, arrays in tested.lists.items():
             list_files.write(folder / list_files.FOLDER / f"{way}.npz", arrays)
-    if isinstance(model, DReX) and dataset.events.tokens is not None and name == config.model.name:
-        encoder = model.options.network.text_encoder
-        profiles = explain.keyword_profiles(encoder, fitted.params["text"], dataset)
-        if processes.is_first():
-            profiles.save(folder / explain.KEYWORDS)
+    if name == config.model.name:
+        _explain(model, fitted.params, dataset, folder)
     record = {
         "model": name,
         "seed": seed,
@@ -257,6 +256,19 @@ def _finish(
         "schedule": _schedule(model),
     }
     processes.write_json(folder / RUN, record)  # the last file: its presence says that this seed is done
+
+
+def _explain(model: Model, params: Any, dataset: Dataset, folder: pathlib.Path) -> None:
+    """Writes what a model that reads texts has to say of them."""
+    if dataset.events.tokens is None or not isinstance(model, DReX | NARRE):
+        return
+    encoder = model.options.encoder if isinstance(model, NARRE) else model.options.network.text_encoder
+    profiles = explain.keyword_profiles(encoder, params["text"], dataset)
+    attention = explain.ReviewAttention(*model.attention(params)) if isinstance(model, NARRE) else None
+    if processes.is_first():
+        profiles.save(folder / explain.KEYWORDS)
+        if attention is not None:
+            attention.save(folder / explain.ATTENTION, dataset.sizes[0])
 
 
 def _fit_options(name: str, config: Config) -> fit.Options:
@@ -329,7 +341,7 @@ def _baseline(
 ) -> dict[str, Any] | None:
     """A baseline's entry of the results; None where the data lack what it needs."""
     if not build.applicable(name, dataset):
-        LOGGER.warning("baseline %s needs train ratings, of which there are none: left out", name)
+        LOGGER.warning("baseline %s needs what no train interaction has, ratings or texts: left out", name)
         return None
     same = config.model.name == "drex" and dataset.events.tokens is None and not dataset.events.vectors
     if name == "drex_ratings" and same:
@@ -340,7 +352,7 @@ def _baseline(
             "seeds": seeds,
             **_summary(runs),
         }
-    seeds = [run["seed"] for run in runs] if name in ("matrix_factorisation", "drex_ratings") else [config.seed]
+    seeds = [run["seed"] for run in runs] if name in TRAINED_BASELINES else [config.seed]
     folder = workdir / "baselines" / name
     constants = {"l2": _chosen_penalty(config, dataset, machine, folder)} if name == "matrix_factorisation" else {}
     per_seed = _runs(name, config, dataset, machine, folder, seeds, **constants)

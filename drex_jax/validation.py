@@ -16,7 +16,7 @@ from drex_jax.config import RANKER_FIELDS, RANKERS
 from drex_jax.errors import UserError
 from drex_jax.metrics.ranking import METRICS
 
-BASELINES = ("global_mean", "bias", "running_bias", "popularity", "matrix_factorisation", "drex_ratings")
+BASELINES = ("global_mean", "bias", "running_bias", "popularity", "matrix_factorisation", "narre", "drex_ratings")
 ERROR_METRICS = ("mse", "rmse", "mae")
 _METRIC = re.compile(rf"{'|'.join(ERROR_METRICS)}|(rated_items/)?({'|'.join(METRICS)})@[1-9][0-9]*")
 _DIMENSION = re.compile(r"[a-z_]+(\.[a-z0-9_]+)*=[^=,]+(,[^=,]+)*")
@@ -134,7 +134,7 @@ RULES: dict[str, Rule] = {
     "text.max_tokens": whole(1, 65536),
     "text.width": whole(1),
     "text.dropout": number(0.0, below=1.0),
-    "model.name": one_of("drex", *RANKERS),
+    "model.name": one_of("drex", "narre", *RANKERS),
     "model.state_size": whole(1),
     "model.feature_size": whole(1),
     "model.head": one_of("dot", "mlp"),
@@ -168,6 +168,11 @@ RULES: dict[str, Rule] = {
     "crane.contrastive_weight": number(0.0),
     "crane.anchors": whole(1),
     "crane.temperature": number(above=0.0),
+    "narre.size": whole(1),
+    "narre.reviews": whole(1),
+    "narre.batch_size": whole(1),
+    "narre.l2": number(0.0),
+    "narre.dropout": number(0.0, below=1.0),
     "tune.space": SPACE,
     "tune.search": one_of("random", "grid"),
     "tune.trials": whole(1),
@@ -281,7 +286,8 @@ def _check_effects(fields: Mapping[str, Any]) -> None:
         group = name.partition(".")[0]
         if name in read or group == model or value == defaults.get(name):
             continue
-        if group in ("ranker", "crane") or (group == "model" and name != "model.name" and not _trains_drex(fields)):
+        unread = {"narre": "narre" not in fields["baselines"], "model": not _trains_drex(fields)}
+        if group in ("ranker", "crane") or (name != "model.name" and unread.get(group)):
             own = " ".join(sorted(read)) or f"no field of {group}"
             raise UserError(f"{name} = {value!r} has no effect on {model}, which reads {own}; leave it as it is")
 

@@ -126,6 +126,7 @@ def explanation(why: Explanation, form: str) -> str:
     for side, found in (("user", why.user_interactions), ("item", why.item_interactions)):
         if found:
             order = ", by what they did to the score" if found[0].change is not None else ""
+            order = ", by the attention to their reviews" if found[0].attention is not None else order
             lines += ["", f"last interactions of the {side}{order}", *(_past(each, side) for each in found)]
     if why.notes:
         lines += ["", *why.notes]
@@ -135,6 +136,7 @@ def explanation(why: Explanation, form: str) -> str:
 def _past(each: PastInteraction, side: str) -> str:
     """A line on an interaction of the `side`, which is not named."""
     change = "" if each.change is None else f"{each.change:+9.4f}{' ' if each.exact else '*'} "
+    change += "" if each.attention is None else f"{each.attention:5.0%} "
     rating = "" if each.rating is None else f" rated {each.rating:g}"
     text = f": {_shown(each.text)}" if each.text else ""
     return f"  {change}{_shown(each.item if side == 'user' else each.user)}{rating}{text}"

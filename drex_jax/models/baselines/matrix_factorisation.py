@@ -107,7 +107,7 @@ class MatrixFactorisation:
         """Squared error and L2."""
         own = Batch(*(axis.own(jnp.asarray(column)) for column in batch))
         user, item = params["user"][own.user], params["item"][own.item]
-        error = objectives.squared_error(_product(user, item), own.target, own.valid, axis)
+        error = objectives.squared_error(product(user, item), own.target, own.valid, axis)
         weight = own.valid[:, None] / jnp.maximum(axis.total(own.valid.sum()), 1)
         penalty = (weight * (user**2 + item**2)).sum()
         return error + self._options.l2 * penalty, (carry, {"rating_loss": error})
@@ -130,12 +130,18 @@ class MatrixFactorisation:
 
     def rate(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
         """Ratings [n] from rows [n, D + 1]."""
-        return self._options.mean + _product(user, item)
+        return self._options.mean + product(user, item)
 
     def rank(self, params: dict[str, Any], user: jax.Array, item: jax.Array) -> jax.Array:
         """Predicted ratings [n, m] less the mean."""
-        return user[:, :-1] @ item[:, :-1].T + user[:, -1:] + item[:, -1][None, :]
+        return products(user, item)
 
 
-def _product(user: jax.Array, item: jax.Array) -> jax.Array:
+def product(user: jax.Array, item: jax.Array) -> jax.Array:
+    """[n] of rows [n, D + 1] each, the last column a bias."""
     return (user[:, :-1] * item[:, :-1]).sum(1) + user[:, -1] + item[:, -1]
+
+
+def products(user: jax.Array, item: jax.Array) -> jax.Array:
+    """[n, m] of rows [n, D + 1] and [m, D + 1]."""
+    return user[:, :-1] @ item[:, :-1].T + user[:, -1:] + item[:, -1][None, :]

@@ -1,0 +1,222 @@
+"""NARRE against a slow twin; whose reviews are read, and that an interaction's own is not; that it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from drex_jax.models.baselines.narre import NARRE, Options
+from drex_jax.text import encoder as text_encoder
+from drex_jax.text.encoder import TextEncoder
+
+VOCABULARY, SIZES, REVIEWS = 20, (44, 8, 8), 3
+ENCODER = TextEncoder(VOCABULARY, 4, 3, 0.0)
+OPTIONS = Options(mean=3.0, encoder=ENCODER, reviews=REVIEWS, batch_size=16, l2=0.03, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def events(make_events):
+    """Ratings, all different, and reviews with gaps, repeated pairs, users and items that train does not meet."""
+    events = make_events(sum(SIZES), users=9, items=8, rated=0.8, reviewed=0.8, pictured=0.0)
+    return dataclasses.replace(events, rating=events.rating + np.arange(len(events), dtype=np.float32) / 100)
+
+
+def interactions_of(events, batch):
+    """The numbers of a batch's interactions: their ratings tell."""
+    return [int(np.nanargmin(np.abs(events.rating - 3.0 - target))) for target in batch.target[batch.valid]]
+
+
+@pytest.fixture(scope="module")
+def model(events):
+    return NARRE(OPTIONS, events, SIZES)
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    """None of them zero."""
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), leaf.dtype), shapes)
+
+
+@pytest.fixture(scope="module")
+def rows(model, params):
+    """What a batch's interactions are predicted by; compiled once, as batches have one shape."""
+    compiled = jax.jit(model.rows)
+    return lambda batch: [np.asarray(each) for each in compiled(params, batch)]
+
+
+@pytest.fixture(scope="module")
+def features(events, params):
+    """Of every review, encoded by itself."""
+    lengths, ids = events.tokens.lengths, np.zeros((len(events), 8), np.int32)
+    ids[np.arange(8) < lengths[:, None]] = events.tokens.ids
+    return np.asarray(jax.jit(lambda ids: text_encoder.encode_chunk(ENCODER, params["text"], ids)[0])(ids), np.float64)
+
+
+def twin_side(events, features, params, side, number, without):
+    """One row by loops, and the reviews it is made of with their weights; `without` is an interaction left out."""
+    own, other = (events.user, events.item) if side == "user" else (events.item, events.user)
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params[side])
+    train = range(SIZES[0])
+    mine = [k for k in train if own[k] == number and events.tokens.lengths[k]][-REVIEWS:]
+    read = [k for k in mine if k != without]
+    scores = []
+    for k in read:
+        hidden = features[k] @ p["of_review"] + p["ids"][other[k]] @ p["of_id"] + p["bias"]
+        scores.append(np.maximum(hidden, 0) @ p["query"])
+    row = p["factors"][number].copy()
+    if not any(own[k] == number and not np.isnan(events.rating[k]) for k in train):
+        row[:] = 0
+    attention = np.exp(scores) / np.exp(scores).sum() if read else np.zeros(0)
+    if read:
+        row[:-1] += sum(a * features[k] for a, k in zip(attention, read, strict=True)) @ p["project"] + p["offset"]
+    if side == "user":
+        row[:-1] *= np.asarray(params["weight"])
+    return row, dict(zip(read, attention, strict=True))
+
+
+def test_rows_and_attention_of_everyone_are_those_of_a_slow_twin(events, model, params, features):
+    carry, attention = model.start(params), model.attention(params)
+    for side, found, table in zip(("user", "item"), carry, attention, strict=True):
+        bare = 0
+        for number, row in enumerate(np.asarray(found)):
+            expected, weights = twin_side(events, features, params, side, number, None)
+            np.testing.assert_allclose(row, expected, atol=1e-5)
+            assert [k for k in table[0][number] if k >= 0] == list(weights)[::-1]
+            np.testing.assert_allclose(table[1][number][: len(weights)], list(weights.values())[::-1], atol=1e-5)
+            assert not table[1][number][len(weights) :].any()
+            bare += not weights
+        assert bare  # somebody has no review
+        assert not np.asarray(found)[-1].any()  # nobody met the last one: a newcomer
+    rated, ranked = model.rate(params, carry.user[:5], carry.item[:5]), model.rank(params, *carry)
+    expected = 3.0 + (carry.user[:5, :-1] * carry.item[:5, :-1]).sum(1) + carry.user[:5, -1] + carry.item[:5, -1]
+    np.testing.assert_allclose(rated, expected, rtol=1e-5)
+    np.testing.assert_allclose(rated, 3.0 + np.diag(ranked)[:5], rtol=1e-5)
+
+
+def test_an_epoch_learns_from_each_rating_once_without_its_own_review(events, model, params, features, rows):
+    rated = [k for k in range(SIZES[0]) if not np.isnan(events.rating[k])]
+    batches, left = list(model.batches(0)), list(rated)
+    assert len(batches) == model.steps_per_epoch() == -(-len(rated) // 16) > 1
+    loss = jax.jit(model.loss)
+    for batch in batches:
+        users, items = rows(batch)
+        errors, penalties = [], []
+        for place, k in enumerate(interactions_of(events, batch)):
+            left.remove(k)
+            assert (batch.user[place], batch.item[place]) == (events.user[k], events.item[k])
+            user, _ = twin_side(events, features, params, "user", events.user[k], k)
+            item, _ = twin_side(events, features, params, "item", events.item[k], k)
+            np.testing.assert_allclose(users[place], user, atol=1e-5)
+            np.testing.assert_allclose(items[place], item, atol=1e-5)
+            errors.append((user[:-1] @ item[:-1] + user[-1] + item[-1] + 3 - events.rating[k]) ** 2)
+            of_user, of_item = (sum(own[j] == own[k] for j in rated) for own in (events.user, events.item))
+            penalties.append((user**2).sum() / of_user + (item**2).sum() / of_item)
+        found, (carry, figures) = loss(params, (), batch, jax.random.key(0))
+        assert carry == ()
+        assert float(figures["rating_loss"]) == pytest.approx(np.mean(errors), rel=1e-4)
+        assert float(found) == pytest.approx(np.mean(errors) + 0.03 * np.mean(penalties), rel=1e-4)
+    assert not left
+    assert {id(model._everyone)} == {id(model.with_seed(1)._everyone)}
+
+    def order(model, epoch):
+        return [batch.user.tolist() for batch in model.batches(epoch)]
+
+    assert order(model, 1) == order(model, 1)
+    assert any(order(model.with_seed(seed), 0) != order(model, 0) for seed in range(1, 5))
+
+
+def with_texts(events, chosen):
+    """The events with other texts, of the same lengths, where `chosen` (bool [n])."""
+    ids = np.where(np.repeat(chosen, events.tokens.lengths), events.tokens.ids % 19 + 1, events.tokens.ids)
+    return dataclasses.replace(events, tokens=events.tokens._replace(ids=ids.astype(np.int32)))
+
+
+def test_a_text_changes_every_prediction_that_may_read_it_but_its_own(events, model, params, rows):
+    attention = model.attention(params)
+
+    def predicted(stream):
+        found = {}
+        for batch in NARRE(OPTIONS, stream, SIZES).batches(0):
+            user, item = rows(batch)
+            score = (user[:, :-1] * item[:, :-1]).sum(1)[batch.valid]
+            found |= dict(zip(interactions_of(events, batch), score.tolist(), strict=True))
+        return found
+
+    before = predicted(events)
+    read = [k for k in before if any(k in table for table, _ in attention)]
+    for chosen in read[::4]:
+        after = predicted(with_texts(events, np.arange(len(events)) == chosen))
+        assert after[chosen] == before[chosen]
+        may_read = [
+            k
+            for k in before
+            if k != chosen
+            and any(
+                chosen in table[own[k]] for (table, _), own in zip(attention, (events.user, events.item), strict=True)
+            )
+        ]
+        assert sorted(may_read) == sorted(k for k in before if after[k] != before[k])
+
+
+def test_texts_of_validation_and_test_are_read_by_nobody(events, model, params):
+    other = with_texts(events, np.arange(len(events)) >= SIZES[0])
+    assert (other.tokens.ids != events.tokens.ids).any()
+    again = NARRE(OPTIONS, other, SIZES)
+    jax.tree.map(np.testing.assert_array_equal, again._everyone, model._everyone)
+    jax.tree.map(np.testing.assert_array_equal, list(again.batches(0)), list(model.batches(0)))
+
+
+def test_padding_changes_nothing(events, params):
+    model, key = NARRE(dataclasses.replace(OPTIONS, batch_size=99), events, SIZES, 15), jax.random.key(2)
+    (batch,) = model.batches(0)
+    assert not batch.valid.all()
+    assert len(batch.user) % 15 == 0
+    spoilt = batch._replace(
+        target=np.where(batch.valid, batch.target, 1e6).astype(np.float32),
+        user=np.where(batch.valid, batch.user, 0),
+        of_user=np.where(batch.valid[:, None], batch.of_user, 1),
+    )
+    loss = jax.jit(model.loss)
+    jax.tree.map(np.testing.assert_array_equal, loss(params, (), batch, key), loss(params, (), spoilt, key))
+
+
+@pytest.fixture(scope="module")
+def beginning(events, params):
+    """A model with dropout, for so many devices, whose parameters begin as those above: to draw them takes seconds."""
+    options = dataclasses.replace(OPTIONS, encoder=TextEncoder(VOCABULARY, 4, 3, 0.2), dropout=0.1, l2=0.0)
+
+    def make(devices):
+        model = NARRE(options, events, SIZES, devices)
+        model.init = lambda key: jax.tree.map(lambda leaf: 0.5 * leaf, params)
+        return model
+
+    return make
+
+
+def test_a_step_is_the_same_on_several_devices(beginning, same_on_devices):
+    same_on_devices(beginning)
+
+
+def test_it_learns_the_same_for_a_seed(beginning, fitted):
+    runs = [fitted(beginning(4), 60, optimizer=optax.sgd(0.3)) for _ in range(2)]  # the program of the test above
+    assert runs[0][0] == runs[1][0]
+    jax.tree.map(np.testing.assert_array_equal, runs[0][1], runs[1][1])
+    losses = runs[0][0]
+    assert np.mean(losses[-6:]) < 0.7 * np.mean(losses[:6])
+
+
+@pytest.mark.parametrize("lacking", ["tokens", "lengths", "rating"])
+def test_it_needs_texts_and_ratings_in_train(events, lacking):
+    nothing = events.tokens._replace(ids=events.tokens.ids[:0], offsets=np.zeros(len(events) + 1, np.int64))
+    other = {
+        "tokens": {"tokens": None},
+        "lengths": {"tokens": nothing},
+        "rating": {"rating": np.full(len(events), np.nan, np.float32)},
+    }
+    with pytest.raises(ValueError, match="no texts, or no ratings"):
+        NARRE(OPTIONS, dataclasses.replace(events, **other[lacking]), SIZES)
