@@ -52,18 +52,18 @@ def recommender(finished_popularity: pathlib.Path) -> Recommender:
 @pytest.mark.parametrize(
     "question",
     [
-        lambda r: r.recommend(b"user1"),
-        lambda r: r.recommend(None),
-        lambda r: r.recommend({"user1"}),
-        lambda r: r.recommend(["user1", None]),
+        lambda r: r.recommend(b"user1", 2),
+        lambda r: r.recommend(None, 2),
+        lambda r: r.recommend({"user1"}, 2),
+        lambda r: r.recommend(["user1", None], 2),
         lambda r: r.recommend("user1", 2, candidates="item1"),
         lambda r: r.recommend("user1", 2, candidates=5),
-        lambda r: r.recommend_for("item1"),
-        lambda r: r.recommend_for({"item": "item1"}),
-        lambda r: r.recommend_for([{"item": "item1", "rating": 10**400}]),
-        lambda r: r.stream("user1"),
+        lambda r: r.recommend_for("item1", 2),
+        lambda r: r.recommend_for({"item": "item1"}, 2),
+        lambda r: r.recommend_for([{"item": "item1", "rating": 10**400}], 2),
+        lambda r: r.stream("user1", 2),
         lambda r: r.predict("user07", "item03"),
-        lambda r: r.similar_items(["item1"]),
+        lambda r: r.similar_items(["item1"], 2),
         lambda r: r.explain(b"user1"),
         lambda r: r.knows_item(None),
         lambda r: r.update({"user": "a", "item": "b", "timestamp": 3e9}),
@@ -75,7 +75,8 @@ def recommender(finished_popularity: pathlib.Path) -> Recommender:
     ],
 )
 def test_questions_that_are_none(recommender: Recommender, question: Callable[[Recommender], Any]) -> None:
-    with pytest.raises(UserError):
+    told = "must be a list|it must be a string|finite number|no moment|nothing had happened|cannot be updated or saved"
+    with pytest.raises(UserError, match=told):
         question(recommender)
     assert recommender._journal.since == 0
 
