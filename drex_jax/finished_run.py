@@ -74,8 +74,7 @@ def open_run(folder: pathlib.Path) -> FinishedRun:
         _require_rows(folder / train.MODEL, carry, interactions.num_users, interactions.num_items)
     except (KeyError, TypeError, AttributeError, IndexError):
         raise UserError(f"{folder / train.MODEL} is damaged: it should hold params and carry") from None
-    batches = updates.batches(folder)
-    saved = updates.read(folder, batches)
+    batches, saved = updates.read(folder)
     journal = Journal(interactions, len(parts.train), None if saved is None else saved.since)
     if saved is not None:
         carry = saved.carry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
@@ -21,13 +22,21 @@ class Ids:
 
     def __init__(self, ids: Strings):
         self._start, self._since = ids, []
+        self._end: int | None = None  # of those that are frozen: how many there are
+
+    def frozen(self) -> Ids:
+        """These ids as they are now, whatever is added later."""
+        self._numbers  # noqa: B018 (made here, they are made once)
+        other = copy.copy(self)
+        other._end = len(self)
+        return other
 
     @functools.cached_property
     def _numbers(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self._start)}
 
     def __len__(self) -> int:
-        return len(self._start) + len(self._since)
+        return len(self._start) + len(self._since) if self._end is None else self._end
 
     def name(self, number: int) -> str:
         """The id at a place."""
@@ -36,7 +45,8 @@ class Ids:
 
     def number(self, name: str | int) -> int:
         """Of an id; -1: there is none."""
-        return self._numbers.get(str(name), -1)
+        number = self._numbers.get(str(name), -1)
+        return number if number < len(self) else -1
 
     def add(self, name: str) -> int:
         """The number of an id, which it is given now if it has none."""
@@ -208,7 +218,7 @@ class Journal:
         since = self.since_table()
         parts = [np.flatnonzero(table.timestamp < moment) for table in (self.base, since)]
         then = Journal(self.base.take(parts[0]), int((parts[0] < self.num_train).sum()))
-        then.users, then.items = self.users, self.items
+        then.users, then.items = self.users.frozen(), self.items.frozen()
         then._saved = since.take(parts[1])
         rows = np.concatenate([parts[0], len(self.base) + parts[1]])
         then._user, then._item = _Column(self.user[rows]), _Column(self.item[rows])

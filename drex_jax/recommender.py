@@ -14,10 +14,10 @@ in memory, as training would.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
+import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -25,32 +25,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax import scorers, update_file, updates
+from drex_jax import questions, saving, scorers, update_file
 from drex_jax.data.interactions import Interactions
 from drex_jax.errors import UserError
 from drex_jax.finished_run import FinishedRun, open_run
-from drex_jax.incoming import Expected, Refusal, checked, rows_of
+from drex_jax.incoming import Expected, Refusal, checked, id_of, require_whole, rows_of
+from drex_jax.journal import Ids
 from drex_jax.live import CannotUpdateError, Live, live
 from drex_jax.models.drex.window import power_of_two
 from drex_jax.models.protocol import Carry
 from drex_jax.reasons import Explanation, Reasons
+from drex_jax.recommendation import Lists, Recommendation
 from drex_jax.update_file import UpdateFile
 
 Id = str | int
-SCORES = 1 << 24  # that exist at a time
-USERS = 1024  # at the most whose lists are made at a time
-
-
-class Recommendation(NamedTuple):
-    """One line of a list.
-
-    Attributes:
-      item: its id.
-      score: of the model's ranking, higher is better; only its order within a list has a meaning.
-    """
-
-    item: str
-    score: float
 
 
 class UpdateReport(NamedTuple):
@@ -78,6 +66,7 @@ class Recommender:
         self._reasons: Reasons | None = None
         self._applied = self._refused = 0  # since the last commit
         self._digests: list[str] = []  # of the tables that were applied since
+        self._torn = False  # an update has ended half way
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Recommender:
@@ -90,7 +79,8 @@ class Recommender:
 
     @property
     def _now(self) -> Carry:
-        """Everyone's rows on the device."""
+        """Everyone's rows on the device; arrays that never change."""
+        self._require_whole()
         if self._moved:
             self._carry, self._moved = jax.tree.map(jnp.array, self._live.carry), False  # a copy: those change in place
         return self._carry
@@ -106,11 +96,11 @@ class Recommender:
 
     def knows_user(self, user: Id) -> bool:
         """Whether the run has met this user."""
-        return self._users.number(user) >= 0
+        return self._users.number(id_of("user", user)) >= 0
 
     def knows_item(self, item: Id) -> bool:
         """Whether the run has met this item."""
-        return self._items.number(item) >= 0
+        return self._items.number(id_of("item", item)) >= 0
 
     @overload
     def recommend(
@@ -134,11 +124,12 @@ class Recommender:
           candidates: only these items may be recommended; None: all.
 
         Raises:
-          UserError: k is not from 1 to the number of items, or a candidate is unknown.
+          UserError: k is not from 1 to the number of items; a candidate is unknown; what should be an id, or a list of
+            them, is none.
         """
-        if isinstance(user, str | int | np.integer):
-            return next(self.stream([user], k, exclude_seen, candidates))
-        return list(self.stream(user, k, exclude_seen, candidates))
+        if questions.is_list(user):
+            return list(self.stream(user, k, exclude_seen, candidates))  # pyright: ignore[reportArgumentType]
+        return next(self.stream([user], k, exclude_seen, candidates))  # pyright: ignore[reportArgumentType]
 
     def recommend_for(
         self,
@@ -159,77 +150,49 @@ class Recommender:
         Raises:
           UserError: a row is malformed; the model cannot be updated; or as `recommend`.
         """
-        barred, expected = self._barred(candidates), Expected.by(self._journal.base)
-        self._require_k(k)
+        lists, expected = self._lists, Expected.by(self._journal.base)
+        k, barred = questions.length(k, lists.num_items, "items"), lists.barred(candidates)
         now, rows = float(self._journal.last_moment), []
-        for place, each in enumerate(history):
+        for place, each in enumerate(questions.listed("history", history)):
             given = dict(each) if isinstance(each, Mapping) else {"item": each}
             try:
                 rows.append(expected.check({"timestamp": now, "user": "a newcomer"} | given))
             except UserError as error:
                 raise UserError(f"history, row {place}: {error}") from None
         met = np.array([self._items.number(row.item) for row in rows], np.int64)
-        row = self._live.fold(sorted(rows, key=lambda row: row.timestamp)) if rows else self._newcomers[0]
         if exclude_seen:
             barred[met[met >= 0]] = True
-        nobody = np.full((1, 1), len(self._items), np.int32)
-        found = scorers.best(
-            self._scorer, self._params, jnp.asarray(row)[None], self._now.item, nobody, jnp.asarray(barred), k
-        )
-        items, scores = (np.asarray(each) for each in found)
-        return self._named(items[0], scores[0])
+        row = self._live.fold(sorted(rows, key=lambda row: row.timestamp)) if rows else lists.newcomer
+        return lists.of_row(row, k, barred)
 
     def stream(
         self, users: Sequence[Id], k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
     ) -> Iterator[list[Recommendation]]:
-        """The lists of `recommend` one after the other, in memory that does not grow with their number."""
-        self._require_k(k)
-        barred = jnp.asarray(self._barred(candidates))
-        return self._lists(users, k, exclude_seen, barred)
+        """The lists of `recommend` one after the other, by the run as it is now; memory holds no more than the users.
 
-    def _require_k(self, k: int) -> None:
-        if not 1 <= k <= len(self._items):
-            raise UserError(f"k = {k}; it must be from 1 to the {len(self._items):,} items there are")
+        Raises:
+          UserError: as `recommend`; at once, not when the first list is asked for.
+        """
+        lists, numbers = self._lists, self._numbers(self._users, "users", users)
+        return lists.of(numbers, questions.length(k, lists.num_items, "items"), exclude_seen, lists.barred(candidates))
 
-    def _barred(self, candidates: Iterable[Id] | None) -> np.ndarray:
-        """Bool [I]: which items may not be recommended."""
-        barred = np.zeros(len(self._items), bool)
-        if self._of_past:
-            barred = np.bincount(self._journal.item, minlength=len(barred)) == 0
-        if candidates is None:
-            return barred
-        wanted = {str(item): self._items.number(item) for item in candidates}
-        unknown = next((item for item, number in wanted.items() if number < 0), None)
-        if unknown is not None:
-            raise UserError(f"candidates: the run has no item {unknown}")
-        others = np.ones(len(barred), bool)
-        others[list(wanted.values())] = False
-        return barred | others
+    @property
+    def _lists(self) -> Lists:
+        rows, happened = self._now, len(self._journal)
+        return Lists(
+            self._scorer,
+            self._params,
+            rows,
+            self._newcomers[0],
+            self._journal,
+            happened,
+            len(self._items),
+            met_alone=self._of_past,
+        )
 
-    def _lists(
-        self, users: Sequence[Id], k: int, exclude_seen: bool, barred: jax.Array
-    ) -> Iterator[list[Recommendation]]:
-        num_items = len(self._items)
-        block = min(USERS, max(1, SCORES // num_items), len(users))
-        for begin in range(0, len(users), max(block, 1)):
-            numbers = np.array([self._users.number(user) for user in users[begin : begin + block]])
-            padded = np.pad(numbers, (0, block - len(numbers)), constant_values=-1)
-            seen = self._seen(padded if exclude_seen else np.full(block, -1), num_items)
-            found = scorers.best(self._scorer, self._params, self._rows(padded, 0), self._now.item, seen, barred, k)
-            items, scores = (np.asarray(each) for each in found)
-            for row in range(len(numbers)):
-                yield self._named(items[row], scores[row])
-
-    def _named(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
-        """A list [k], without what may not be recommended, whose score is -inf."""
-        pairs = zip(items.tolist(), scores.tolist(), strict=True)
-        return [Recommendation(self._items.name(item), score) for item, score in pairs if score > -np.inf]
-
-    def _seen(self, users: np.ndarray, padding: int) -> np.ndarray:
-        """int32 [n, most]: the items that each user has met, then `padding`; users -1 have none."""
-        lists = [self._journal.item[self._journal.rows_of_user(user)] for user in users.tolist()]
-        most = power_of_two(max(map(len, lists)))
-        return np.stack([np.pad(items, (0, most - len(items)), constant_values=padding) for items in lists])
+    def _numbers(self, known: Ids, name: str, ids: Iterable[Id]) -> np.ndarray:
+        """int64 [n]: of ids; -1: unknown."""
+        return np.array([known.number(each) for each in questions.ids_of(name, ids)], np.int64)
 
     def predict(self, users: Sequence[Id], items: Sequence[Id]) -> np.ndarray:
         """The ratings that users would give to items, pair by pair, within the data's scale: float32 [n].
@@ -237,39 +200,35 @@ class Recommender:
         Of a model that only ranks: scores, which order the items of one user.
 
         Raises:
-          UserError: there are not as many items as users.
+          UserError: there are not as many items as users, or these are no lists of ids.
         """
-        if len(users) != len(items):
-            raise UserError(f"predict needs pairs, not {len(users):,} users and {len(items):,} items")
-        user, item = (
-            np.array([known.number(name) for name in names], np.int64)
-            for known, names in ((self._users, users), (self._items, items))
-        )
-        size = power_of_two(len(user))  # few shapes to compile for
-        padding = (0, size - len(user))
+        user, item = self._numbers(self._users, "users", users), self._numbers(self._items, "items", items)
+        n = len(user)
+        if n != len(item):
+            raise UserError(f"predict needs pairs, not {n:,} users and {len(item):,} items")
+        padding = (0, power_of_two(n) - n)  # few shapes to compile for
         user, item = (np.pad(numbers, padding, constant_values=-1) for numbers in (user, item))
-        predicted = np.asarray(scorers.scores(self._scorer, self._params, self._rows(user, 0), self._rows(item, 1)))[
-            : len(users)
-        ]
+        rows = self._rows(user, 0), self._rows(item, 1)
+        predicted = np.asarray(scorers.scores(self._scorer, self._params, *rows))[:n]
         scale = self._journal.base.rating_range
         return np.clip(predicted, *scale) if self._scorer.rates and scale else predicted
 
     def similar_items(self, item: Id, k: int = 10) -> list[Recommendation]:
         """The other items that are most alike by what the model has learned of them, with the cosine.
 
-        Of DReX the states are compared, less the mean state; of other models the rows whose products are scores.
+        Of DReX the states are compared, less the mean state; of other models the rows whose products are scores. Of
+        an item whose row is zeros nothing is known (CRANE and LightGCN: new, met by new users alone): it is like no
+        other, its list is empty, and it is in none.
 
         Raises:
           UserError: the item is unknown, or k is not from 1 to the number of other items.
         """
-        number = self._items.number(item)
+        number = self._items.number(id_of("item", item))
         if number < 0:
             raise UserError(f"the run has no item {item}")
-        others = len(self._items) - 1
-        if not 1 <= k <= others:
-            raise UserError(f"k = {k}; it must be from 1 to the {others:,} other items there are")
+        k = questions.length(k, len(self._items) - 1, "other items")
         nearest, cosine = (np.asarray(each) for each in scorers.alike(self._directions, number, k))
-        return self._named(nearest, cosine)
+        return self._lists.named(nearest, cosine)
 
     def explain(self, user: Id | None = None, item: Id | None = None) -> Explanation:
         """Why: keywords and past interactions of a user, of an item, or of a pair with what each did to its score.
@@ -279,17 +238,20 @@ class Recommender:
         CRANE, modality weights and the nearest items by content. A newcomer is explained by saying so.
 
         Raises:
-          UserError: neither a user nor an item is given.
+          UserError: neither a user nor an item is given, or one that is no id; a view has nothing before it.
         """
         if user is None and item is None:
             raise UserError("explain needs a user, an item or both")
+        names = [None if each is None else id_of(side, each) for side, each in (("user", user), ("item", item))]
+        self._require_whole()
+        if not len(self._journal):
+            raise UserError("nothing had happened before this moment, and so there is nothing to explain")
         if self._reasons is None or not self._reasons.is_current:
             moving = None
             with contextlib.suppress(CannotUpdateError):
                 moving = self._live
             self._reasons = Reasons(self._run, moving)
         score = None if user is None or item is None else float(self.predict([user], [item])[0])
-        names = (None if each is None else str(each) for each in (user, item))
         return self._reasons.of(*names, directions=np.asarray(self._directions), score=score)
 
     def read(self, path: str | pathlib.Path) -> UpdateFile:
@@ -306,34 +268,40 @@ class Recommender:
         New users and items are welcome, and so are rows without a rating, a text or a vector. Rows are taken in their
         order: in one call, in many or one by one the states are the same. A row is refused, and the others applied,
         where it is malformed, earlier than the last interaction of its user or its item, or one that was there already.
-        DReX refines states; of CRANE and LightGCN the graph and the profiles grow and parameters stay.
+        So a row that is dated far in the future stands in the way of all that its user and its item do before then.
+        DReX refines states; of CRANE and LightGCN the graph and the profiles grow and parameters stay. Where an update
+        is interrupted (Ctrl-C, no memory), the object refuses to go on and the directory is as it was: load it again.
 
         Args:
-          interactions: a table, or mappings with `user`, `item` and `timestamp` (seconds since 1970), and what there is
-            of `rating`, `text` and the names of the data's vectors.
+          interactions: a table, or mappings with `user`, `item` and `timestamp` (seconds since 1970 or a `datetime`, in
+            UTC where it names no zone), and what there is of `rating`, `text` and the names of the data's vectors; None
+            and NaN are missing values.
 
         Raises:
-          UserError: the model cannot be updated.
+          UserError: the model cannot be updated; `interactions` are neither; an update was interrupted before.
         """
-        if self._of_past:
-            raise UserError("a view of an earlier moment cannot be updated")
-        moving, expected = self._live, Expected.by(self._journal.base)
+        self._require_present()
+        moving, expected, digests = self._live, Expected.by(self._journal.base), []
         if isinstance(interactions, Interactions):
+            require_whole(interactions)
             digest = interactions.sha256()
             batch = self._batch_of(digest)
             if batch:
                 reason = f"this very batch was applied before, {batch}"
                 return UpdateReport(0, [Refusal(row, reason) for row in range(len(interactions))])
-            self._digests.append(digest)
+            digests.append(digest)
             right, refused = checked(rows_of(interactions), expected)
         else:
-            right, refused = checked(interactions, expected)
+            right, refused = checked(questions.listed("interactions", interactions), expected)
+        self._torn = True
         kept, numbers, late = self._journal.join(right)
         if kept:
             moving.advance(kept, numbers)
             self._moved = True
         self._applied += len(kept)
         self._refused += len(refused) + len(late)
+        self._digests += digests
+        self._torn = False
         return UpdateReport(len(kept), sorted([*refused, *late]))
 
     def _batch_of(self, digest: str) -> str:
@@ -343,51 +311,50 @@ class Recommender:
         found = (batch for batch in self._run.batches if digest in batch["sha256"])
         return next((f"as batch {batch['batch']} at {batch.get('at')}" for batch in found), "")
 
-    def save(self, folder: str | pathlib.Path | None = None) -> None:
+    def _require_whole(self) -> None:
+        if self._torn:
+            raise UserError("an update was interrupted half way: load the run again, which is as it was, and repeat it")
+
+    def _require_present(self) -> None:
+        """A view of the past is to look at, and so is a run whose update was interrupted."""
+        if self._of_past:
+            raise UserError("a view of an earlier moment cannot be updated or saved")
+        self._require_whole()
+
+    def save(self, folder: str | os.PathLike[str] | None = None) -> None:
         """Commits what `update` has applied: afterwards `load` finds it. All or nothing, whenever the process dies.
 
         Args:
           folder: another directory, which must not exist: it becomes a copy of the run, updates included (without
-            training checkpoints). None: the run's own.
+            training checkpoints), and from then on it is this object's own. None: the run's own.
 
         Raises:
-          UserError: the directory is another's, or somebody else has updated the run since it was loaded.
+          UserError: the directory is another's, or cannot be written; somebody else has updated the run since it was
+            loaded, or is at it.
         """
-        own = self._run.folder
-        target = own if folder is None else pathlib.Path(folder)
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
-                copied = pathlib.Path(temporary, "run")
-                shutil.copytree(own, copied, ignore=shutil.ignore_patterns("checkpoints"))
-                self._commit(copied)
-                copied.rename(target)
-        elif target.samefile(own):
-            self._commit(own)
-        else:
-            raise UserError(f"{target} exists already; name the run's own directory, {own}, or a new one")
-        self._run = self._run._replace(folder=target, batches=updates.batches(target))
+        self._require_present()
+        facts = {"applied": self._applied, "refused": self._refused, "sha256": self._digests}
+        self._run = saving.save(self._run, folder, self._now, facts if self._applied else None)
         self._applied, self._refused, self._digests = 0, 0, []
 
-    def _commit(self, folder: pathlib.Path) -> None:
-        if self._applied:
-            facts = {"applied": self._applied, "refused": self._refused, "sha256": self._digests}
-            updates.commit(folder, len(self._run.batches), self._journal.since_table(), self._now, **facts)
-
-    def at(self, moment: float) -> Recommender:
+    def at(self, moment: float | datetime.datetime) -> Recommender:
         """The run as it stood just before a moment, to ask what it would have answered; parameters are today's.
 
         States are replayed from the first interaction on. A model whose rows do not move has those it has; what users
-        had met by then is what `recommend` leaves out, and an item that nobody had met is not recommended.
+        had met by then is what `recommend` leaves out, and an item that nobody had met is not recommended. Later
+        updates of this object do not change the view, which itself cannot be updated or saved.
 
         Args:
-          moment: seconds since 1970.
+          moment: seconds since 1970, or a `datetime`, in UTC where it names no zone.
+
+        Raises:
+          UserError: it is no moment.
         """
-        then, carry = self._journal.before(moment), self._now
+        then, carry = self._journal.before(questions.moment(moment)), self._now
         with contextlib.suppress(CannotUpdateError):  # its rows are the same at any moment
             carry = self._live.at(then)
         return Recommender(self._run._replace(journal=then, carry=carry), of_past=True)
 
     def _rows(self, numbers: np.ndarray, side: int) -> jax.Array:
         """The rows [n, E] of users (side 0) or items (1); a newcomer's for number -1."""
-        return scorers.taken(self._now[side], self._newcomers[side], numbers)
+        return (scorers.taken if side else scorers.users)(self._now[side], self._newcomers[side], numbers)

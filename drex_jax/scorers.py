@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from drex_jax.config import RANKERS
@@ -174,9 +175,13 @@ def scores(scorer: Scorer, params: Params, user: jax.Array, item: jax.Array) -> 
 
 @functools.partial(jax.jit, static_argnums=2)
 def alike(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k rows of [I, D] whose direction is most that of row `number`, itself left out: int32 [k], cosines [k]."""
+    """The k rows of [I, D] whose direction is most that of row `number`, itself left out: int32 [k], cosines [k].
+
+    A row of zeros has no direction: the cosine is -inf.
+    """
     unit = rows * lax.rsqrt((rows**2).sum(1, keepdims=True) + 1e-30)
-    cosine = (unit @ unit[number]).at[number].set(-jnp.inf)
+    there = rows.any(1)
+    cosine = jnp.where(there & there[number], unit @ unit[number], -jnp.inf).at[number].set(-jnp.inf)
     best, found = lax.top_k(cosine, k)
     return found, best
 
@@ -185,3 +190,9 @@ def alike(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.Ar
 def taken(rows: jax.Array, newcomer: jax.Array, numbers: jax.Array) -> jax.Array:
     """Rows [n, E] by number; a newcomer's for number -1."""
     return jnp.where((numbers >= 0)[:, None], rows[numbers], newcomer)
+
+
+def users(rows: jax.Array, newcomer: jax.Array, numbers: np.ndarray) -> jax.Array:
+    """As `taken`, and a newcomer's instead of zeros: by CRANE and LightGCN, of who has met new items alone."""
+    found = taken(rows, newcomer, numbers)
+    return jnp.where(found.any(1, keepdims=True), found, newcomer)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from drex_jax.config import Config
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.loading import DataOptions, load
+from drex_jax.data.quarantine import TORN
 from drex_jax.data.readers import files, table
 from drex_jax.errors import UserError
 from drex_jax.options import data_options
@@ -27,16 +28,19 @@ class UpdateFile(NamedTuple):
     Attributes:
       interactions: in the order of time.
       lines: of the report: what was read.
+      merged: rows that are the same as another of the file, and were left out for it: the rows of the file are those of
+        `interactions`, `merged` and `rejected`.
       rejected: rows that are no interactions: `file`, `line`, `reason`, and `value` where it helps.
     """
 
     interactions: Interactions
     lines: tuple[str, ...]
+    merged: int
     rejected: list[dict[str, Any]]
 
 
 def read(path: pathlib.Path, settings: Config, run: Interactions) -> UpdateFile:
-    """Reads a file; no bad row stops it.
+    """Reads a file; no bad row stops it, but a file that is cut short or damaged is refused whole.
 
     A file with the columns `user` and `item` is read by our names (`user item rating timestamp text` and those of
     vectors, what there is of them); any other as the run's raw data were.
@@ -47,24 +51,29 @@ def read(path: pathlib.Path, settings: Config, run: Interactions) -> UpdateFile:
       run: its interactions.
 
     Raises:
-      UserError: no file, one of another format, or one without a good row.
+      UserError: no file, one of another format, one that is cut short, or one without a good row.
     """
-    columns = (*(name for name in table.KNOWN if name != "split"), *run.vectors)
-    expected = f"{EXPECTED}{' '.join(columns)}"
+    columns, options = (*(name for name in table.KNOWN if name != "split"), *run.vectors), data_options(settings)
+    expected, theirs = f"{EXPECTED}{' '.join(columns)}", {}
+    if options.format == "table":
+        theirs = {name: column for name, column in options.columns.items() if column and name != "split"}
+        expected += f", or {' '.join(theirs.values())} as the run's data"
     path = files.find(path, (), expected)
-    options, there = data_options(settings), table.columns_of(path)
+    there = table.columns_of(path)
+    found = f"{path}: its columns are {ascii(' '.join(there))[1:-1][:200]}"
     ours = {name: name for name in columns if name in there}
+    theirs = {name: column for name, column in theirs.items() if column in there}
     if {"user", "item"} <= ours.keys():
         surplus = [name for name in there if name not in ours]
         lines = (f"columns not read: {' '.join(surplus)}",) if surplus else ()
-        options = _table(options, ours, run, "")
-    elif options.format == "table":
-        theirs = {name: column for name, column in options.columns.items() if column in there and name != "split"}
-        lines, options = (), _table(options, theirs, run, options.time_format)
+        options = _table(options, ours, run, "", f"{found}, and no column timestamp")
+    elif {"user", "item"} <= theirs.keys():
+        lacking = f"{found}, and no column {options.columns.get('timestamp') or 'timestamp'}"
+        lines, options = (), _table(options, theirs, run, options.time_format, lacking)
     elif options.format in OWN:
         lines = ()
     else:
-        raise UserError(f"{path}: its columns are {ascii(' '.join(there))[1:-1][:200]}; expected {expected}")
+        raise UserError(f"{found}; expected {expected}")
     low, high = run.rating_range or (None, None)
     options = dataclasses.replace(
         options,
@@ -81,20 +90,28 @@ def read(path: pathlib.Path, settings: Config, run: Interactions) -> UpdateFile:
     with tempfile.TemporaryDirectory() as folder:
         listed = pathlib.Path(folder, "quarantine.jsonl")
         try:
-            interactions, report = load(options, listed)
+            interactions, report = load(options, listed, widths={name: v.shape[1] for name, v in run.vectors.items()})
         except UserError as error:
             raise UserError(str(error).replace(f"; each is listed in {listed}", "")) from None
         rejected = [json.loads(line) for line in listed.read_text().splitlines()]
-    return UpdateFile(interactions, (report.lines[0], *lines), rejected)
+    torn = next((each for each in rejected if each["reason"] == TORN), None)
+    if torn is not None:
+        raise UserError(
+            f"{torn['file']}: {TORN}, at line {torn['line']:,} ({torn.get('value')}); an update is read whole or not "
+            "at all: get the file anew"
+        )
+    return UpdateFile(interactions, (report.lines[0], *lines), report.duplicates, rejected)
 
 
-def _table(options: DataOptions, columns: dict[str, str], run: Interactions, time_format: str) -> DataOptions:
-    """Options to read a table of these columns.
+def _table(
+    options: DataOptions, columns: dict[str, str], run: Interactions, time_format: str, lacking: str
+) -> DataOptions:
+    """Options to read a table of these columns; `lacking` tells of a file without times.
 
     Raises:
       UserError: it has no times, and the run's data have.
     """
     if "timestamp" not in columns and len(run) and run.timestamp.min() < run.timestamp.max():
-        raise UserError("the file has no column timestamp: an update must say when each interaction happened")
+        raise UserError(f"{lacking}: an update must say when each interaction happened")
     kept = {name: column for name, column in columns.items() if name != "rating" or run.rating_range is not None}
     return dataclasses.replace(options, format="table", columns=kept, time_format=time_format)

@@ -5,17 +5,20 @@
     updates/N/rows/           everyone's rows after them
 
 A commit writes the folder N first and then, by one rename, `updates.jsonl`, whose last line names N: whenever a
-process dies, a reader finds the old run or the new one. Folders that no line names are nobody's.
+process dies, a reader finds the old run or the new one. Folders that no line names are nobody's. Who commits holds a
+lock on `updates.lock` from the look at what is there to the rename; it goes with the process that holds it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
+import fcntl
 import json
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +29,9 @@ from drex_jax.errors import UserError
 from drex_jax.files import write_text
 from drex_jax.models.protocol import Carry
 
-LOG, FOLDER, SCHEMA = "updates.jsonl", "updates", "rows 1"
+LOG, FOLDER, LOCK, SCHEMA = "updates.jsonl", "updates", "updates.lock", "rows 1"
 KEYS = ("batch", "applied", "refused", "sha256")
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system that knows none
 
 
 class Saved(NamedTuple):
@@ -64,49 +68,101 @@ def batches(folder: pathlib.Path) -> list[dict[str, Any]]:
     return found
 
 
-def read(folder: pathlib.Path, known: Sequence[Mapping[str, Any]]) -> Saved | None:
-    """What was committed last of the batches that are `known`; None where the run was never updated.
+def read(folder: pathlib.Path) -> tuple[list[dict[str, Any]], Saved | None]:
+    """The batches of a run and what was committed last; no batch and None where it was never updated.
+
+    Needs no lock: where somebody commits meanwhile, what has been committed then is read.
 
     Raises:
       UserError: it is damaged.
     """
-    if not known:
-        return None
-    place = folder / FOLDER / str(known[-1]["batch"])
+    while True:
+        known = batches(folder)
+        try:
+            return known, _read(folder / FOLDER / str(known[-1]["batch"])) if known else None
+        except UserError:
+            if batches(folder) == known:
+                raise
+
+
+def require(folder: pathlib.Path, known: Sequence[Mapping[str, Any]]) -> None:
+    """Makes sure that a run has the batches that it had when it was loaded.
+
+    Raises:
+      UserError: it has others.
+    """
+    found = batches(folder)
+    if found != known:
+        raise UserError(
+            f"{folder} has {len(found)} updates, and had {len(known)} when it was loaded: somebody else has updated "
+            "it; load it again and repeat the update"
+        )
+
+
+def commit(
+    folder: pathlib.Path, known: Sequence[Mapping[str, Any]], since: Interactions, carry: Carry, **facts: Any
+) -> list[dict[str, Any]]:
+    """Makes a batch the newest of a run, wholly or not at all.
+
+    Args:
+      folder: the run's.
+      known: the batches that it had when it was loaded.
+      since: as in `Saved`, of all batches.
+      carry: as in `Saved`.
+      facts: of the batch: `applied`, `refused`, `sha256`.
+
+    Returns:
+      All batches now.
+
+    Raises:
+      UserError: somebody else has committed a batch since, or is at it.
+      OSError: it cannot be written; the run is as it was.
+    """
+    with _locked(folder):
+        require(folder, known)
+        batch = len(known) + 1
+        place = folder / FOLDER / str(batch)
+        shutil.rmtree(place, ignore_errors=True)  # of somebody who died on the way
+        since.save(place / "interactions")
+        rows = {"user": np.asarray(carry.user), "item": np.asarray(carry.item)}
+        storage.write_columns(place / "rows", {"schema": SCHEMA}, rows)
+        try:
+            _read(place)
+        except UserError as error:  # NumPy may lose the end of a small file on a full disk and not say so
+            raise OSError(f"not written whole: {error}") from None
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        line = {"batch": batch, "at": at, **facts, "users": len(rows["user"]), "items": len(rows["item"])}
+        now = [*map(dict, known), line]
+        write_text(folder / LOG, "".join(f"{json.dumps(each)}\n" for each in now))
+        with contextlib.suppress(OSError):  # the batch is committed; what is left of older ones is nobody's
+            for other in (folder / FOLDER).iterdir():
+                if other != place:
+                    shutil.rmtree(other, ignore_errors=True)
+        return now
+
+
+def _read(place: pathlib.Path) -> Saved:
     since = Interactions.load(place / "interactions")
     storage.read_header(place / "rows", SCHEMA)
     user, item = (storage.read_array(place / "rows", side, np.float32, 2) for side in ("user", "item"))
     return Saved(since, Carry(user, item))  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
 
-def commit(folder: pathlib.Path, known: int, since: Interactions, carry: Carry, **facts: Any) -> None:
-    """Makes a batch the newest of a run, wholly or not at all.
-
-    Args:
-      folder: the run's.
-      known: how many batches it had when it was loaded.
-      since: as in `Saved`, of all batches.
-      carry: as in `Saved`.
-      facts: of the batch: `applied`, `refused`, `sha256`.
-
-    Raises:
-      UserError: somebody else has committed a batch since.
-    """
-    before = batches(folder)
-    if len(before) != known:
-        raise UserError(
-            f"{folder} has {len(before)} updates, and had {known} when it was loaded: somebody else has updated it; "
-            "load it again and repeat the update"
-        )
-    batch = known + 1
-    place = folder / FOLDER / str(batch)
-    shutil.rmtree(place, ignore_errors=True)  # of somebody who died on the way
-    since.save(place / "interactions")
-    rows = {"user": np.asarray(carry.user), "item": np.asarray(carry.item)}
-    storage.write_columns(place / "rows", {"schema": SCHEMA}, rows)
-    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    line = {"batch": batch, "at": at, **facts, "users": len(rows["user"]), "items": len(rows["item"])}
-    write_text(folder / LOG, "".join(f"{json.dumps(each)}\n" for each in [*before, line]))
-    for other in (folder / FOLDER).iterdir():
-        if other != place:
-            shutil.rmtree(other, ignore_errors=True)
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Nobody else commits meanwhile."""
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder} is being updated by somebody else at this moment; load it again and repeat the update"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:  # without locks the look at what is there has to do
+                raise
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # a child forked meanwhile would go on holding it

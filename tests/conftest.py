@@ -44,3 +44,21 @@ def finished_drex(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("finished") / "run"
     train.train(settings, workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def finished_popularity(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A finished run of popularity, of 6 users and 5 items, trained in no time; not to be written to."""
+    from drex_jax import config, train
+
+    settings: Any = config.base()
+    settings.data.synthetic.update(num_interactions=60, num_users=6, num_items=5, seed=1)
+    settings.text.enabled = False
+    settings.devices.update(count=1, mapping="none")
+    settings.baselines = ()
+    settings.evaluate.cutoffs = (2,)
+    settings.model.name = "popularity"
+    settings.train.update(epochs=1, selection="ndcg@2")
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    train.train(settings, workdir)
+    return workdir

@@ -102,7 +102,7 @@ def test_blocks_do_not_matter(parts: tuple[Any, ...], monkeypatch: pytest.Monkey
     recommender, data, *_ = parts
     users = [*ids(data)[0], "a newcomer"]
     whole = recommender.recommend(users, k=3)
-    monkeypatch.setattr("drex_jax.recommender.SCORES", 5 * ITEMS)  # blocks of 5, the last of 3
+    monkeypatch.setattr("drex_jax.recommendation.SCORES", 5 * ITEMS)  # blocks of 5, the last of 3
     for found, expected in zip(recommender.recommend(users, k=3), whole, strict=True):
         assert [each.item for each in found] == [each.item for each in expected]
     assert recommender.recommend([], k=3) == []

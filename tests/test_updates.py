@@ -177,9 +177,10 @@ def test_a_file_of_new_interactions(run: pathlib.Path, tmp_path: pathlib.Path, c
     rows = news(8)
     file = tmp_path / "new.jsonl"
     bad = ["broken", json.dumps(rows[0] | {"rating": 99}), json.dumps(rows[0] | {"timestamp": 1, "user": "user1"})]
-    file.write_text("\n".join([*map(json.dumps, rows), *bad]))
+    file.write_text("\n".join([*map(json.dumps, rows), *bad, json.dumps(rows[3])]))
     found = answered(run, file, capsys)
     assert found["applied"] == 8
+    assert found["merged"] == 1
     assert [(each["line"], each["reason"]) for each in found["rejected"]] == [
         (9, "invalid JSON"),
         (10, "rating outside 1..5"),
@@ -299,3 +300,11 @@ def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarr
         np.testing.assert_allclose(loaded._now[side][np.array(places)], twin[side], rtol=1e-4, atol=1e-5)
     assert {each.item for each in loaded.recommend(14, 11)} == {str(item) for item in range(12) if item != 3}
     assert len(folded) == (0 if name == "crane" else 5)
+    if name == "lightgcn":  # of whom only new items speak, nothing is known
+        nobody = [each.item for each in loaded.recommend("nobody", 13)]
+        assert [each.item for each in loaded.recommend_for(["never seen"], k=13)] == nobody
+        loaded.update([{"user": "zoe", "item": "unheard of", "timestamp": 1004}])
+        found = [each.item for each in loaded.recommend("zoe", k=14)]
+        assert found == [each.item for each in loaded.recommend("nobody", 14) if each.item != "unheard of"]
+        assert loaded.similar_items("unheard of", k=3) == []
+        assert "unheard of" not in {each.item for each in loaded.similar_items(3, k=13)}

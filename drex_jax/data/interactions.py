@@ -192,20 +192,20 @@ class Interactions:
             if len(values) != n:
                 raise UserError(
                     f"{Path(folder) / f'{column}.npy'}: {len(values):,} rows where columns.json says {n:,}; "
-                    "make the folder anew from the source file"
+                    "the run directory is damaged"
                 )
         ids = {side: storage.read_strings(folder, f"{side}_ids", mmap) for side in ("user", "item")}
         for side, known in ids.items():
             if n and not 0 <= columns[side].min() <= columns[side].max() < len(known):
                 raise UserError(
                     f"{Path(folder) / f'{side}.npy'}: numbers beyond the {len(known):,} ids of {side}_ids; "
-                    "make the folder anew from the source file"
+                    "the run directory is damaged"
                 )
         for position, values in enumerate(item_vectors.values()):
             if len(values) != len(ids["item"]):
                 raise UserError(
                     f"{Path(folder) / f'item_vector{position}.npy'}: {len(values):,} rows for {len(ids['item']):,} "
-                    "items; make the folder anew from the source file"
+                    "items; the run directory is damaged"
                 )
         return cls(
             name=name,

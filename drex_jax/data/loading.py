@@ -80,7 +80,10 @@ class ReadReport:
 
 
 def load(
-    options: DataOptions, quarantine_path: str | Path | None = None, remember: Remember = make_anew
+    options: DataOptions,
+    quarantine_path: str | Path | None = None,
+    remember: Remember = make_anew,
+    widths: Mapping[str, int] | None = None,
 ) -> tuple[Interactions, ReadReport]:
     """Reads a data set.
 
@@ -88,6 +91,7 @@ def load(
       options: what to read.
       quarantine_path: the file that gets the rejected rows (written anew); None: they are counted only.
       remember: keeps what was read of large files of JSON lines.
+      widths: of a table's vectors, by name; None: the first of each name tells.
 
     Raises:
       UserError: an unknown format; options that make no sense; a missing, empty or wrong-format file; more bad rows
@@ -95,7 +99,7 @@ def load(
     """
     _check(options)
     with Quarantine(quarantine_path) as quarantine:
-        source, scale, chunks, noise_floor = _open(options, quarantine, remember)
+        source, scale, chunks, noise_floor = _open(options, quarantine, remember, widths or {})
         features = item_features.find(Path(source).parent, options.item_features) if options.format == "mmrec" else {}
         name = options.name or _default_name(options.format, source)
         scratch = None if quarantine.path is None else quarantine.path.parent
@@ -141,7 +145,7 @@ def _with_features(assembled: Assembled, source: Path, features: dict[str, Path]
 
 
 def _open(
-    options: DataOptions, quarantine: Quarantine, remember: Remember
+    options: DataOptions, quarantine: Quarantine, remember: Remember, widths: Mapping[str, int]
 ) -> tuple[str, tuple[float, float] | None, Iterator[Chunk], float | None]:
     """(source, rating scale, chunks, noise floor) of the data set."""
     if options.format == "synthetic":
@@ -163,7 +167,7 @@ def _open(
     if options.format == "table":
         path = table.find(options.path)
         scale = _scale(options, (math.nan, math.nan)) if given else None
-        return str(path), scale, table.read(path, options.columns, options.time_format, scale, quarantine), None
+        return str(path), scale, table.read(path, options.columns, options.time_format, scale, quarantine, widths), None
     if options.format == "movielens":
         path = movielens.find(options.path)
         scale = _scale(options, movielens.default_range(path))

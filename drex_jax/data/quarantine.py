@@ -11,6 +11,7 @@ import orjson
 from drex_jax.errors import UserError
 
 MAX_VALUE_CHARACTERS = 80
+TORN = "the file ends early"
 
 
 def shown(value: object) -> str:
@@ -66,7 +67,7 @@ class Quarantine:
 
     def tear(self, file: str | Path, line: int, why: str) -> None:
         """Records that a file ends early at `line`: one rejected row, and a notice to be said loudly."""
-        self.reject(file, line, "the file ends early", why)
+        self.reject(file, line, TORN, why)
         self.notices.append(
             f"{file} ends early, at line {line:,} ({why}): the {line - 1:,} whole lines before it were read"
         )

@@ -49,9 +49,9 @@ def read_header(folder: str | Path, schema: str) -> dict:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder of saved columns") from error
     except orjson.JSONDecodeError as error:
-        raise UserError(f"{path}: damaged ({error}); make the folder anew from the source file") from error
+        raise UserError(f"{path}: damaged ({error}); the run directory is damaged") from error
     if not isinstance(header, dict) or header.get("schema") != schema:
-        raise UserError(f"{path}: not of schema {schema!r}; make the folder anew from the source file")
+        raise UserError(f"{path}: not of schema {schema!r}; the run directory is damaged")
     return header
 
 
@@ -64,11 +64,11 @@ def read_array(folder: str | Path, name: str, dtype: type, ndim: int = 1, mmap: 
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, EOFError) as error:
-        raise UserError(f"{path}: damaged; make the folder anew from the source file") from error
+        raise UserError(f"{path}: damaged; the run directory is damaged") from error
     if column.dtype != dtype or column.ndim != ndim:
         raise UserError(
             f"{path}: holds {column.dtype} of {column.ndim} dimensions, not {np.dtype(dtype)} of {ndim}; "
-            "make the folder anew from the source file"
+            "the run directory is damaged"
         )
     return column
 
@@ -81,7 +81,5 @@ def read_strings(folder: str | Path, name: str, mmap: bool = True) -> Strings:
     )
     offsets = strings.offsets
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(strings.data) or (np.diff(offsets) < 0).any():
-        raise UserError(
-            f"{Path(folder) / f'{name}.offsets.npy'}: does not fit its bytes; make the folder anew from the source file"
-        )
+        raise UserError(f"{Path(folder) / f'{name}.offsets.npy'}: does not fit its bytes; the run directory is damaged")
     return strings

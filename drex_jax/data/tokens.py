@@ -85,5 +85,5 @@ class Tokens(NamedTuple):
         )
         ends = tokens.offsets[[0, -1]].tolist() if len(tokens.offsets) else []
         if ends != [0, len(tokens.ids)] or len(tokens.cut) != len(tokens.offsets) - 1:
-            raise UserError(f"{Path(folder) / 'offsets.npy'}: does not fit its tokens; make the folder anew")
+            raise UserError(f"{Path(folder) / 'offsets.npy'}: does not fit its tokens; the run directory is damaged")
         return tokens

@@ -58,7 +58,7 @@ def update(recommender: Recommender, path: pathlib.Path, form: str) -> str:
         for each in report.refused
     ]
     if form == "json":
-        answered = {"applied": report.applied, "refused": refused, "rejected": read.rejected}
+        answered = {"applied": report.applied, "refused": refused, "merged": read.merged, "rejected": read.rejected}
         return json.dumps(answered, ensure_ascii=False, indent=2)
     lines = [*read.lines, f"{report.applied:,} interactions applied, {len(refused):,} refused"]
     if not report.applied:

@@ -195,10 +195,15 @@ def vector(value: object, width: int | None) -> np.ndarray | None:
         return None
     if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
         raise BadField("vector is not a list of numbers", value)
-    if not 0 < len(value) <= MAX_VECTOR_WIDTH or (width is not None and len(value) != width):
-        raise BadField("vector of another width than the first", len(value))
-    with np.errstate(over="ignore"):
-        result = np.array(value, np.float64).astype(np.float32)
+    if not 0 < len(value) <= MAX_VECTOR_WIDTH:
+        raise BadField(f"vector of no number or of more than {MAX_VECTOR_WIDTH:,}", len(value))
+    if width is not None and len(value) != width:
+        raise BadField(f"vector of another width than {width:,}", len(value))
+    try:
+        with np.errstate(over="ignore"):
+            result = np.array(value, np.float64).astype(np.float32)
+    except OverflowError as error:  # a whole number beyond all floats
+        raise BadField("vector is not finite") from error
     if not np.isfinite(result).all():
         raise BadField("vector is not finite", value)
     return result

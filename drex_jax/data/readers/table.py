@@ -8,6 +8,7 @@ a list of numbers, or a string that spells one.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def read(
     time_format: str,
     rating_range: tuple[float, float] | None,
     quarantine: Quarantine,
+    widths: Mapping[str, int] = types.MappingProxyType({}),
 ) -> Iterator[Chunk]:
     """Chunks of the rows in file order.
 
@@ -60,6 +62,7 @@ def read(
       time_format: see `fields.time_parser`.
       rating_range: the scale; needed if there is a rating column.
       quarantine: told of bad rows.
+      widths: of vectors, by our name; the first of a name that is not here tells its width.
 
     Raises:
       UserError: a column that the file's header, or every JSON object, lacks, no user or item column, no rating range,
@@ -76,7 +79,7 @@ def read(
         )
     if "timestamp" not in columns:
         quarantine.notices.append(f"{path.name}: no time column, every interaction is at second 0")
-    return _chunks(path, _rows(path, columns, quarantine), columns, time_format, rating_range, quarantine)
+    return _chunks(path, _rows(path, columns, quarantine), columns, time_format, rating_range, quarantine, dict(widths))
 
 
 def _chunks(
@@ -86,12 +89,12 @@ def _chunks(
     time_format: str,
     rating_range: tuple[float, float] | None,
     quarantine: Quarantine,
+    widths: dict[str, int],
 ) -> Iterator[Chunk]:
     parse_time = fields.time_parser(time_format)
     low, high = rating_range or (0.0, 0.0)
     has_rating, has_time, has_text, has_split = (name in columns for name in ("rating", "timestamp", "text", "split"))
     names = tuple(sorted(set(columns) - set(KNOWN)))
-    widths: dict[str, int] = {}
     builder = ChunkBuilder(names, has_split)
     for line, value in rows:
         try:
