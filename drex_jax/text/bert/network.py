@@ -1,0 +1,127 @@
+"""The network of BERT (Devlin et al., 2018, section 3; post-norm transformer encoder of Vaswani et al., 2017).
+
+Letters: R rows, T tokens of a row, D width, H heads, F width of the hidden layer, L layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_new": nn.gelu,
+    "relu": nn.relu,
+}
+POOLINGS = ("mean", "cls")
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What `config.json` says of a model.
+
+    Attributes:
+      vocabulary_size: rows of the table of word pieces.
+      width: D.
+      layers: L.
+      heads: H; it divides D.
+      hidden: F.
+      positions: the most tokens of a text.
+      types: rows of the table of token types, of which the first is used.
+      epsilon: of layer normalisation.
+      activation: one of `ACTIVATIONS`.
+    """
+
+    vocabulary_size: int
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    positions: int
+    types: int = 2
+    epsilon: float = 1e-12
+    activation: str = "gelu"
+
+
+class Layer(nn.Module):
+    """Self-attention and a hidden layer, each added to its input and then normalised."""
+
+    architecture: Architecture
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
+        """`x`: [R T, D]: products of plain matrices are the fastest; `mask`: float32 [R, T], added to the scores."""
+        options, (rows, tokens) = self.architecture, mask.shape
+        width, heads = options.width, options.heads
+
+        def normalised(name: str, x: jax.Array) -> jax.Array:
+            norm = nn.LayerNorm(epsilon=options.epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)
+            return norm(x).astype(self.dtype)
+
+        projected = nn.Dense(3 * width, dtype=self.dtype, name="query_key_value")(x)
+        query, key, value = projected.reshape(rows, tokens, 3, heads, -1).transpose(2, 0, 3, 1, 4)  # [R, H, T, D / H]
+        scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)  # [R, H, T, T]
+        weights = jax.nn.softmax(scores * (width // heads) ** -0.5 + mask[:, None, None], axis=-1).astype(self.dtype)
+        context = jnp.matmul(weights, value).transpose(0, 2, 1, 3).reshape(x.shape)
+        x = normalised("attention_norm", x + nn.Dense(width, dtype=self.dtype, name="attention_out")(context))
+        hidden = ACTIVATIONS[options.activation](nn.Dense(options.hidden, dtype=self.dtype, name="hidden")(x))
+        return normalised("norm", x + nn.Dense(width, dtype=self.dtype, name="out")(hidden)), None
+
+
+class Bert(nn.Module):
+    """Token features of token ids. All layers are one, scanned over stacked parameters: a sixth of the compilation.
+
+    Attributes:
+      architecture: sizes.
+      dtype: of products; normalisation and softmax are of float32.
+    """
+
+    architecture: Architecture
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, ids: jax.Array, present: jax.Array) -> jax.Array:
+        """`ids`: int32 [R, T]; `present`: bool [R, T], at least the first of each row. Features [R, T, D]."""
+        options = self.architecture
+        rows, tokens = ids.shape
+        small = nn.initializers.normal(0.02)
+        words = self.param("words", small, (options.vocabulary_size, options.width))
+        positions = self.param("positions", small, (options.positions, options.width))
+        types = self.param("types", small, (options.types, options.width))
+        x = words[ids] + positions[:tokens] + types[0]
+        x = nn.LayerNorm(epsilon=options.epsilon, use_fast_variance=False, name="norm")(x)
+        x = x.astype(self.dtype).reshape(rows * tokens, options.width)
+        mask = jnp.where(present, 0.0, jnp.finfo(jnp.float32).min)
+        layers = nn.scan(
+            Layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType] (as its documentation has it)
+            length=options.layers,
+        )
+        x, _ = layers(options, self.dtype, name="layers")(x, mask)
+        return x.reshape(rows, tokens, options.width).astype(jnp.float32)
+
+
+def pool(features: jax.Array, present: jax.Array, pooling: str, normalize: bool) -> jax.Array:
+    """One vector a row, float32 [R, D].
+
+    Args:
+      features: [R, T, D].
+      present: bool [R, T].
+      pooling: `mean` of the row's tokens, [CLS] and [SEP] among them, or `cls`: the first token's.
+      normalize: to length 1.
+    """
+    if pooling == "cls":
+        pooled = features[:, 0]
+    else:
+        counted = present[..., None]
+        pooled = jnp.where(counted, features, 0.0).sum(1) / counted.sum(1)
+    if normalize:
+        pooled /= jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+    return pooled
