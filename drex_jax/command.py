@@ -97,6 +97,9 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
         raise UserError("--mode=recommend needs --user=ID, whom to recommend to")
     if mode == "explain" and not (values.user or values.item):
         raise UserError("--mode=explain needs --user=ID, --item=ID or both, what to explain")
+    for name in ("user", "item"):
+        if values[name].present and not values[name].value:
+            raise UserError(f"--{name} is empty; it must be the id of the {name}")
     if mode == "update" and not values.interactions:
         raise UserError("--mode=update needs --interactions=FILE, what has happened since")
     return Command(mode, workdir, config, values.user, values.item, values.k, values.interactions, values.format)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from drex_jax.errors import Stopped, UserError
 
 DONE, BUG, MISTAKE, STOPPED = 0, 1, 2, 75
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # NumPy's, which has no number
 
 
 def status_of(work: Callable[[], None]) -> int:
@@ -20,11 +23,13 @@ def status_of(work: Callable[[], None]) -> int:
     except UserError as error:
         print(f"drex_jax: {_one_line(error)}", file=sys.stderr)
         return MISTAKE
+    except BrokenPipeError:  # whoever read the answer has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in NO_ROOM and not (error.errno is None and _CUT_SHORT.search(str(error))):
             raise
         print(
-            f"drex_jax: cannot write {error.filename or 'to the disk'} ({error.strerror}); "
+            f"drex_jax: cannot write {error.filename or 'to the disk'} ({error.strerror or error}); "
             "make room or give another --workdir, then run the same command",
             file=sys.stderr,
         )

@@ -200,6 +200,8 @@ def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path)
         assert config_lib.differences(first.config, again.config) == []
     with pytest.raises(UserError, match="needs --user=ID"):
         parse(f"--workdir={run}", "--mode=recommend")
+    with pytest.raises(UserError, match="--item is empty; it must be the id of the item"):
+        parse(f"--workdir={run}", "--mode=explain", "--user=7", "--item=")
     with pytest.raises(UserError) as caught:
         parse(
             f"--config={experiment}",

@@ -87,6 +87,12 @@ def test_success_prints_results_and_where_they_are(
             "drex_jax: cannot write runs/x (No space left on device); make room or give another --workdir, "
             "then run the same command\n",
         ),
+        (
+            OSError("19586 requested and 896 written"),
+            2,
+            "drex_jax: cannot write to the disk (19586 requested and 896 written); make room or give another "
+            "--workdir, then run the same command\n",
+        ),
     ],
 )
 def test_exceptions_with_a_status(
@@ -103,6 +109,18 @@ def test_exceptions_with_a_status(
     trainer.train = fail
     assert run(EXPERIMENT, f"--workdir={tmp_path}") == status
     assert capsys.readouterr().err == line
+
+
+def test_a_reader_that_has_had_enough_is_no_mistake() -> None:
+    program = "from drex_jax.exit_status import status_of; status_of(lambda: [print(n) for n in range(10**6)])"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stderr is not None
+        assert writer.stdout.readline() == b"0\n"
+        writer.stdout.close()
+        assert writer.stderr.read() == b""
+    assert writer.returncode == 0
 
 
 def test_a_bug_keeps_its_traceback(trainer: types.SimpleNamespace, tmp_path: pathlib.Path) -> None:
