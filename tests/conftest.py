@@ -19,6 +19,19 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--thorough` runs the slowest tests too, which repeat at length what others show."""
+    parser.addoption("--thorough", action="store_true", help="run the slowest tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what is marked `thorough`, unless it is asked for."""
+    if not config.getoption("--thorough"):
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(pytest.mark.skip(reason="slow, and a repetition: pytest --thorough runs it"))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
     """The folder of real data sets that DREX_JAX_DATA names; tests that need it skip without it."""

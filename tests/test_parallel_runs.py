@@ -63,7 +63,9 @@ def test_a_run_on_eight_devices_is_that_on_one(
     assert again["test"] == found["test"]
 
 
-@pytest.mark.parametrize(("first", "second"), [(EVERYWHERE, ALONE), (ALONE, EVERYWHERE)])
+@pytest.mark.parametrize(
+    ("first", "second"), [(EVERYWHERE, ALONE), pytest.param(ALONE, EVERYWHERE, marks=pytest.mark.thorough)]
+)
 def test_a_run_goes_on_on_other_devices(
     alone: dict[str, Any],
     tmp_path: pathlib.Path,
@@ -154,8 +156,8 @@ def test_more_windows_than_interactions_are_as_many_as_there_are(experiment: str
 @pytest.mark.parametrize(
     ("users", "items", "times", "train_size"),
     [
-        ([0] * 20, list(range(20)), range(20), None),
-        (list(range(20)), [0] * 20, range(20), None),
+        pytest.param([0] * 20, list(range(20)), range(20), None, marks=pytest.mark.thorough),
+        pytest.param(list(range(20)), [0] * 20, range(20), None, marks=pytest.mark.thorough),
         ([0, 1, 0], [0, 0, 1], range(3), 1),
     ],
 )

@@ -138,6 +138,7 @@ def test_two_processes_give_the_results_of_one(pair: Any, tmp_path: pathlib.Path
     assert second.err == ""
 
 
+@pytest.mark.thorough
 def test_a_signal_to_one_stops_both_and_one_goes_on(pair: Any, tmp_path: pathlib.Path) -> None:
     workdir = tmp_path / "run"
     both = pair(*run_of_two(*LONG, f"--workdir={workdir}"))

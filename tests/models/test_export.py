@@ -21,7 +21,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 pytestmark = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"fewer than {DEVICES} devices")
 
 
-@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+@pytest.mark.parametrize("products", ["float32", pytest.param("bfloat16", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(("mapping", "count"), [("none", 1), ("shard_map", DEVICES)])
 def test_the_training_step_is_lowered_for_every_platform(
     make_events: Callable[..., Any], make_drex: Callable[..., Any], mapping: str, count: int, products: str
