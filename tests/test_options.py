@@ -25,6 +25,7 @@ def test_every_field_arrives() -> None:
         "rating_max": 3.0,
         "item_features": ("image",),
         "time_format": "%Y",
+        "tfds_dir": "prepared",
     }
     synthetic = {
         "interactions": 11,
