@@ -68,7 +68,8 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
     try:
         remaining = values(list(argv), known_only=True)[1:]
     except (flags.Error, ValueError) as error:
-        raise UserError(str(error)) from None
+        number = re.match(r"flag (--k=.*?): invalid literal", str(error), re.DOTALL)
+        raise UserError(f"{number[1]}: it must be a whole number, 1 or more" if number else str(error)) from None
     if values.help:
         return None
     for argument in remaining:
@@ -93,6 +94,9 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
     for name, modes in QUESTIONS.items():
         if values[name].present and mode not in modes:
             raise UserError(f"--{name} goes with --mode={'|'.join(modes)}, not with --mode={mode}")
+    for name in ("user", "item", "interactions"):
+        if values[name].present and not values[name].value:
+            raise UserError(f"--{name} is empty; it must be {'a file' if name == 'interactions' else 'an id'}")
     if mode == "recommend" and not values.user:
         raise UserError("--mode=recommend needs --user=ID, whom to recommend to")
     if mode == "explain" and not (values.user or values.item):

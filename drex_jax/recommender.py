@@ -104,6 +104,11 @@ class Recommender:
     def _live(self) -> Live:
         return live(self._run)
 
+    @property
+    def rating_range(self) -> tuple[float, float] | None:
+        """The scale of predicted ratings; None: the model only ranks."""
+        return self._journal.base.rating_range if self._scorer.rates else None
+
     def knows_user(self, user: Id) -> bool:
         """Whether the run has met this user."""
         return self._users.number(user) >= 0
@@ -251,8 +256,7 @@ class Recommender:
         predicted = np.asarray(scorers.scores(self._scorer, self._params, self._rows(user, 0), self._rows(item, 1)))[
             : len(users)
         ]
-        scale = self._journal.base.rating_range
-        return np.clip(predicted, *scale) if self._scorer.rates and scale else predicted
+        return predicted if self.rating_range is None else np.clip(predicted, *self.rating_range)
 
     def similar_items(self, item: Id, k: int = 10) -> list[Recommendation]:
         """The other items that are most alike by what the model has learned of them, with the cosine.
@@ -272,7 +276,7 @@ class Recommender:
         return self._named(nearest, cosine)
 
     def explain(self, user: Id | None = None, item: Id | None = None) -> Explanation:
-        """Why: keywords and past interactions of a user, of an item, or of a pair with what each did to its score.
+        """Why: keywords and past interactions of a user, of an item, or of a pair with what each did to it.
 
         Of DReX, each of the last 20 interactions of the user and of the item is left out in turn and the later ones are
         replayed without it (`drex_jax.models.drex.occlusion`); the first question replays the whole history once. Of
@@ -288,9 +292,8 @@ class Recommender:
             with contextlib.suppress(CannotUpdateError):
                 moving = self._live
             self._reasons = Reasons(self._run, moving)
-        score = None if user is None or item is None else float(self.predict([user], [item])[0])
-        names = (None if each is None else str(each) for each in (user, item))
-        return self._reasons.of(*names, directions=np.asarray(self._directions), score=score)
+        name_of_user, name_of_item = (None if each is None else str(each) for each in (user, item))
+        return self._reasons.of(name_of_user, name_of_item, self._rows, self._now.item, self._barred(None))
 
     def read(self, path: str | pathlib.Path) -> UpdateFile:
         """New interactions from a file: in the run's own format, or with columns of our names.

@@ -76,8 +76,8 @@ def test_overrides_of_every_kind(experiment: pathlib.Path, tmp_path: pathlib.Pat
         (["--mode=recomend"], "train|evaluate|recommend"),
         (["--user=7"], "--user goes with --mode=recommend|explain, not with --mode=train"),
         (["--k=5"], "--k goes with --mode=recommend"),
-        (["--k=five"], "--k=five"),
         (["--mode=recommend", "--format=xml"], "table|json"),
+        (["--k=five"], "--k=five: it must be a whole number, 1 or more"),
         (["--workdir="], "--workdir is empty"),
         (["--config.foo=1"], "unknown configuration field foo"),
         (["--config.train.epoch=1"], "did you mean train.epochs?"),
@@ -200,6 +200,9 @@ def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path)
         assert config_lib.differences(first.config, again.config) == []
     with pytest.raises(UserError, match="needs --user=ID"):
         parse(f"--workdir={run}", "--mode=recommend")
+    for empty in ("--user=", "--item="):
+        with pytest.raises(UserError, match=f"{empty[:-1]} is empty; it must be an id"):
+            parse(f"--workdir={run}", "--mode=explain", "--user=7", "--item=7", empty)
     with pytest.raises(UserError) as caught:
         parse(
             f"--config={experiment}",
