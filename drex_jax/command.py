@@ -18,6 +18,7 @@ from drex_jax import validation
 from drex_jax.errors import UserError
 
 MODES = ("train", "evaluate", "recommend", "explain", "update", "report")
+WRITERS = ("train", "update", "report")  # modes that write to the run directory; the others only read it
 FORMATS = ("table", "json")
 QUESTIONS = {  # flags, and the modes that read them
     "user": ("recommend", "explain"),
@@ -76,7 +77,7 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
         if argument.startswith("-") and not _OVERRIDE.match(argument):
             raise UserError(f"unknown flag {argument}; --help lists them, and --config.FIELD=VALUE changes a field")
     reference, mode = values.config, values.mode
-    workdir = _workdir(values.workdir, reference, suffix)
+    workdir = _workdir(values.workdir, reference, suffix, writes=mode in WRITERS)
     stored = _stored(workdir)
     if reference is not None:
         config = _overridden(load_experiment(reference), remaining)
@@ -215,7 +216,7 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     return config
 
 
-def _workdir(given: str | None, reference: str | None, suffix: str) -> pathlib.Path:
+def _workdir(given: str | None, reference: str | None, suffix: str, writes: bool) -> pathlib.Path:
     if given is not None:
         if not given:
             raise UserError("--workdir is empty; it must name a directory")
@@ -230,7 +231,7 @@ def _workdir(given: str | None, reference: str | None, suffix: str) -> pathlib.P
         nearest = next((folder for folder in (workdir, *workdir.absolute().parents) if folder.exists()), workdir)
     except OSError as error:  # a name too long, a loop of links
         raise UserError(f"--workdir={workdir} can be no directory: {error.strerror}") from None
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+    if not nearest.is_dir() or (writes and not os.access(nearest, os.W_OK | os.X_OK)):
         raise UserError(f"--workdir={workdir}: {nearest} is no directory that can be written to")
     return workdir
 

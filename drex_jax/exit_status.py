@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,20 +15,44 @@ from drex_jax.errors import Stopped, UserError
 
 DONE, BUG, MISTAKE, STOPPED = 0, 1, 2, 75
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+UNNAMED = re.compile(r"\d+ requested and \d+ written")  # what NumPy says of a full disk, without a number
+NOWHERE = "No usable temporary directory"
+
+
+def say(text: str) -> None:
+    """Prints an answer to standard output; a reader who leaves early (`head`) has had enough."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _silence()
+    except OSError:  # a full disk
+        _silence()
+        raise
 
 
 def status_of(work: Callable[[], None]) -> int:
-    """Does `work` and returns the exit status; what the user has to know is told in one line."""
+    """Does `work` and returns the exit status; what the user has to know is told in one line.
+
+    What the encoding of standard output lacks is written escaped.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         work()
     except UserError as error:
         print(f"drex_jax: {_one_line(error)}", file=sys.stderr)
         return MISTAKE
+    except BrokenPipeError:
+        _silence()
+        with contextlib.suppress(OSError):
+            print("drex_jax: stopped, as nobody reads its output; the same command continues", file=sys.stderr)
+        return STOPPED
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        reason = error.strerror or str(error)
+        if error.errno not in NO_ROOM and not UNNAMED.search(reason) and NOWHERE not in reason:
             raise
         print(
-            f"drex_jax: cannot write {error.filename or 'to the disk'} ({error.strerror}); "
+            f"drex_jax: cannot write {error.filename or 'to the disk'} ({_one_line(reason)}); "
             "make room or give another --workdir, then run the same command",
             file=sys.stderr,
         )
@@ -46,6 +74,14 @@ def as_one_of_many(work: Callable[[], int]) -> int:
     if status != DONE and joined is not None:
         joined.leave(status)
     return status
+
+
+def _silence() -> None:
+    """Sends what is still to be written to nobody, so that the interpreter's last flush finds no broken pipe."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a stream that is no file
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, sys.stdout.fileno())
+        os.close(nobody)
 
 
 def _one_line(message: object) -> str:

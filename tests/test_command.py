@@ -1,5 +1,6 @@
 """Flags, experiment files and overrides become one checked configuration, or one line that says what is wrong."""
 
+import os
 import pathlib
 
 import pytest
@@ -180,6 +181,21 @@ def test_workdir_that_is_a_file(experiment: pathlib.Path) -> None:
             parse(f"--config={experiment}", f"--workdir={workdir}")
 
 
+def test_a_run_that_cannot_be_written_to_is_asked_all_the_same(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(config_lib.to_json(config_lib.base()))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    questions = {"recommend": ["--user=7"], "explain": ["--item=7"], "update": ["--interactions=x"]}
+    for mode in command.MODES:
+        arguments = [f"--workdir={tmp_path}", f"--mode={mode}", *questions.get(mode, [])]
+        if mode in ("recommend", "explain", "evaluate"):
+            assert parse(*arguments).mode == mode
+        else:
+            with pytest.raises(UserError, match="no directory that can be written to"):
+                parse(*arguments)
+
+
 def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path) -> None:
     run = tmp_path / "run"
     first = parse(
@@ -265,6 +281,9 @@ def test_every_field_has_a_rule_and_its_default_obeys() -> None:
         ({"train.learning_rate": 0.0}, "above 0"),
         ({"train.selection": "accuracy"}, "ndcg@10"),
         ({"train.selection": "ndcg@07"}, "ndcg@10"),
+        ({"model.name": "bpr", "baselines": ()}, "'mse', and bpr predicts no ratings here; it must be one of recall"),
+        ({"model.name": "bpr", "baselines": (), "train.selection": "rated_items/ndcg@5"}, "such as ndcg@5"),
+        ({"model.rating_weight": 0.0, "model.ranking_weight": 1.0}, "drex predicts no ratings here"),
         ({"train.selection": "ndcg@7"}, "must be one of evaluate.cutoffs"),
         ({"train.selection": "ndcg@10", "evaluate.ranking": False}, "evaluate.ranking=true"),
         ({"schedule.width": -2}, "schedule.width is -2"),
@@ -306,6 +325,7 @@ def test_wrong_values(changes: dict[str, object], message: str) -> None:
         {"train.selection": "rated_items/ndcg@20"},
         {"train.selection": "rated_items/ndcg@20", "evaluate.ranking": False},
         {"train.selection": "mae"},
+        {"model.name": "popularity", "baselines": ()},
         {"data.max_bad_share": 0.0},
         {"data.rating_min": 0.0},
         {"data.max_interactions": 1},

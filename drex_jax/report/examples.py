@@ -20,11 +20,11 @@ SHARED = 4  # keywords named as a reason
 QUOTED, REVIEWS = 240, 2  # characters of a review, and reviews of a user
 NEWCOMER = "a newcomer"
 REASONS = (
-    "A reason names the words that both the user's and the item's reviews dwell on, less those that everybody writes, or "
-    "else the items the user has met that are most alike: what the model has learned to go together. Where the model "
-    "can be asked, it also names the past interaction of the user or of the item that raises the predicted rating most "
-    "(of a model that only ranks, the score): without it, and all that came later replayed, that would be lower by the "
-    "number shown. Measured, shared words do not explain a predicted rating."
+    "A reason names the words that both the user's and the item's reviews dwell on, less those that everybody writes, "
+    "or else the items the user has met that are most alike: what the model has learned to go together. Where the "
+    "model can be asked, it also names the past interaction of the user or of the item that raises the predicted "
+    "rating most (of a model that only ranks, the score): without it, and all that came later replayed, that would be "
+    "lower by the number shown. Measured, shared words do not explain a predicted rating."
 )
 
 
@@ -32,8 +32,8 @@ def examples(run: Finished) -> Section:
     """Lists for the user with most interactions, one in the middle, one with the fewest, and somebody new.
 
     Each example is a dictionary: `who` (a sentence part), `user` (an id, or None), `met` (the last reviews:
-    [{`item`, `rating`, `text`}]), `list` [{`item`, `score`, `reason`}], where `score` is what there is to say in numbers and a
-    reason is [(text, whether it is an id or a word of the data)].
+    [{`item`, `rating`, `text`}]), `list` [{`item`, `score`, `reason`}], where a score is text and a reason
+    is [(text, whether it is an id or a word of the data)].
     """
     try:
         sentences, shown = _examples(run, Recommender.load(run.workdir))
@@ -55,7 +55,7 @@ def _examples(run: Finished, recommender: Recommender) -> tuple[list[str], list[
     shown = [_example(run, recommender, number, who) for number, who in chosen.items()]
     shown.append(_newcomer(run, recommender))
     rates = recommender.rating_range is not None
-    order_of = " The score orders a list; the predicted rating beside it is another head's, and need not agree." * rates
+    order_of = " The score orders a list; the rating beside it, if another head predicts it, need not agree." * rates
     sentences = [
         f"What {model} recommends after all the data, without what a user has met.{order_of}",
         REASONS if model != "popularity" else "Everybody gets what most have met.",

@@ -18,7 +18,7 @@ def find(path: str | Path | None, patterns: Iterable[str], expected: str, keep: 
       keep: which of the names found may be the file.
 
     Raises:
-      UserError: no path, nothing there, an empty file, or a folder with none or more than one candidate.
+      UserError: no path, nothing there, an empty file, a pipe, or a folder with none or more than one candidate.
     """
     if not path:
         raise UserError(f"data.path is not set: it should name {expected}")
@@ -40,7 +40,9 @@ def find(path: str | Path | None, patterns: Iterable[str], expected: str, keep: 
         path = candidates[0]
     if not path.exists():
         raise UserError(f"{path}: no such file; expected {expected}")
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.is_file():
+        raise UserError(f"{path}: a pipe or a device, and it is read more than once; write it to a file first")
+    if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; expected {expected}")
     return path
 
