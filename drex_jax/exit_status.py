@@ -16,6 +16,7 @@ from drex_jax.errors import Stopped, UserError
 DONE, BUG, MISTAKE, STOPPED = 0, 1, 2, 75
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 UNNAMED = re.compile(r"\d+ requested and \d+ written")  # what NumPy says of a full disk, without a number
+OF_CHECKPOINTS = re.compile(r"os_error_code='(\d+)'")  # what TensorStore says, in errors of several types
 NOWHERE = "No usable temporary directory"
 
 
@@ -47,19 +48,16 @@ def status_of(work: Callable[[], None]) -> int:
         with contextlib.suppress(OSError):
             print("drex_jax: stopped, as nobody reads its output; the same command continues", file=sys.stderr)
         return STOPPED
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno not in NO_ROOM and not UNNAMED.search(reason) and NOWHERE not in reason:
-            raise
-        print(
-            f"drex_jax: cannot write {error.filename or 'to the disk'} ({_one_line(reason)}); "
-            "make room or give another --workdir, then run the same command",
-            file=sys.stderr,
-        )
-        return MISTAKE
     except Stopped as stop:
         print(f"drex_jax: {_one_line(stop)}", file=sys.stderr)
         return STOPPED
+    except Exception as error:
+        what = _no_room(error)
+        if what is None:
+            raise
+        remedy = "make room or give another --workdir, then run the same command"
+        print(f"drex_jax: cannot write {what}; {remedy}", file=sys.stderr)
+        return MISTAKE
     return DONE
 
 
@@ -82,6 +80,16 @@ def _silence() -> None:
         nobody = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nobody, sys.stdout.fileno())
         os.close(nobody)
+
+
+def _no_room(error: Exception) -> str | None:
+    """What a full disk has no room for; None of any other error."""
+    reason = _one_line(getattr(error, "strerror", None) or error)
+    if isinstance(error, OSError):
+        known = error.errno in NO_ROOM or UNNAMED.search(reason) or NOWHERE in reason
+        return f"{error.filename or 'to the disk'} ({reason})" if known else None
+    code = OF_CHECKPOINTS.search(reason)
+    return f"to the disk ({os.strerror(int(code[1]))})" if code and int(code[1]) in NO_ROOM else None
 
 
 def _one_line(message: object) -> str:

@@ -100,6 +100,12 @@ def test_success_prints_results_and_where_they_are(
             "drex_jax: cannot write to the disk (No usable temporary directory found in ['/tmp']); make room or give "
             "another --workdir, then run the same command\n",
         ),
+        (
+            ValueError("OUT_OF_RANGE: Failed to write 2 bytes to file 12: File too large [os_error_code='27']"),
+            2,
+            "drex_jax: cannot write to the disk (File too large); make room or give another --workdir, "
+            "then run the same command\n",
+        ),
         (BrokenPipeError(), 75, "drex_jax: stopped, as nobody reads its output; the same command continues\n"),
     ],
 )
