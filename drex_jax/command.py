@@ -18,6 +18,7 @@ from drex_jax import validation
 from drex_jax.errors import UserError
 
 MODES = ("train", "evaluate", "recommend", "explain", "update", "report")
+WRITERS = ("train", "update", "report")  # modes that write to the run directory; the others only read it
 FORMATS = ("table", "json")
 QUESTIONS = {  # flags, and the modes that read them
     "user": ("recommend", "explain"),
@@ -68,14 +69,15 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
     try:
         remaining = values(list(argv), known_only=True)[1:]
     except (flags.Error, ValueError) as error:
-        raise UserError(str(error)) from None
+        number = re.match(r"flag (--k=.*?): invalid literal", str(error), re.DOTALL)
+        raise UserError(f"{number[1]}: it must be a whole number, 1 or more" if number else str(error)) from None
     if values.help:
         return None
     for argument in remaining:
         if argument.startswith("-") and not _OVERRIDE.match(argument):
             raise UserError(f"unknown flag {argument}; --help lists them, and --config.FIELD=VALUE changes a field")
     reference, mode = values.config, values.mode
-    workdir = _workdir(values.workdir, reference, suffix)
+    workdir = _workdir(values.workdir, reference, suffix, writes=mode in WRITERS)
     stored = _stored(workdir)
     if reference is not None:
         config = _overridden(load_experiment(reference), remaining)
@@ -93,13 +95,13 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
     for name, modes in QUESTIONS.items():
         if values[name].present and mode not in modes:
             raise UserError(f"--{name} goes with --mode={'|'.join(modes)}, not with --mode={mode}")
+    for name in ("user", "item", "interactions"):
+        if values[name].present and not values[name].value:
+            raise UserError(f"--{name} is empty; it must be {'a file' if name == 'interactions' else 'an id'}")
     if mode == "recommend" and not values.user:
         raise UserError("--mode=recommend needs --user=ID, whom to recommend to")
     if mode == "explain" and not (values.user or values.item):
         raise UserError("--mode=explain needs --user=ID, --item=ID or both, what to explain")
-    for name in ("user", "item"):
-        if values[name].present and not values[name].value:
-            raise UserError(f"--{name} is empty; it must be the id of the {name}")
     if mode == "update" and not values.interactions:
         raise UserError("--mode=update needs --interactions=FILE, what has happened since")
     return Command(mode, workdir, config, values.user, values.item, values.k, values.interactions, values.format)
@@ -214,7 +216,7 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     return config
 
 
-def _workdir(given: str | None, reference: str | None, suffix: str) -> pathlib.Path:
+def _workdir(given: str | None, reference: str | None, suffix: str, writes: bool) -> pathlib.Path:
     if given is not None:
         if not given:
             raise UserError("--workdir is empty; it must name a directory")
@@ -229,7 +231,7 @@ def _workdir(given: str | None, reference: str | None, suffix: str) -> pathlib.P
         nearest = next((folder for folder in (workdir, *workdir.absolute().parents) if folder.exists()), workdir)
     except OSError as error:  # a name too long, a loop of links
         raise UserError(f"--workdir={workdir} can be no directory: {error.strerror}") from None
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+    if not nearest.is_dir() or (writes and not os.access(nearest, os.W_OK | os.X_OK)):
         raise UserError(f"--workdir={workdir}: {nearest} is no directory that can be written to")
     return workdir
 

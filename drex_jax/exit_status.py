@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import re
 import sys
@@ -13,30 +15,49 @@ from drex_jax.errors import Stopped, UserError
 
 DONE, BUG, MISTAKE, STOPPED = 0, 1, 2, 75
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # NumPy's, which has no number
+UNNAMED = re.compile(r"\d+ requested and \d+ written")  # what NumPy says of a full disk, without a number
+OF_CHECKPOINTS = re.compile(r"os_error_code='(\d+)'")  # what TensorStore says, in errors of several types
+NOWHERE = "No usable temporary directory"
+
+
+def say(text: str) -> None:
+    """Prints an answer to standard output; a reader who leaves early (`head`) has had enough."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _silence()
+    except OSError:  # a full disk
+        _silence()
+        raise
 
 
 def status_of(work: Callable[[], None]) -> int:
-    """Does `work` and returns the exit status; what the user has to know is told in one line."""
+    """Does `work` and returns the exit status; what the user has to know is told in one line.
+
+    What the encoding of standard output lacks is written escaped.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         work()
     except UserError as error:
         print(f"drex_jax: {_one_line(error)}", file=sys.stderr)
         return MISTAKE
-    except BrokenPipeError:  # whoever read the answer has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush is silent
-    except OSError as error:
-        if error.errno not in NO_ROOM and not (error.errno is None and _CUT_SHORT.search(str(error))):
-            raise
-        print(
-            f"drex_jax: cannot write {error.filename or 'to the disk'} ({error.strerror or error}); "
-            "make room or give another --workdir, then run the same command",
-            file=sys.stderr,
-        )
-        return MISTAKE
+    except BrokenPipeError:
+        _silence()
+        with contextlib.suppress(OSError):
+            print("drex_jax: stopped, as nobody reads its output; the same command continues", file=sys.stderr)
+        return STOPPED
     except Stopped as stop:
         print(f"drex_jax: {_one_line(stop)}", file=sys.stderr)
         return STOPPED
+    except Exception as error:
+        what = _no_room(error)
+        if what is None:
+            raise
+        remedy = "make room or give another --workdir, then run the same command"
+        print(f"drex_jax: cannot write {what}; {remedy}", file=sys.stderr)
+        return MISTAKE
     return DONE
 
 
@@ -51,6 +72,24 @@ def as_one_of_many(work: Callable[[], int]) -> int:
     if status != DONE and joined is not None:
         joined.leave(status)
     return status
+
+
+def _silence() -> None:
+    """Sends what is still to be written to nobody, so that the interpreter's last flush finds no broken pipe."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a stream that is no file
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, sys.stdout.fileno())
+        os.close(nobody)
+
+
+def _no_room(error: Exception) -> str | None:
+    """What a full disk has no room for; None of any other error."""
+    reason = _one_line(getattr(error, "strerror", None) or error)
+    if isinstance(error, OSError):
+        known = error.errno in NO_ROOM or UNNAMED.search(reason) or NOWHERE in reason
+        return f"{error.filename or 'to the disk'} ({reason})" if known else None
+    code = OF_CHECKPOINTS.search(reason)
+    return f"to the disk ({os.strerror(int(code[1]))})" if code and int(code[1]) in NO_ROOM else None
 
 
 def _one_line(message: object) -> str:

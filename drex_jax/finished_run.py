@@ -48,12 +48,7 @@ def settings_of(folder: pathlib.Path) -> Config:
     settings: Any = config.from_json(folder / train.CONFIG)
     if not (folder / train.RESULTS).exists():
         raise UserError(f"{folder} holds a run that is not finished (no {train.RESULTS}); run its command again")
-    schema = read_json(folder / train.RESULTS, ("schema",))["schema"]
-    if type(schema) is not int or not 1 <= schema <= train.SCHEMA:
-        raise UserError(
-            f"{folder / train.RESULTS} is of schema {schema}, and this version reads up to {train.SCHEMA}: a newer "
-            "drex_jax made the run; update the package"
-        )
+    train.results_of(folder)
     return settings
 
 

@@ -83,7 +83,7 @@ class Refining:
     def __init__(self, run: FinishedRun, refiner: Refiner):
         self.refiner, self._params, self._journal = refiner, run.params, run.journal
         self._folder, self._settings = run.folder, run.settings
-        self._vocabulary, self._max_tokens = open_vocabulary(run.folder), run.settings.text.max_tokens
+        self.vocabulary, self._max_tokens = open_vocabulary(run.folder), run.settings.text.max_tokens
         journal = run.journal
         self._scales = {n: modalities.scale(v, journal.num_train) for n, v in journal.base.vectors.items()}
         start = History.start(len(journal.users), len(journal.items))
@@ -125,7 +125,7 @@ class Refining:
         table, vectors, tokens = journal.table(), {}, None
         if encoded:
             vectors = {n: modalities.scaled(v, *self._scales[n]) for n, v in table.vectors.items()}
-            tokens = None if self._vocabulary is None else self._tokens(self._vocabulary, journal, table.text)
+            tokens = None if self.vocabulary is None else self._tokens(self.vocabulary, journal, table.text)
         return Events(
             user=table.user,
             item=table.item,
@@ -166,7 +166,7 @@ class Refining:
             item=np.ascontiguousarray(item),
             timestamp=np.array([row.timestamp for row in rows]),
             rating=np.array([row.rating for row in rows], np.float32),
-            tokens=None if self._vocabulary is None else self._vocabulary.encode(texts, self._max_tokens),
+            tokens=None if self.vocabulary is None else self.vocabulary.encode(texts, self._max_tokens),
             vectors=vectors,
             num_users=num_users,
             num_items=num_items,

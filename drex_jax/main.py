@@ -5,8 +5,8 @@ run answers: python -m drex_jax.main --workdir=DIR --mode=recommend --user=ID [-
 and explains: python -m drex_jax.main --workdir=DIR --mode=explain --user=ID [--item=ID] [--format=json]
 and goes on learning: python -m drex_jax.main --workdir=DIR --mode=update --interactions=FILE [--format=json]
 
-Exit status: 0 done; 2 a mistake of yours, told in one line; 75 stopped by SIGTERM or SIGINT with everything saved (the
-same command continues); 1 a mistake of ours, with its traceback.
+Exit status: 0 done; 2 a mistake of yours, told in one line; 75 stopped by SIGTERM or SIGINT with nothing lost (the
+same command continues, or asks again); 1 a mistake of ours, with its traceback.
 """
 
 from __future__ import annotations
@@ -18,8 +18,18 @@ from collections.abc import Sequence
 
 from drex_jax import command as command_lib
 from drex_jax.config import Config
-from drex_jax.exit_status import as_one_of_many, status_of
-from drex_jax.signals import stop_on_signals
+from drex_jax.exit_status import as_one_of_many, say, status_of
+from drex_jax.signals import SAVED, stop_on_signals
+
+ASKED = "there was nothing to save; run the same command again"
+STOPPED = {  # what a stop leaves, by mode
+    "train": SAVED,
+    "evaluate": ASKED,
+    "recommend": ASKED,
+    "explain": ASKED,
+    "update": "an update is saved whole or not at all; run the same command again, which applies nothing twice",
+    "report": "report.html is as it was before, or whole; run the same command again",
+}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -30,9 +40,9 @@ def run(argv: Sequence[str]) -> int:
 def _obey(argv: Sequence[str]) -> None:
     command = command_lib.parse(argv)
     if command is None:
-        print(f"{__doc__}\n{command_lib.usage()}")
+        say(f"{__doc__}\n{command_lib.usage()}")
         return
-    with stop_on_signals():
+    with stop_on_signals(STOPPED[command.mode]):
         begin(command.config)
         _execute(command)
 
@@ -52,12 +62,12 @@ def _execute(command: command_lib.Command) -> None:
     if command.mode in ("recommend", "explain", "update"):
         from drex_jax.report import answers
 
-        print(answers.answer(command))
+        say(answers.answer(command))
         return
     if command.mode == "report":
         from drex_jax.report import page
 
-        print(page.write(command.workdir))
+        say(str(page.write(command.workdir)))
         return
     from drex_jax import processes, train
     from drex_jax.report import table
@@ -65,8 +75,7 @@ def _execute(command: command_lib.Command) -> None:
     trained = command.mode == "train"
     results = train.train(command.config, command.workdir) if trained else train.evaluate(command.workdir)
     if processes.is_first():
-        table.print_results(results)
-        print(f"\nrun directory: {command.workdir}")
+        say(f"{table.format_results(results)}\n\nrun directory: {command.workdir}")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from drex_jax import explain
+from drex_jax import explain, scorers
 from drex_jax.explain import KeywordProfiles, ReviewAttention
 from drex_jax.finished_run import FinishedRun
 from drex_jax.live import Live, Refining, Regrowing
@@ -20,9 +21,19 @@ from drex_jax.models.drex.occlusion import LAST, Influence, Occlusion
 
 SNIPPET = 160  # characters of a review
 ALIKE = 5  # neighbours named
+SAMPLE = 2000  # reviews of train, evenly spaced, on which words are counted
+COMMON = 0.25  # the share of reviews from which on a word is everybody's (our choice)
 RECORDED = (
-    "changes that are not exact (marked *) hold the states of partners met later as they were recorded, though without "
-    "the interaction these would have come otherwise"
+    "A change marked * is close, not exact: without that interaction, others would have come out slightly differently, "
+    "and they are taken as they are."
+)
+OF_WORDS = (
+    "Keywords come from the reviews of train. They say what a user writes of and an item is known for; measured, they "
+    "do not explain a predicted rating (docs/results.md)."
+)
+TWICE = (
+    "The interaction of the two with each other stands in both lists: it moved the user's state and the item's, and "
+    "each list says what one of them owes to it."
 )
 
 
@@ -48,7 +59,9 @@ class PastInteraction(NamedTuple):
       timestamp: seconds since 1970.
       rating: None where missing.
       text: the beginning of the review; empty where missing.
-      change: what it did to the pair's score: above 0 it speaks for the pair. None where there is no pair.
+      change: what it did to the pair: above 0 it speaks for it; `Explanation.change_of` says of what. None where there
+        is no pair, or the model cannot tell.
+      via: `user` or `item`: whose state it did that through, while the other's is as it is; None as for `change`.
       exact: whether `change` is exact, and not with partners' states held as recorded.
       attention: the share of its review in what the reviews of that user or item say (NARRE); None where it is not
         read.
@@ -60,6 +73,7 @@ class PastInteraction(NamedTuple):
     rating: float | None
     text: str
     change: float | None = None
+    via: str | None = None
     exact: bool = True
     attention: float | None = None
 
@@ -69,11 +83,20 @@ class Explanation(NamedTuple):
 
     Attributes:
       user, item: ids; None where not asked about.
-      score: the pair's: the predicted rating before clipping, or the score of a model that only ranks; None: no pair.
+      score: the pair's ranking score, as `Recommender.recommend` gives it; None: no pair.
+      rank: the item's place for this user among all items of the catalogue, those that the user has met and a list
+        leaves out included; 1 is the first. An item that the run has never met counts as one more.
+      num_items: how many items that is of.
+      rating: predicted, within `rating_range`, as `Recommender.predict` gives it; None: no pair, or a model that only
+        ranks.
+      rating_range: the scale of ratings; None as for `rating`.
+      change_of: what the interactions' `change` is of: `rating` (the predicted one, before it is clipped), or `score`
+        where the model only ranks; None: no change is known.
       user_keywords, item_keywords: profiles, the heaviest word first; from train reviews.
-      overlap: the words of both profiles, with the product of their shares of either profile's weight.
-      user_interactions, item_interactions: the last ones, the greatest change first where there is a pair; of NARRE the
-        greatest attention first.
+      overlap: the words of both profiles, with the product of their shares of either profile's weight; without those
+        that more than a quarter of the reviews have.
+      user_interactions, item_interactions: the last ones: where there is a change the greatest first, of NARRE the
+        greatest attention first, else the newest.
       modalities: how much of the item's content each modality makes up, of sum 1 (CRANE).
       neighbours: items alike, the most alike first: by content (CRANE), else as `Recommender.similar_items` compares
         them; for a pair, of those that the user has met.
@@ -83,6 +106,11 @@ class Explanation(NamedTuple):
     user: str | None
     item: str | None
     score: float | None
+    rank: int | None
+    num_items: int
+    rating: float | None
+    rating_range: tuple[float, float] | None
+    change_of: str | None
     user_keywords: list[Keyword]
     item_keywords: list[Keyword]
     overlap: list[Keyword]
@@ -106,16 +134,24 @@ class Reasons:
         """Whether nothing has happened since."""
         return len(self._journal) == self._length
 
-    def of(self, user: str | None, item: str | None, directions: np.ndarray, score: float | None) -> Explanation:
+    def of(
+        self,
+        user: str | None,
+        item: str | None,
+        rows: Callable[[np.ndarray, int], jax.Array],
+        items: jax.Array,
+        barred: np.ndarray,
+    ) -> Explanation:
         """Why, for ids that may be unknown.
 
         Args:
           user: None: of the item alone.
           item: None: of the user alone.
-          directions: of all items, [I, D]: what they are compared by where they have no content.
-          score: of the pair, where the model is not DReX.
+          rows: the rows [n, E] of users (side 0) or items (side 1) by number; a newcomer's for number -1.
+          items: everyone's rows now, [I, E].
+          barred: bool [I]: items that may not be recommended to anybody.
         """
-        journal, notes = self._journal, []
+        journal, scorer, params, notes = self._journal, self._run.scorer, self._run.params, []
         numbers = [
             -1 if name is None else ids.number(name) for name, ids in ((user, journal.users), (item, journal.items))
         ]
@@ -125,35 +161,47 @@ class Reasons:
         words = [self._keywords(side, number) for side, number in zip(("user", "item"), numbers, strict=True)]
         if self._profiles is None:
             notes.append("there are no keywords: the run has no texts, or its model reads none")
-        pair = user is not None and item is not None
+        elif any(words):
+            notes.append(OF_WORDS)
+        pair, standing, rating, change_of = user is not None and item is not None, None, None, None
+        one_more = numbers[1] < 0 or bool(barred[numbers[1]])
+        rating_range = journal.base.rating_range if scorer.rates else None
+        if pair:
+            own = [rows(np.array([number]), side) for side, number in enumerate(numbers)]
+            standing = scorers.standing(scorer, params, *own, items, barred, numbers[1])
+            if rating_range is not None:
+                rating = float(np.clip(scorers.scores(scorer, params, *own)[0], *rating_range))
+        histories = (journal.rows_of_user(numbers[0]), journal.rows_of_item(numbers[1]))
         lists = [
             self._last(own, {} if self._attention is None else self._attention.of(side, number))
-            for own, side, number in zip(
-                (journal.rows_of_user(numbers[0]), journal.rows_of_item(numbers[1])),
-                ("user", "item"),
-                numbers,
-                strict=True,
-            )
+            for own, side, number in zip(histories, ("user", "item"), numbers, strict=True)
         ]
         if pair and isinstance(self._live, Refining):
-            found = self._occlusion.influences(*numbers)
-            score = found.score
-            lists = [[self._past(each.row, each) for each in side] for side in (found.user, found.item)]
+            found, change_of = self._occlusion.influences(*numbers), "rating" if scorer.rates else "score"
+            sides = (("user", found.user), ("item", found.item))
+            lists = [[self._past(each.row, each, via) for each in side] for via, side in sides]
             if any(not each.exact for each in (*found.user, *found.item)):
                 notes.append(RECORDED)
+            if {each.row for each in found.user} & {each.row for each in found.item}:
+                notes.append(TWICE)
         modalities, content = self._content(numbers[1])
         met = journal.item[journal.rows_of_user(numbers[0])] if user is not None else None
         return Explanation(
             user=user,
             item=item,
-            score=score if pair else None,
+            score=None if standing is None else float(standing[0]),
+            rank=None if standing is None else int(standing[1]),
+            num_items=int((~barred).sum()) + (pair and one_more),
+            rating=rating,
+            rating_range=rating_range if pair else None,
+            change_of=change_of,
             user_keywords=words[0],
             item_keywords=words[1],
-            overlap=_overlap(*words) if pair else [],
+            overlap=[each for each in _overlap(*words) if each.word not in self._common] if pair else [],
             user_interactions=lists[0],
             item_interactions=lists[1],
             modalities=modalities,
-            neighbours=self._neighbours(numbers[1], directions if content is None else content, met),
+            neighbours=self._neighbours(numbers[1], self._directions(items) if content is None else content, met),
             notes=notes,
         )
 
@@ -177,6 +225,24 @@ class Reasons:
         return Occlusion(self._live.refiner, self._run.params, self._live.events(self._journal))
 
     @functools.cached_property
+    def _common(self) -> set[str]:
+        """Words that a great part of the reviews of train have: two profiles are not alike for sharing one."""
+        if not isinstance(self._live, Refining) or self._live.vocabulary is None:
+            return set()
+        tokens = self._occlusion.recording.events.tokens
+        assert tokens is not None
+        train = np.flatnonzero(tokens.lengths[: self._journal.num_train])
+        sample = tokens.take(train[np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(np.int64)])
+        words = self._live.vocabulary.words(sample)
+        review = np.repeat(np.arange(len(sample.lengths)), sample.lengths)[words.first]
+        pairs = np.unique(np.stack([review, words.word[words.first]]), axis=1)
+        count = np.bincount(pairs[1], minlength=len(words.names))
+        return {words.names[number] for number in np.flatnonzero(count > COMMON * len(sample.lengths)).tolist()}
+
+    def _directions(self, items: jax.Array) -> np.ndarray:
+        return np.asarray(self._run.scorer.directions(items))
+
+    @functools.cached_property
     def _contents(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray] | None:
         return self._live.contents() if isinstance(self._live, Regrowing) else None
 
@@ -192,9 +258,9 @@ class Reasons:
         """The last interactions, the newest first; by attention (of a row) where there is any."""
         newest = reversed(rows[-LAST:].tolist())
         ordered = sorted(newest, key=lambda row: -attention.get(row, 0.0))
-        return [self._past(row, None)._replace(attention=attention.get(row)) for row in ordered]
+        return [self._past(row)._replace(attention=attention.get(row)) for row in ordered]
 
-    def _past(self, row: int, influence: Influence | None) -> PastInteraction:
+    def _past(self, row: int, influence: Influence | None = None, via: str | None = None) -> PastInteraction:
         each = self._journal.row(row)
         text = " ".join(each.text.split())
         return PastInteraction(
@@ -204,6 +270,7 @@ class Reasons:
             rating=None if math.isnan(each.rating) else each.rating,
             text=text if len(text) <= SNIPPET else f"{text[: SNIPPET - 1]}…",
             change=None if influence is None else influence.change,
+            via=via,
             exact=influence is None or influence.exact,
         )
 

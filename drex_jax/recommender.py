@@ -94,6 +94,11 @@ class Recommender:
     def _live(self) -> Live:
         return live(self._run)
 
+    @property
+    def rating_range(self) -> tuple[float, float] | None:
+        """The scale of predicted ratings; None: the model only ranks."""
+        return self._journal.base.rating_range if self._scorer.rates else None
+
     def knows_user(self, user: Id) -> bool:
         """Whether the run has met this user."""
         return self._users.number(id_of("user", user)) >= 0
@@ -210,8 +215,7 @@ class Recommender:
         user, item = (np.pad(numbers, padding, constant_values=-1) for numbers in (user, item))
         rows = self._rows(user, 0), self._rows(item, 1)
         predicted = np.asarray(scorers.scores(self._scorer, self._params, *rows))[:n]
-        scale = self._journal.base.rating_range
-        return np.clip(predicted, *scale) if self._scorer.rates and scale else predicted
+        return predicted if self.rating_range is None else np.clip(predicted, *self.rating_range)
 
     def similar_items(self, item: Id, k: int = 10) -> list[Recommendation]:
         """The other items that are most alike by what the model has learned of them, with the cosine.
@@ -231,7 +235,7 @@ class Recommender:
         return self._lists.named(nearest, cosine)
 
     def explain(self, user: Id | None = None, item: Id | None = None) -> Explanation:
-        """Why: keywords and past interactions of a user, of an item, or of a pair with what each did to its score.
+        """Why: keywords and past interactions of a user, of an item, or of a pair with what each did to it.
 
         Of DReX, each of the last 20 interactions of the user and of the item is left out in turn and the later ones are
         replayed without it (`drex_jax.models.drex.occlusion`); the first question replays the whole history once. Of
@@ -242,7 +246,7 @@ class Recommender:
         """
         if user is None and item is None:
             raise UserError("explain needs a user, an item or both")
-        names = [None if each is None else id_of(side, each) for side, each in (("user", user), ("item", item))]
+        who, what = None if user is None else id_of("user", user), None if item is None else id_of("item", item)
         self._require_whole()
         if not len(self._journal):
             raise UserError("nothing had happened before this moment, and so there is nothing to explain")
@@ -251,8 +255,8 @@ class Recommender:
             with contextlib.suppress(CannotUpdateError):
                 moving = self._live
             self._reasons = Reasons(self._run, moving)
-        score = None if user is None or item is None else float(self.predict([user], [item])[0])
-        return self._reasons.of(*names, directions=np.asarray(self._directions), score=score)
+        barred = self._lists.barred(None)
+        return self._reasons.of(who, what, self._rows, self._now.item, barred)
 
     def read(self, path: str | pathlib.Path) -> UpdateFile:
         """New interactions from a file: in the run's own format, or with columns of our names.

@@ -173,6 +173,33 @@ def scores(scorer: Scorer, params: Params, user: jax.Array, item: jax.Array) -> 
     return scorer.pairs(params, user, item)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def standing(
+    scorer: Scorer,
+    params: Params,
+    user: jax.Array,
+    item: jax.Array,
+    items: jax.Array,
+    barred: jax.Array,
+    number: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The ranking score of one pair, and its place among all items: 1 where none is better. As `best` has them.
+
+    Args:
+      scorer: of the model.
+      params: its parameters.
+      user: the user's row [1, E].
+      item: the item's row [1, E].
+      items: everyone's rows [I, E].
+      barred: bool [I]: items that do not count.
+      number: the item's; -1 of one that is not among them, whose place is where it would come.
+    """
+    scores = scorer.rank(params, user, items)[0]
+    own = jnp.where(number < 0, scorer.rank(params, user, item)[0, 0], scores[number])
+    before = (scores > own) | ((scores == own) & (jnp.arange(len(scores)) < number))  # equal ones in their order
+    return own, 1 + (before & ~barred).sum()
+
+
 @functools.partial(jax.jit, static_argnums=2)
 def alike(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k rows of [I, D] whose direction is most that of row `number`, itself left out: int32 [k], cosines [k].

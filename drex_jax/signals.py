@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a command in one line with everything saved, whatever the signal interrupts."""
+"""SIGTERM and SIGINT end a command in one line that says what is saved, whatever the signal interrupts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Iterator
 
 from drex_jax.errors import Stopped
 
+SAVED = "everything so far is saved, and the same command continues"
 AGAIN_SECONDS = 2.0  # longer than what is begun takes to be cleaned up
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[None]:
+def stop_on_signals(then: str = SAVED) -> Iterator[None]:
     """Inside, SIGTERM and SIGINT raise `Stopped`: where the training loop has no handler of its own.
+
+    `then` ends the message: what has become of the work, and what to do.
 
     An exception that a signal raises is lost where Python can only report it (a finaliser, a callback from C), so it
     is raised again every two seconds until it gets through; and it comes out of an interrupted import as an
@@ -32,7 +35,7 @@ def stop_on_signals() -> Iterator[None]:
         raise stopped()
 
     def stopped() -> Stopped:
-        return Stopped(f"stopped by {asked[0]}; everything so far is saved, and the same command continues")
+        return Stopped(f"stopped by {asked[0]}; {then}")
 
     report = sys.unraisablehook
     sys.unraisablehook = lambda lost: None if lost.exc_type is Stopped else report(lost)

@@ -25,14 +25,20 @@ from drex_jax.keeping import Remember
 from drex_jax.models.baselines.narre import NARRE
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.protocol import Model
+from drex_jax.run_directory import (
+    CONFIG,
+    MODEL,
+    RESULTS,
+    RUN,
+    RUN_KEYS,
+    SCHEDULE,
+    SCHEMA,
+    SCORER,
+    given_back_on_a_mistake,
+    results_of,
+)
 
 LOGGER = logging.getLogger(__name__)
-SCHEMA = 1
-CONFIG, RESULTS, RUN, MODEL = "config.json", "results.json", "run.json", "model"
-SCORER = "scorer.json"  # what the model needs to score, beside its arrays
-SCHEDULE = "schedule.json"
-RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
-RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
 TRAINED_BASELINES = ("matrix_factorisation", "narre", "drex_ratings")
 FACTOR_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -57,7 +63,12 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """
     check_agreement(config, workdir)
     if processes.first_sees(workdir / RESULTS):
-        return read_json(workdir / RESULTS, RESULT_KEYS)
+        return results_of(workdir)
+    with given_back_on_a_mistake(workdir):
+        return _train(config, workdir)
+
+
+def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     machine = build.machine(config)
     dataset = begin(config, workdir, machine.remember)
     seeds = list(range(config.seed, config.seed + config.replicas))
@@ -105,7 +116,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         },
     }
     processes.write_json(workdir / RESULTS, results)
-    return read_json(workdir / RESULTS, RESULT_KEYS)
+    return results_of(workdir)
 
 
 def begin(config: Config, workdir: pathlib.Path, remember: Remember) -> Dataset:
@@ -115,20 +126,11 @@ def begin(config: Config, workdir: pathlib.Path, remember: Remember) -> Dataset:
       UserError: the data cannot be read, split or encoded as the configuration asks.
     """
     if processes.is_first():
-        _prepare(config, workdir, remember)
+        with given_back_on_a_mistake(workdir):
+            write_text(workdir / CONFIG, config_lib.to_json(config))
+            read_into(config, workdir, remember)
     processes.await_file(workdir / HISTORY / FACTS)
     return open_dataset(config, workdir)
-
-
-def _prepare(config: Config, workdir: pathlib.Path, remember: Remember) -> None:
-    begins = not (workdir / CONFIG).exists()
-    write_text(workdir / CONFIG, config_lib.to_json(config))
-    try:
-        read_into(config, workdir, remember)
-    except UserError:
-        if begins:  # nothing was made under this configuration: the corrected command may have the directory
-            (workdir / CONFIG).unlink()
-        raise
 
 
 def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: the run is not finished, or its directory is damaged.
     """
-    results = read_json(workdir / RESULTS, RESULT_KEYS)
+    results = results_of(workdir)
     config, _, model, evaluator = reopen(workdir)
     runs = []
     for seed in results["seeds"]:

@@ -271,6 +271,12 @@ def _check_together(fields: Mapping[str, Any]) -> None:
     _check_effects(fields)
     selection, cutoffs = fields["train.selection"], fields["evaluate.cutoffs"]
     cutoff = selection.partition("@")[2]
+    judges_ratings = not cutoff or selection.startswith("rated_items/")
+    if judges_ratings and not _predicts_ratings(fields):
+        raise UserError(
+            f"train.selection is {selection!r}, and {fields['model.name']} predicts no ratings here; it must be one of "
+            f"{' '.join(METRICS)} with a cutoff, such as ndcg@{cutoffs[0]}"
+        )
     if cutoff and not selection.startswith("rated_items/") and not fields["evaluate.ranking"]:
         raise UserError(f"train.selection is {selection!r}, which needs evaluate.ranking=true")
     if cutoff and int(cutoff) not in cutoffs:
@@ -290,6 +296,12 @@ def _check_effects(fields: Mapping[str, Any]) -> None:
         if group in ("ranker", "crane") or (name != "model.name" and unread.get(group)):
             own = " ".join(sorted(read)) or f"no field of {group}"
             raise UserError(f"{name} = {value!r} has no effect on {model}, which reads {own}; leave it as it is")
+
+
+def _predicts_ratings(fields: Mapping[str, Any]) -> bool:
+    """Whether validation can judge ratings; a model that is not trained (popularity) has no choice to make."""
+    model = fields["model.name"]
+    return not RANKER_FIELDS[model] if model in RANKERS else fields["model.rating_weight"] > 0.0
 
 
 def _trains_drex(fields: Mapping[str, Any]) -> bool:

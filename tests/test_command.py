@@ -1,5 +1,6 @@
 """Flags, experiment files and overrides become one checked configuration, or one line that says what is wrong."""
 
+import os
 import pathlib
 
 import pytest
@@ -76,8 +77,8 @@ def test_overrides_of_every_kind(experiment: pathlib.Path, tmp_path: pathlib.Pat
         (["--mode=recomend"], "train|evaluate|recommend"),
         (["--user=7"], "--user goes with --mode=recommend|explain, not with --mode=train"),
         (["--k=5"], "--k goes with --mode=recommend"),
-        (["--k=five"], "--k=five"),
         (["--mode=recommend", "--format=xml"], "table|json"),
+        (["--k=five"], "--k=five: it must be a whole number, 1 or more"),
         (["--workdir="], "--workdir is empty"),
         (["--config.foo=1"], "unknown configuration field foo"),
         (["--config.train.epoch=1"], "did you mean train.epochs?"),
@@ -180,6 +181,21 @@ def test_workdir_that_is_a_file(experiment: pathlib.Path) -> None:
             parse(f"--config={experiment}", f"--workdir={workdir}")
 
 
+def test_a_run_that_cannot_be_written_to_is_asked_all_the_same(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(config_lib.to_json(config_lib.base()))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    questions = {"recommend": ["--user=7"], "explain": ["--item=7"], "update": ["--interactions=x"]}
+    for mode in command.MODES:
+        arguments = [f"--workdir={tmp_path}", f"--mode={mode}", *questions.get(mode, [])]
+        if mode in ("recommend", "explain", "evaluate"):
+            assert parse(*arguments).mode == mode
+        else:
+            with pytest.raises(UserError, match="no directory that can be written to"):
+                parse(*arguments)
+
+
 def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path) -> None:
     run = tmp_path / "run"
     first = parse(
@@ -200,8 +216,9 @@ def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path)
         assert config_lib.differences(first.config, again.config) == []
     with pytest.raises(UserError, match="needs --user=ID"):
         parse(f"--workdir={run}", "--mode=recommend")
-    with pytest.raises(UserError, match="--item is empty; it must be the id of the item"):
-        parse(f"--workdir={run}", "--mode=explain", "--user=7", "--item=")
+    for empty in ("--user=", "--item="):
+        with pytest.raises(UserError, match=f"{empty[:-1]} is empty; it must be an id"):
+            parse(f"--workdir={run}", "--mode=explain", "--user=7", "--item=7", empty)
     with pytest.raises(UserError) as caught:
         parse(
             f"--config={experiment}",
@@ -264,6 +281,9 @@ def test_every_field_has_a_rule_and_its_default_obeys() -> None:
         ({"train.learning_rate": 0.0}, "above 0"),
         ({"train.selection": "accuracy"}, "ndcg@10"),
         ({"train.selection": "ndcg@07"}, "ndcg@10"),
+        ({"model.name": "bpr", "baselines": ()}, "'mse', and bpr predicts no ratings here; it must be one of recall"),
+        ({"model.name": "bpr", "baselines": (), "train.selection": "rated_items/ndcg@5"}, "such as ndcg@5"),
+        ({"model.rating_weight": 0.0, "model.ranking_weight": 1.0}, "drex predicts no ratings here"),
         ({"train.selection": "ndcg@7"}, "must be one of evaluate.cutoffs"),
         ({"train.selection": "ndcg@10", "evaluate.ranking": False}, "evaluate.ranking=true"),
         ({"schedule.width": -2}, "schedule.width is -2"),
@@ -305,6 +325,7 @@ def test_wrong_values(changes: dict[str, object], message: str) -> None:
         {"train.selection": "rated_items/ndcg@20"},
         {"train.selection": "rated_items/ndcg@20", "evaluate.ranking": False},
         {"train.selection": "mae"},
+        {"model.name": "popularity", "baselines": ()},
         {"data.max_bad_share": 0.0},
         {"data.rating_min": 0.0},
         {"data.max_interactions": 1},

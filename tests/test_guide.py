@@ -41,8 +41,10 @@ def test_the_guide_then_the_notebook(place: pathlib.Path) -> None:
     assert file.startswith("author,hotel_id,rating,date,text")
     assert "test, prequential" in trained
     assert "somebody_new" in asked
+    assert "rating is the predicted one, of 1..5" in asked
+    assert re.search(r"predicted rating \d\.\d\d of 1\.\.5; score -?\d\.\d{4}, place \d+ of 60 items", explained)
     assert "keywords of user" in explained
-    assert "last interactions of the item, by what they did to the score" in explained
+    assert "last interactions of the item, by what each did to the predicted rating, via the item's state" in explained
     assert "100 interactions applied, 0 refused" in updated
     assert "nothing was changed" in again
     assert json.loads(again.strip().splitlines()[-1])["applied"] == 100

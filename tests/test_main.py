@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import drex_jax
-from drex_jax import command, config, dataset, main, train
+from drex_jax import command, config, dataset, main
 from drex_jax.errors import Stopped, UserError
+from drex_jax.run_directory import RESULT_KEYS
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXPERIMENT = f"--config={ROOT / 'experiments' / 'quickstart.py'}"
@@ -88,11 +89,24 @@ def test_success_prints_results_and_where_they_are(
             "then run the same command\n",
         ),
         (
-            OSError("19586 requested and 896 written"),
+            OSError("4096 requested and 0 written"),
             2,
-            "drex_jax: cannot write to the disk (19586 requested and 896 written); make room or give another "
-            "--workdir, then run the same command\n",
+            "drex_jax: cannot write to the disk (4096 requested and 0 written); make room or give another --workdir, "
+            "then run the same command\n",
         ),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            2,
+            "drex_jax: cannot write to the disk (No usable temporary directory found in ['/tmp']); make room or give "
+            "another --workdir, then run the same command\n",
+        ),
+        (
+            ValueError("OUT_OF_RANGE: Failed to write 2 bytes to file 12: File too large [os_error_code='27']"),
+            2,
+            "drex_jax: cannot write to the disk (File too large); make room or give another --workdir, "
+            "then run the same command\n",
+        ),
+        (BrokenPipeError(), 75, "drex_jax: stopped, as nobody reads its output; the same command continues\n"),
     ],
 )
 def test_exceptions_with_a_status(
@@ -111,16 +125,29 @@ def test_exceptions_with_a_status(
     assert capsys.readouterr().err == line
 
 
-def test_a_reader_that_has_had_enough_is_no_mistake() -> None:
-    program = "from drex_jax.exit_status import status_of; status_of(lambda: [print(n) for n in range(10**6)])"
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
-        assert writer.stdout is not None
-        assert writer.stderr is not None
-        assert writer.stdout.readline() == b"0\n"
-        writer.stdout.close()
-        assert writer.stderr.read() == b""
-    assert writer.returncode == 0
+@pytest.mark.parametrize("way", ["reader", "full", "latin-1", "utf-8"])
+def test_output_that_cannot_be_written(way: str) -> None:
+    text, times = "\u00f6\u0151 \udcff", 1 << 16 if way == "reader" else 1
+    code = f"import sys, drex_jax.exit_status as e; sys.exit(e.status_of(lambda: e.say({text!a} * {times})))"
+    environment = os.environ | {"PYTHONIOENCODING": way if "-" in way else "utf-8"}
+    with open("/dev/full", "w") as full:
+        out = full if way == "full" else subprocess.PIPE
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, env=environment, cwd=ROOT
+        )
+        if way == "reader":
+            assert process.stdout is not None
+            process.stdout.read(1)
+            process.stdout.close()
+            process.stdout = None
+        printed, err = process.communicate()
+    if way == "full":
+        assert (process.returncode, err.count(b"\n")) == (2, 1)
+        assert b"No space left on device" in err
+        return
+    assert (process.returncode, err) == (0, b"")
+    expected = {"latin-1": b"\xf6\\u0151 \\udcff\n", "utf-8": "\u00f6\u0151 ".encode() + b"\\udcff\n"}
+    assert printed == expected.get(way)
 
 
 def test_a_bug_keeps_its_traceback(trainer: types.SimpleNamespace, tmp_path: pathlib.Path) -> None:
@@ -145,6 +172,25 @@ def test_signal_outside_the_loop(
     assert run(EXPERIMENT, f"--workdir={tmp_path}") == 75
     assert signal.getsignal(number) is before
     assert number.name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("mode", "left"), [("update", "saved whole or not at all; run the same command"), ("explain", "nothing to save")]
+)
+def test_a_stop_says_what_it_leaves(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    mode: str,
+    left: str,
+) -> None:
+    from drex_jax.report import answers
+
+    monkeypatch.setattr(answers, "answer", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    (tmp_path / "config.json").write_text(config.to_json(config.base()))
+    asked = {"update": "--interactions=x", "explain": "--user=x"}[mode]
+    assert run(f"--workdir={tmp_path}", f"--mode={mode}", asked) == 75
+    assert left in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("way", ["lost", "turned into another error"])
@@ -255,7 +301,7 @@ def test_damaged_run_directory_is_a_mistake_told_in_one_line(
     settings = command.load_experiment(str(ROOT / "experiments" / "quickstart.py"))
     (tmp_path / "config.json").write_text(config.to_json(settings))
     (tmp_path / "history").mkdir()
-    (tmp_path / "results.json").write_text(json.dumps(dict.fromkeys(train.RESULT_KEYS)))
+    (tmp_path / "results.json").write_text(json.dumps(dict.fromkeys(RESULT_KEYS) | {"schema": 1}))
     (tmp_path / "history" / "facts.json").write_text(json.dumps(dict.fromkeys(dataset.FACT_KEYS)))
     (tmp_path / "history" / "columns.json").write_text("{}")
     damaged = tmp_path / name
@@ -267,16 +313,40 @@ def test_damaged_run_directory_is_a_mistake_told_in_one_line(
         assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("schema", "message"), [(99, "a newer drex_jax"), (True, "damaged"), (0, "damaged")])
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_results_of_another_version(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], schema: object, message: str, mode: str
+) -> None:
+    (tmp_path / "config.json").write_text(config.to_json(config.base()))
+    (tmp_path / "results.json").write_text(json.dumps(dict.fromkeys(RESULT_KEYS) | {"schema": schema}))
+    assert run(f"--workdir={tmp_path}", f"--mode={mode}") == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
 def test_a_mistake_in_the_data_leaves_the_directory_to_the_corrected_command(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = tmp_path / "few.csv"
+    table, workdir = tmp_path / "few.csv", tmp_path / "run"
     arguments = ["--config.data.format=table", "--config.data.rating_min=1", "--config.data.rating_max=5"]
-    for rows, message in (("", "no rows"), ("a,b,3,5,x\n", "part would be empty")):
+    unrated = "".join(f"u{n % 4},i{n % 5},,{n},x\n" for n in range(40))
+    for rows, message in (
+        ("", "no rows"),
+        ("a,b,3,5,x\n", "part would be empty"),
+        (unrated, "validation has no such metric here"),  # told when the data are there
+    ):
         table.write_text("user,item,rating,timestamp,text\n" + rows)
-        assert run(*TINY, f"--workdir={tmp_path / 'run'}", f"--config.data.path={table}", *arguments) == 2
+        assert run(*TINY, f"--workdir={workdir}", f"--config.data.path={table}", *arguments) == 2
         assert message in capsys.readouterr().err
-        arguments.append("--config.seed=1")  # another configuration than before
+        assert {path.name for path in workdir.iterdir()} <= {"quarantine.jsonl"}
+        arguments.append(f"--config.seed={len(arguments)}")  # another configuration than before
+    (workdir / "replicas").mkdir()
+    (workdir / "replicas" / "mine").touch()
+    assert run(*TINY, f"--workdir={workdir}", f"--config.data.path={table}", *arguments) == 2
+    assert (workdir / "replicas" / "mine").exists()  # was there before
+    assert not (workdir / "config.json").exists()
 
 
 @pytest.mark.parametrize("name", ["results.json", "history/facts.json", "checkpoints/1"])

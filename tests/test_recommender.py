@@ -23,6 +23,7 @@ from drex_jax.errors import UserError
 from drex_jax.incoming import rows_of
 from drex_jax.models.baselines.popularity import Popularity
 from drex_jax.models.drex.model import DReX
+from drex_jax.report import answers
 
 USERS, ITEMS = 12, 10
 KINDS = ("drex", "bpr", "popularity")
@@ -301,10 +302,15 @@ def test_the_command_line_answers(run: pathlib.Path, parts: tuple[Any, ...], cap
     assert [each["item"] for each in answer["recommendations"]] == [
         each.item for each in recommender.recommend(user, 3)
     ]
+    assert main.run([*arguments, "--user=nö", "--format=json"]) == 0
+    answer, rates = json.loads(capsys.readouterr().out), recommender.rating_range is not None
+    ratings = recommender.predict(["nö"] * 3, [each["item"] for each in answer["recommendations"]]).tolist()
+    assert [each["rating"] for each in answer["recommendations"]] == (ratings if rates else [None] * 3)
     assert main.run([*arguments, "--user=no\x1bbody"]) == 0
     printed = capsys.readouterr().out
     assert "no\\x1bbody, whom this run has never met" in printed
-    assert len(printed.strip().splitlines()) == 2 + 4
+    assert len(printed.strip().splitlines()) == 2 + 4 + 2
+    assert ("rating is the predicted one, of 1..5" in printed) == rates == ("score  rating" in printed)
     assert main.run([*arguments[:3], "--user=x", "--k=11"]) == 2
     assert "k = 11; it must be from 1 to the 10 items" in capsys.readouterr().err
 
@@ -359,17 +365,63 @@ def test_reasons_of_a_pair(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
         else:
             assert {each.change for each in found} == {None}
     if hasattr(model, "network"):
-        pair = recommender._now.user[user][None], recommender._now.item[item][None]
-        assert why.score == pytest.approx(float(recommender._scorer.pairs(recommender._params, *pair)[0]), abs=1e-5)
+        assert why.change_of == "rating"
         assert why.user_interactions[-1].exact or any("not exact" in note for note in why.notes)
+        assert {each.via for each in why.user_interactions} == {"user"}
+        assert {each.via for each in why.item_interactions} == {"item"}
+        assert any("in both lists" in note for note in why.notes)  # the last row is of the two
+        assert any("do not explain a predicted rating" in note for note in why.notes)
     else:
-        assert why.score == pytest.approx(float(recommender.predict([users[user]], [items[item]])[0]))
+        assert why.change_of is None
     words = {each.word for each in why.user_keywords} & {each.word for each in why.item_keywords}
-    assert {each.word for each in why.overlap} == words
+    assert {each.word for each in why.overlap} == words - common_words(data)
     assert bool(why.user_keywords) == (data.vocabulary is not None)
     assert any("there are no keywords" in note for note in why.notes) == (data.vocabulary is None)
     met = {items[number] for number in events.item[events.user == user]}
     assert {each.item for each in why.neighbours} <= met - {items[item]}
+
+
+def common_words(data: Any) -> set[str]:
+    """Of more than a quarter of the train reviews, counted one by one."""
+    if data.vocabulary is None:
+        return set()
+    tokens, names = data.events.tokens, collections.Counter()
+    reviews = [row for row in range(data.sizes[0]) if tokens.lengths[row]]
+    for row in reviews:
+        words = data.vocabulary.words(tokens.part(row, row + 1))
+        names.update({words.names[number] for number in words.word.tolist() if number >= 0})
+    return {name for name, count in names.items() if count > len(reviews) / 4}
+
+
+def test_words_that_everybody_writes_are_no_reason(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
+    recommender, data, *_ = parts
+    if data.vocabulary is None:
+        pytest.skip("this run has no texts")
+    recommender.explain(*(ids(data)[side][0] for side in (0, 1)))
+    assert recommender._reasons._common == common_words(data) != set()
+
+
+def test_reasons_name_the_place_in_the_list_and_the_rating(parts: tuple[Any, ...]) -> None:
+    recommender, data, model, *_ = parts
+    user, items = ids(data)[0][3], ids(data)[1]
+    whole = recommender.recommend(user, k=ITEMS, exclude_seen=False)
+    for place, each in enumerate(whole, 1):
+        why = recommender.explain(user, each.item)
+        assert (why.score, why.rank, why.num_items) == (pytest.approx(each.score, abs=1e-6), place, ITEMS)
+        if model.rates:
+            assert why.rating == recommender.predict([user], [each.item])[0]
+            assert why.rating_range == recommender.rating_range == (1.0, 5.0)
+        else:
+            assert why.rating is why.rating_range is recommender.rating_range is None
+    stranger = recommender.explain(user, "nothing")
+    assert stranger.num_items == ITEMS + 1
+    assert stranger.rank == 1 + sum(each.score > stranger.score for each in whole)
+    past = recommender.at(float(np.sort(data.interactions.timestamp)[4]))
+    found = {each.item: place for place, each in enumerate(past.recommend(user, ITEMS, exclude_seen=False), 1)}
+    assert 0 < len(found) < ITEMS
+    for item in items[:3]:
+        why = past.explain(user, item)
+        assert (why.rank, why.num_items) == ((found[item], len(found)) if item in found else (why.rank, 1 + len(found)))
 
 
 def test_reasons_of_one_side_and_of_nobody(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
@@ -397,7 +449,7 @@ def test_reasons_follow_an_update(run: pathlib.Path, parts: tuple[Any, ...]) -> 
     why = recommender.explain(user, item)
     assert 3e9 in {each.timestamp for each in why.user_interactions}
     pair = recommender._now.user[0][None], recommender._now.item[0][None]
-    assert why.score == pytest.approx(float(recommender._scorer.pairs(recommender._params, *pair)[0]), abs=1e-5)
+    assert why.score == pytest.approx(float(recommender._scorer.rank(recommender._params, *pair)[0, 0]), abs=1e-5)
 
 
 def test_the_command_line_explains(run: pathlib.Path, parts: tuple[Any, ...], capsys: pytest.CaptureFixture) -> None:
@@ -409,6 +461,27 @@ def test_the_command_line_explains(run: pathlib.Path, parts: tuple[Any, ...], ca
     assert answer["score"] == pytest.approx(recommender.explain(user, item).score)
     assert len(answer["user_interactions"]) == len(recommender.explain(user, item).user_interactions)
     assert main.run([*arguments, f"--item={item}"]) == 0
-    assert "last interactions of the item" in capsys.readouterr().out
+    assert "last interactions of the item, the newest first" in capsys.readouterr().out
     assert main.run(arguments) == 2
     assert "--mode=explain needs --user=ID, --item=ID or both" in capsys.readouterr().err
+
+
+def test_an_explanation_for_people(parts: tuple[Any, ...]) -> None:
+    recommender, data, model, *_ = parts
+    if not model.rates:
+        pytest.skip("a model that only ranks has less to say")
+    events, (users, items) = data.events, ids(data)
+    why = recommender.explain(users[events.user[-1]], items[events.item[-1]])
+    long = why.user_interactions[0]._replace(text="word " * 30, timestamp=1.6e9)
+    why = why._replace(user_interactions=[long] * 8, item_interactions=[long._replace(timestamp=0.0)], overlap=[])
+    lines = answers.explanation(why, "table").splitlines()
+    place = f"score {why.score:.4f}, place {why.rank} of {ITEMS} items, met ones included"
+    assert lines[1] == f"predicted rating {why.rating:.2f} of 1..5; {place}"
+    assert "keywords of both: none" in lines
+    begun = lines.index("last interactions of the user, by what each did to the predicted rating, via the user's state")
+    assert "2020-09-13" in lines[begun + 1]
+    assert lines[begun + 1].endswith("word word…")
+    assert lines[begun + 6 : begun + 8] == ["  and 3 more; --format=json lists them all", ""]
+    assert lines[begun + 8].endswith("via the item's state")
+    assert "1970" not in lines[begun + 9]
+    assert max(map(len, lines[begun:-4])) < 120

@@ -20,9 +20,8 @@ import time
 
 from drex_jax.errors import UserError
 from drex_jax.exit_status import status_of
-from drex_jax.files import read_json
 from drex_jax.profiling import yelp_like
-from drex_jax.train import RESULT_KEYS, RESULTS
+from drex_jax.run_directory import results_of
 
 SAMPLE_SECONDS = 0.5
 ROOT = pathlib.Path(__file__).parent.parent
@@ -58,7 +57,7 @@ def run(folder: pathlib.Path, reviews: int, window: int) -> tuple[dict, float]:
         time.sleep(SAMPLE_SECONDS)
     if process.returncode:
         raise UserError(f"the run of {reviews:,} reviews ended with {process.returncode}")
-    return read_json(workdir / RESULTS, RESULT_KEYS), highest
+    return results_of(workdir), highest
 
 
 def own_memory(pid: int) -> float:

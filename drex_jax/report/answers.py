@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import json
 import pathlib
+from typing import Any
 
 from drex_jax import parallel
 from drex_jax.command import Command
@@ -13,6 +15,11 @@ from drex_jax.reasons import Explanation, PastInteraction
 from drex_jax.recommender import Recommender
 
 SHOWN = 10  # refused rows, at the most
+PAST = 5  # interactions of a side that people are shown
+CUT = 60  # characters of a review on a terminal
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+MOVED = {"rating": "the predicted rating", "score": "the score"}
+ABOUT_SCORE = "score orders the list: higher is better, and only the order has a meaning"
 
 
 def answer(command: Command) -> str:
@@ -58,8 +65,7 @@ def update(recommender: Recommender, path: pathlib.Path, form: str) -> str:
         for each in report.refused
     ]
     if form == "json":
-        answered = {"applied": report.applied, "refused": refused, "merged": read.merged, "rejected": read.rejected}
-        return json.dumps(answered, ensure_ascii=False, indent=2)
+        return _json({"applied": report.applied, "refused": refused, "merged": read.merged, "rejected": read.rejected})
     lines = [*read.lines, f"{report.applied:,} interactions applied, {len(refused):,} refused"]
     if not report.applied:
         lines[-1] += "; nothing was changed"
@@ -88,15 +94,29 @@ def recommendations(recommender: Recommender, user: str, k: int, form: str) -> s
       UserError: there are not so many items.
     """
     found, known = recommender.recommend(user, k), recommender.knows_user(user)
+    scale = recommender.rating_range
+    ratings: list[float | None] = [None] * len(found)
+    if scale is not None:
+        ratings = recommender.predict([user] * len(found), [each.item for each in found]).tolist()
     if form == "json":
-        items = [{"item": each.item, "score": each.score} for each in found]
-        return json.dumps({"user": user, "known": known, "recommendations": items}, ensure_ascii=False, indent=2)
+        items = [each._asdict() | {"rating": rating} for each, rating in zip(found, ratings, strict=True)]
+        answered = {"user": user, "known": known, "rating_range": scale, "recommendations": items}
+        return _json(answered)
     who = _shown(user) if known else f"{_shown(user)}, whom this run has never met: a newcomer's list"
-    rows = [("rank", "item", "score")]
-    rows += [(str(place), _shown(each.item), f"{each.score:.4f}") for place, each in enumerate(found, 1)]
-    rank, item, score = (max(len(row[column]) for row in rows) for column in range(3))
-    lines = (f"{row[0]:>{rank}}  {row[1]:<{item}}  {row[2]:>{score}}" for row in rows)
-    return "\n".join([f"for {who}", "", *lines])
+    rows, about = [("rank", "item", "score", "rating")], ABOUT_SCORE
+    for place, (each, rating) in enumerate(zip(found, ratings, strict=True), 1):
+        shown = "" if rating is None else f"{rating:.2f}"
+        rows.append((str(place), _shown(each.item), f"{each.score:.4f}", shown))
+    if scale is None:
+        rows = [row[:3] for row in rows]
+    else:
+        about += f"; rating is the predicted one, of {_of(scale)}"
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(f"{cell:{'<' if column == 1 else '>'}{widths[column]}}" for column, cell in enumerate(row))
+        for row in rows
+    )
+    return "\n".join([f"for {who}", "", *lines, "", about])
 
 
 def explanation(why: Explanation, form: str) -> str:
@@ -107,15 +127,24 @@ def explanation(why: Explanation, form: str) -> str:
             for name, value in why._asdict().items()
             if isinstance(value, list) and name != "notes"
         }
-        return json.dumps(plain, ensure_ascii=False, indent=2)
+        return _json(plain)
     asked = [f"{side} {_shown(name)}" for side, name in (("user", why.user), ("item", why.item)) if name is not None]
-    lines = [" and ".join(asked) + ("" if why.score is None else f": score {why.score:.4f}")]
+    lines = [" and ".join(asked)]
+    if why.score is not None:
+        rating = ""
+        if why.rating is not None and why.rating_range is not None:
+            rating = f"predicted rating {why.rating:.2f} of {_of(why.rating_range)}; "
+        place = f"place {why.rank:,} of {why.num_items:,} items, met ones included"
+        lines.append(f"{rating}score {why.score:.4f}, {place}")
+    lines.append("")
     words = (("user", why.user_keywords), ("item", why.item_keywords), ("both", why.overlap))
     lines += [
         f"keywords of {side}: {', '.join(f'{_shown(each.word)} ({each.weight:.2g})' for each in found)}"
         for side, found in words
         if found
     ]
+    if why.user_keywords and why.item_keywords and not why.overlap:
+        lines.append("keywords of both: none")
     if why.modalities:
         lines.append(
             "modalities: " + ", ".join(f"{_shown(name)} {share:.0%}" for name, share in why.modalities.items())
@@ -125,9 +154,15 @@ def explanation(why: Explanation, form: str) -> str:
         lines.append(f"most alike{' of what the user has met' if why.user else ''}: {alike}")
     for side, found in (("user", why.user_interactions), ("item", why.item_interactions)):
         if found:
-            order = ", by what they did to the score" if found[0].change is not None else ""
-            order = ", by the attention to their reviews" if found[0].attention is not None else order
-            lines += ["", f"last interactions of the {side}{order}", *(_past(each, side) for each in found)]
+            order = "the newest first"
+            if why.change_of is not None:
+                order = f"by what each did to {MOVED[why.change_of]}, via the {side}'s state"
+            elif found[0].attention is not None:
+                order = "by the attention to their reviews"
+            lines += ["", f"last interactions of the {side}, {order}"]
+            lines += [_past(each, side) for each in found[:PAST]]
+            if len(found) > PAST:
+                lines.append(f"  and {len(found) - PAST} more; --format=json lists them all")
     if why.notes:
         lines += ["", *why.notes]
     return "\n".join(lines)
@@ -135,11 +170,26 @@ def explanation(why: Explanation, form: str) -> str:
 
 def _past(each: PastInteraction, side: str) -> str:
     """A line on an interaction of the `side`, which is not named."""
-    change = "" if each.change is None else f"{each.change:+9.4f}{' ' if each.exact else '*'} "
+    change = "" if each.change is None else f"{each.change:+8.4f}{' ' if each.exact else '*'} "
     change += "" if each.attention is None else f"{each.attention:5.0%} "
+    day = f"{_day(each.timestamp)} " if each.timestamp else ""  # of data without times it is 0
     rating = "" if each.rating is None else f" rated {each.rating:g}"
-    text = f": {_shown(each.text)}" if each.text else ""
-    return f"  {change}{_shown(each.item if side == 'user' else each.user)}{rating}{text}"
+    text = each.text if len(each.text) <= CUT else f"{each.text[: CUT - 1]}…"
+    text = f": {_shown(text)}" if text else ""
+    return f"  {change}{day}{_shown(each.item if side == 'user' else each.user)}{rating}{text}"
+
+
+def _day(seconds: float) -> str:
+    return f"{EPOCH + datetime.timedelta(seconds=seconds):%Y-%m-%d}"
+
+
+def _of(scale: tuple[float, float]) -> str:
+    return f"{scale[0]:g}..{scale[1]:g}"
+
+
+def _json(value: Any) -> str:
+    """ASCII, so that no terminal and no pipe can make other bytes of it."""
+    return json.dumps(value, indent=2)
 
 
 def _shown(text: str) -> str:

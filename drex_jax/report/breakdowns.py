@@ -183,10 +183,13 @@ def _figure(
     svg = figures.lines(series, ticks, f"{label}; below: how many", f"{metric}, {better} is better")
     told = [number for number in there if not np.isnan(first.low[number])] or there
     worst, best = max(told, key=lambda number: first.mean[number]), min(told, key=lambda number: first.mean[number])
+    thin = [names[number] for number in there if number not in told]
     description = (
         f"{metric} of {model} is highest at {names[worst]} ({first.mean[worst]:.3f}) and lowest at {names[best]} "
-        f"({first.mean[best]:.3f})."
+        f"({first.mean[best]:.3f})"
     )
+    if thin:
+        description += f" among the groups of at least {FEW} users; of so few as at {', '.join(thin)} it says little"
     rows = [
         (
             names[number],
@@ -198,7 +201,7 @@ def _figure(
         for place, number in enumerate(there)
     ]
     header = (label, "judged", *found, f"95 % interval of {model}", *(more[0] if more[1] else ()))
-    return Figure(name, title, description, svg, Table(f"{title}; {intervals.METHOD}", header, rows))
+    return Figure(name, title, f"{description}.", svg, Table(f"{title}; {intervals.METHOD}", header, rows))
 
 
 def _short(count: int) -> str:

@@ -20,10 +20,11 @@ SHARED = 4  # keywords named as a reason
 QUOTED, REVIEWS = 240, 2  # characters of a review, and reviews of a user
 NEWCOMER = "a newcomer"
 REASONS = (
-    "A reason names the words that both the user's and the item's reviews dwell on, or else the items the user has met "
-    "that are most alike: what the model has learned to go together. Where the model can be asked, it also names the "
-    "past interaction of the user or of the item that speaks most for the score: without it, and all that came later "
-    "replayed, the score would be lower by the number shown."
+    "A reason names the words that both the user's and the item's reviews dwell on, less those that everybody writes, "
+    "or else the items the user has met that are most alike: what the model has learned to go together. Where the "
+    "model can be asked, it also names the past interaction of the user or of the item that raises the predicted "
+    "rating most (of a model that only ranks, the score): without it, and all that came later replayed, that would be "
+    "lower by the number shown. Measured, shared words do not explain a predicted rating."
 )
 
 
@@ -31,7 +32,7 @@ def examples(run: Finished) -> Section:
     """Lists for the user with most interactions, one in the middle, one with the fewest, and somebody new.
 
     Each example is a dictionary: `who` (a sentence part), `user` (an id, or None), `met` (the last reviews:
-    [{`item`, `rating`, `text`}]), `list` [{`item`, `score`, `reason`}] and `rates` (scores are ratings), where a reason
+    [{`item`, `rating`, `text`}]), `list` [{`item`, `score`, `reason`}], where a score is text and a reason
     is [(text, whether it is an id or a word of the data)].
     """
     try:
@@ -51,10 +52,10 @@ def _examples(run: Finished, recommender: Recommender) -> tuple[list[str], list[
     for place, who in ((0, "most history"), (len(order) // 2, "a middling history"), (len(order) - 1, "least history")):
         if 0 <= place < len(order):
             chosen.setdefault(int(order[place]), who)
-    rates = "mse" in run.results["test"].get(run.way, {})
-    shown = [_example(run, recommender, number, who, rates) for number, who in chosen.items()]
-    shown.append(_newcomer(run, recommender, rates))
-    order_of = " The order is the ranking's; the predicted rating beside it is another head's." * rates
+    shown = [_example(run, recommender, number, who) for number, who in chosen.items()]
+    shown.append(_newcomer(run, recommender))
+    rates = recommender.rating_range is not None
+    order_of = " The score orders a list; the rating beside it, if another head predicts it, need not agree." * rates
     sentences = [
         f"What {model} recommends after all the data, without what a user has met.{order_of}",
         REASONS if model != "popularity" else "Everybody gets what most have met.",
@@ -62,7 +63,7 @@ def _examples(run: Finished, recommender: Recommender) -> tuple[list[str], list[
     return sentences, [one for one in shown if one["list"]]
 
 
-def _example(run: Finished, recommender: Recommender, number: int, who: str, rates: bool) -> dict[str, Any]:
+def _example(run: Finished, recommender: Recommender, number: int, who: str) -> dict[str, Any]:
     interactions = run.interactions
     user = interactions.user_ids[number]
     rows = np.flatnonzero(np.asarray(interactions.user) == number)
@@ -71,7 +72,7 @@ def _example(run: Finished, recommender: Recommender, number: int, who: str, rat
         reason = [("many have met it", False)]
         if run.results["model"] != "popularity":
             reason = reason_of(recommender.explain(user, item))
-        lines.append({"item": item, "score": _score(recommender, user, item, score, rates), "reason": reason})
+        lines.append({"item": item, "score": _score(recommender, user, item, score), "reason": reason})
     last = sorted(rows.tolist(), key=lambda row: (bool(interactions.text.lengths[row]), row))[-REVIEWS:]
     reviews = [
         {
@@ -82,10 +83,10 @@ def _example(run: Finished, recommender: Recommender, number: int, who: str, rat
         for row in reversed(last)
     ]
     interactions_of = f"{len(rows):,} interaction{'s' if len(rows) > 1 else ''}"
-    return {"who": f"{who}: {interactions_of}", "user": user, "met": reviews, "list": lines, "rates": rates}
+    return {"who": f"{who}: {interactions_of}", "user": user, "met": reviews, "list": lines}
 
 
-def _newcomer(run: Finished, recommender: Recommender, rates: bool) -> dict[str, Any]:
+def _newcomer(run: Finished, recommender: Recommender) -> dict[str, Any]:
     user = NEWCOMER
     while recommender.knows_user(user):
         user += "."
@@ -94,16 +95,17 @@ def _newcomer(run: Finished, recommender: Recommender, rates: bool) -> dict[str,
     lines = []
     for item, score in _list(recommender, user, run):
         reason = [(f"no history to go by; met {count[run.item_numbers[item]]:,} times", False)]
-        lines.append({"item": item, "score": _score(recommender, user, item, score, rates), "reason": reason})
-    return {"who": "somebody the run has never met", "user": None, "met": [], "list": lines, "rates": rates}
+        lines.append({"item": item, "score": _score(recommender, user, item, score), "reason": reason})
+    return {"who": "somebody the run has never met", "user": None, "met": [], "list": lines}
 
 
 def _list(recommender: Recommender, user: str, run: Finished) -> list[tuple[str, float]]:
     return [(each.item, each.score) for each in recommender.recommend(user, min(K, run.interactions.num_items))]
 
 
-def _score(recommender: Recommender, user: str, item: str, score: float, rates: bool) -> str:
-    return f"{recommender.predict([user], [item])[0]:.2f}" if rates else f"{score:.3f}"
+def _score(recommender: Recommender, user: str, item: str, score: float) -> str:
+    rated = f", predicted rating {recommender.predict([user], [item])[0]:.2f}"
+    return f"score {score:.4f}{rated if recommender.rating_range is not None else ''}"
 
 
 def reason_of(why: Explanation) -> list[tuple[str, bool]]:
@@ -122,15 +124,18 @@ def reason_of(why: Explanation) -> list[tuple[str, bool]]:
     sides = ((True, why.user_interactions), (False, why.item_interactions))
     moved = [(each.change, users, each) for users, side in sides for each in side if each.change is not None]
     change, users, most = max(moved, key=lambda one: one[0], default=(0.0, True, None))
-    return parts if most is None or change <= 0 else [*parts, *_moved(change, most, users)]
+    if most is None or change <= 0:
+        return parts
+    what = "predicted rating" if why.change_of == "rating" else "score"
+    return [*parts, *_moved(what, change, most, users)]
 
 
-def _moved(change: float, each: PastInteraction, users: bool) -> list[tuple[str, bool]]:
-    """What a past interaction, one of the user's or else one of the item's, did to a score."""
+def _moved(what: str, change: float, each: PastInteraction, users: bool) -> list[tuple[str, bool]]:
+    """What a past interaction, one of the user's or else one of the item's, did to a rating or score."""
     who = ("the user's", each.item) if users else ("its", each.user)
     rated = "" if each.rating is None else f", rated {each.rating:g}"
     return [
-        (f"; most for it speaks {who[0]} meeting with ", False),
+        (f"; the {what} is raised most by {who[0]} meeting with ", False),
         (who[1], True),
         (f"{rated} (+{change:.3f})", False),
     ]

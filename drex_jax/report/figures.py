@@ -112,6 +112,8 @@ def lines(
         if groups:
             axes.set_xticks(places, list(map(str, x)), fontsize=11)
             axes.margins(x=0.06)
+        elif (places == places.round()).all():
+            axes.locator_params(axis="x", integer=True)  # there is no epoch 1.5
         axes.grid(axis="y")
         axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", fontsize=12)

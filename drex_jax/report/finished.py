@@ -15,7 +15,6 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.dataset import open_interactions
 from drex_jax.errors import UserError
 from drex_jax.evaluate import lower_is_better
-from drex_jax.files import read_json
 from drex_jax.finished_run import settings_of
 
 
@@ -49,7 +48,7 @@ class Finished:
         """Raises UserError where there is no finished run, or it is damaged."""
         self.workdir = workdir
         self.config: Config = settings_of(workdir)
-        self.results: dict[str, Any] = read_json(workdir / train.RESULTS, train.RESULT_KEYS)
+        self.results: dict[str, Any] = train.results_of(workdir)
         self.interactions: Interactions
         self.interactions, parts = open_interactions(self.config, workdir)
         self.train_end = len(parts.train)

@@ -20,10 +20,12 @@ OF_RMSE = {"rmse": "mse"}  # its interval is the root of the other's
 
 def what_was_run(run: Finished) -> Section:
     """Data, split, choices, notices and leaks; the fields that differ from their defaults; the environment."""
-    rows, before = [], ""
+    rows: list[tuple[str, str]] = []
     for label, text in facts(run.results):
-        rows.append((label or before, text))
-        before = label or before
+        if label and (not rows or rows[-1][0] != label):
+            rows.append((label, text))
+        else:
+            rows[-1] = (rows[-1][0], f"{rows[-1][1]}\n{text}")
     tables = [Table("The run", ("", ""), rows), _configuration(run)]
     environment = run.results.get("environment", {})
     versions = environment.get("versions", {})
@@ -54,7 +56,7 @@ def headline(run: Finished) -> Section:
     spread = "± is the sample standard deviation over seeds. " if several else ""
     sentences.append(
         f"{spread}A range is a {intervals.METHOD}: what another sample of users would change, not what another seed "
-        "would. A figure without one is of lists that are not kept."
+        "would. A figure without one is of lists that are not kept. The end of the page says what the words mean."
     )
     tables = [_table(run, way) for way in run.results["test"]]
     return Section("results", "Results", sentences, [figure] if figure else [], tables)

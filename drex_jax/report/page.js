@@ -32,7 +32,9 @@
   const line = (profile) => {
     const made = element("li");
     const who = element("span", "who", profile.side === "users" ? "user " : "item ");
-    who.append(element("bdi", "", profile.id));
+    const id = element("bdi", "id", profile.id); // a long one is cut where it is shown
+    id.title = profile.id;
+    who.append(id);
     const count = profile.count.toLocaleString("en");
     who.append(element("small", "", ` ${count} interaction${profile.count === 1 ? "" : "s"}`));
     made.append(who);
@@ -40,7 +42,7 @@
     const most = profile.words.length ? profile.words[0][1] : 1;
     for (const [word, weight] of profile.words) {
       const chip = element("span", "word", word);
-      chip.title = `weight ${weight.toFixed(1)}`;
+      chip.title = `${word}, weight ${weight.toFixed(1)}`;
       chip.style.setProperty("--share", String(most > 0 ? weight / most : 0));
       made.append(chip, " ");
     }

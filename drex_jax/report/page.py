@@ -14,7 +14,7 @@ from typing import Any
 from drex_jax import __version__
 from drex_jax.errors import UserError
 from drex_jax.files import write_text
-from drex_jax.report import breakdowns, examples, figures, headline, profiles, robustness, training
+from drex_jax.report import breakdowns, examples, figures, glossary, headline, profiles, robustness, training
 from drex_jax.report.finished import Finished
 from drex_jax.report.section import Figure, Section
 
@@ -53,6 +53,7 @@ def sections(run: Finished) -> list[Section]:
         training.throughput,
         profiles.keyword_profiles,
         examples.examples,
+        glossary.glossary,
     ):
         LOGGER.info("report: %s", make.__name__.replace("_", " "))
         shown.append(make(run))

@@ -69,7 +69,7 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
         return None
     found: dict[str, list[float]] = {}
     for name, blank in blanks.items():
-        LOGGER.info("robustness: %s goes missing", name)
+        LOGGER.info("robustness: without %s", name)
         found[name] = [whole[metric]]
         for share in SHARES:
             segment = model.test_with(blank(events, draw < share))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 ERRORS = ("mse", "rmse", "mae")
 RANKINGS = ("ndcg", "recall", "hr", "mrr")
@@ -16,11 +15,6 @@ MEANING = {
     "frozen": "states as they were at the end of train",
     "ranking": "full ranking of the catalogue, by what was learned in train",
 }
-
-
-def print_results(results: Mapping[str, Any], file: TextIO | None = None) -> None:
-    """Prints `format_results(results)` to `file` (default: standard output)."""
-    print(format_results(results), file=file or sys.stdout)
 
 
 def format_results(results: Mapping[str, Any]) -> str:

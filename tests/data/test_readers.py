@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from drex_jax.data.loading import DataOptions, load
+from drex_jax.data.readers import files
 from drex_jax.data.readers.fields import MAX_TEXT_BYTES
 from drex_jax.errors import UserError
 
@@ -394,3 +396,10 @@ def test_a_damaged_parquet_page_keeps_the_rows_before(tmp_path):
     except UserError:
         pytest.fail("the rows before the damage were lost")
     assert report.kept >= 16_384
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="a pipe or a device, and it is read more than once"):
+        files.find(pipe, ("*.csv",), "a table")

@@ -40,7 +40,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     table = Table(HOSTILE, ("", "column"), [(ID, HOSTILE)])
     line = {"item": ID, "score": "1.00", "reason": [("both speak of ", False), (HOSTILE, True)]}
     met = [{"item": ID, "rating": "5", "text": f"a review with {HOSTILE}"}]
-    example = {"who": "most history", "user": ID, "met": met, "list": [line], "rates": True}
+    example = {"who": "most history", "user": ID, "met": met, "list": [line]}
     sections = [
         Section("results", HOSTILE, [HOSTILE], [Figure("one", HOSTILE, HOSTILE, svg, table)], [table]),
         Section("keywords", "Keyword profiles", profiles=data),

@@ -292,7 +292,7 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
 
 def test_reasons_in_words() -> None:
     past = PastInteraction("u", "i", 0.0, 4.0, "", 0.5)
-    why = Explanation("me", "it", 1.0, [], [], [], [], [], {}, [], [])
+    why = Explanation("me", "it", 1.0, 1, 2, 4.0, (1.0, 5.0), "rating", [], [], [], [], [], {}, [], [])
     words = why._replace(overlap=[Keyword(word, 0.1) for word in "abcdef"])
     near = why._replace(neighbours=[Neighbour(item, 0.5) for item in "xyz"])
 
@@ -303,10 +303,10 @@ def test_reasons_in_words() -> None:
     assert said(words) == "both speak of a, b, c, d"
     assert said(near) == "like x (cosine 0.50) and y (cosine 0.50), which the user has met"
     assert said(words._replace(user_interactions=[past, past._replace(item="j", rating=None, change=0.75)])) == (
-        "both speak of a, b, c, d; most for it speaks the user's meeting with j (+0.750)"
+        "both speak of a, b, c, d; the predicted rating is raised most by the user's meeting with j (+0.750)"
     )
-    assert said(words._replace(item_interactions=[past])) == (
-        "both speak of a, b, c, d; most for it speaks its meeting with u, rated 4 (+0.500)"
+    assert said(words._replace(item_interactions=[past], change_of="score")) == (
+        "both speak of a, b, c, d; the score is raised most by its meeting with u, rated 4 (+0.500)"
     )
     assert said(words._replace(item_interactions=[past._replace(change=-0.1)])) == said(words)
     assert said(words._replace(item_interactions=[past._replace(change=None)])) == said(words)

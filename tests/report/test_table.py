@@ -1,7 +1,6 @@
 """The final table says what was measured, on what, how far seeds differ, and what is wrong with it."""
 
 import copy
-import io
 import statistics
 from typing import Any
 
@@ -81,14 +80,6 @@ def test_ranking_only_model_and_other_cutoffs() -> None:
     results = copy.deepcopy(RESULTS)
     results |= {"test": {"ranking": {"recall@20": 0.1, "recall@50": 0.2}}, "per_seed": [], "baselines": {}}
     assert rows(table.format_results(results), "ranking") == {"": ["recall@20"], "drex": ["0.1000"]}
-
-
-def test_print(capsys) -> None:
-    table.print_results(RESULTS)
-    assert capsys.readouterr().out == table.format_results(RESULTS) + "\n"
-    buffer = io.StringIO()
-    table.print_results(RESULTS, buffer)
-    assert buffer.getvalue() == table.format_results(RESULTS) + "\n"
 
 
 def test_a_model_that_only_ranks_shows_the_usual_cutoffs() -> None:

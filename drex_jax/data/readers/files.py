@@ -23,7 +23,7 @@ def find(path: str | Path | None, patterns: Iterable[str], expected: str, keep: 
 
     Raises:
       MissingError: no path, nothing there, or a folder without a candidate.
-      UserError: an empty file, or a folder with more than one candidate.
+      UserError: an empty file, a pipe, or a folder with more than one candidate.
     """
     if not path:
         raise MissingError(f"data.path is not set: it should name {expected}")
@@ -45,7 +45,9 @@ def find(path: str | Path | None, patterns: Iterable[str], expected: str, keep: 
         path = candidates[0]
     if not path.exists():
         raise MissingError(f"{path}: no such file; expected {expected}")
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.is_file():
+        raise UserError(f"{path}: a pipe or a device, and it is read more than once; write it to a file first")
+    if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty; expected {expected}")
     return path
 

@@ -1,0 +1,59 @@
+"""What a run directory holds, by name; the results of a finished one; and what a failed beginning gives back."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from drex_jax import processes
+from drex_jax.dataset import FACTS, HISTORY
+from drex_jax.errors import UserError
+from drex_jax.files import read_json
+
+SCHEMA = 1
+CONFIG, RESULTS, RUN, MODEL = "config.json", "results.json", "run.json", "model"
+SCORER = "scorer.json"  # what the model needs to score, beside its arrays
+SCHEDULE = "schedule.json"
+RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
+RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
+CHECKPOINTS, LOG = "checkpoints", "metrics.jsonl"
+MADE = (f"{HISTORY}/{FACTS}", HISTORY, CHECKPOINTS, "replicas", "baselines", SCHEDULE, LOG, CONFIG)  # before training
+
+
+def results_of(workdir: pathlib.Path) -> dict[str, Any]:
+    """What is in the `results.json` of a finished run.
+
+    Raises:
+      UserError: it is missing, damaged or of a newer version.
+    """
+    path = workdir / RESULTS
+    schema = read_json(path, ("schema",))["schema"]
+    if type(schema) is not int or schema < 1:  # True is an int
+        raise UserError(f"{path}: damaged; its schema is {schema!r}, and should be a whole number from 1 to {SCHEMA}")
+    if schema > SCHEMA:
+        raise UserError(
+            f"{path} is of schema {schema}, and this version reads up to {SCHEMA}: a newer drex_jax made the run; "
+            "update the package"
+        )
+    return read_json(path, RESULT_KEYS)
+
+
+@contextlib.contextmanager
+def given_back_on_a_mistake(workdir: pathlib.Path) -> Iterator[None]:
+    """A mistake that ends a run's first command before anything is trained leaves the directory to the corrected one.
+
+    What was there before stays, and so does the list of what was rejected (`quarantine.jsonl`).
+    """
+    begins = processes.is_first() and not (workdir / CONFIG).exists()
+    made = [workdir / name for name in MADE if not (workdir / name).exists()]
+    try:
+        yield
+    except UserError:
+        trained = any(next(workdir.glob(pattern), None) for pattern in (f"**/{RUN}", f"**/{CHECKPOINTS}/*"))
+        if begins and not trained:
+            for path in made:  # the configuration last: what is left after a crash is still this run's
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        raise
