@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 
+from drex_jax import reviews
 from drex_jax.config import Config
 from drex_jax.data import modalities, vocabulary
 from drex_jax.data.interactions import Interactions
@@ -63,21 +64,26 @@ def prepare(config: Config, workdir: pathlib.Path) -> Dataset:
         interactions, report = load(data_options(config), workdir / QUARANTINE)
         for line in report.lines:
             print(line)
-        parts = _split(interactions, config)
-        interactions.save(history)
-        words = None
-        if config.text.enabled and bool(interactions.has_text[parts.train].any()):
+        parts, digest, notices = _split(interactions, config), interactions.sha256(), list(report.notices)
+        words, model, enabled = None, None, config.text.enabled and bool(interactions.has_text[parts.train].any())
+        if enabled and config.text.encoder == "bert":
+            model = reviews.encoder(config)
+            interactions, cut = reviews.with_vectors(interactions, model, config)
+            notices += cut
+        elif enabled:
             words = vocabulary.train(interactions.text.take(parts.train), config.text.vocabulary_size)
+        interactions.save(history)
         if words is not None:
             words.save(history / VOCABULARY)
         facts = {
-            "sha256": interactions.sha256(),
+            "sha256": digest,
             "rows_read": report.rows_read,
             "duplicates": report.duplicates,
             "rejected": report.rejected,
-            "notices": list(report.notices),
+            "notices": notices,
             "noise_floor": report.noise_floor,
             "vocabulary": words is not None,
+            "bert": None if model is None else model.fingerprint,
         }
         write_json(history / FACTS, facts)  # the last file: its presence says that the folder is whole
     return open_dataset(config, workdir)

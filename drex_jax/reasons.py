@@ -113,7 +113,7 @@ class Reasons:
                 notes.append(f"the run has never met the {side} {name}: a newcomer, of whom nothing speaks")
         words = [self._keywords(side, number) for side, number in zip(("user", "item"), numbers, strict=True)]
         if self._profiles is None:
-            notes.append("there are no keywords: the run has no texts, or its model reads none")
+            notes.append("there are no keywords: the run has no texts, or its model weighs no words")
         pair = user is not None and item is not None
         lists = [self._last(own) for own in (journal.rows_of_user(numbers[0]), journal.rows_of_item(numbers[1]))]
         if pair and isinstance(self._live, Refining):

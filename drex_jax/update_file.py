@@ -13,6 +13,7 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.data.loading import DataOptions, load
 from drex_jax.data.readers import files, table
 from drex_jax.errors import UserError
+from drex_jax.incoming import Expected
 from drex_jax.options import data_options
 
 EXPECTED = (
@@ -49,7 +50,7 @@ def read(path: pathlib.Path, settings: Config, run: Interactions) -> UpdateFile:
     Raises:
       UserError: no file, one of another format, or one without a good row.
     """
-    columns = (*(name for name in table.KNOWN if name != "split"), *run.vectors)
+    columns = (*(name for name in table.KNOWN if name != "split"), *Expected.by(run).widths)
     expected = f"{EXPECTED}{' '.join(columns)}"
     path = files.find(path, (), expected)
     options, there = data_options(settings), table.columns_of(path)

@@ -10,6 +10,8 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.data.split import Split
 from drex_jax.data.vocabulary import Tokens, Vocabulary
 
+REVIEW = "review text"  # the vector modality that an encoder made of the texts; no column can be named so
+
 
 @dataclasses.dataclass(frozen=True)
 class Events:
@@ -154,7 +156,7 @@ def events(
       max_tokens: longer reviews are cut.
       shuffle_texts: the control experiment: every text moves to another interaction of its part of the split.
     """
-    text = interactions.text
+    text, vectors = interactions.text, interactions.vectors
     if shuffle_texts is not None:
         begins = np.cumsum((0, *sizes))
         source = np.arange(len(interactions))
@@ -162,13 +164,14 @@ def events(
             ring = begin + shuffle_texts.permutation(size)  # each takes the text of the next one in a random ring
             source[ring] = np.roll(ring, -1)
         text = text.take(source)
+        vectors = {name: values[source] if name == REVIEW else values for name, values in vectors.items()}
     return Events(
         user=interactions.user,
         item=interactions.item,
         timestamp=interactions.timestamp,
         rating=interactions.rating,
         tokens=None if vocabulary is None else vocabulary.encode(text, max_tokens),
-        vectors={name: standardise(values, sizes[0]) for name, values in interactions.vectors.items()},
+        vectors={name: standardise(values, sizes[0]) for name, values in vectors.items()},
         num_users=interactions.num_users,
         num_items=interactions.num_items,
         item_vectors=interactions.item_vectors,
