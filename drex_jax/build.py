@@ -38,11 +38,10 @@ from drex_jax.models.pairwise import Options as PairOptions
 from drex_jax.models.pairwise import Pairwise
 from drex_jax.models.protocol import Model
 from drex_jax.parallel import Devices
-from drex_jax.store import Store
+from drex_jax.store import ROOM, Store
 from drex_jax.text.encoder import TextEncoder
 
 LOGGER = logging.getLogger(__name__)
-STORED = 16 << 30  # bytes of kept schedules; the least recently used go first
 NEEDS_RATINGS = ("global_mean", "bias", "running_bias", "matrix_factorisation", "narre")
 NEEDS_TEXTS = ("narre",)
 RELEVANT_SHARE = 0.75  # of the rating range, where no threshold is given: 4 of 1 to 5
@@ -75,7 +74,7 @@ def machine(config: Config) -> Machine:
     LOGGER.info("%d x %s by %s; step costs: %s", len(devices), devices.kind, config.devices.mapping, found.source)
     folder = parallel.cache_folder(config.data.cache_dir)
     parallel.keep_programs(folder / "programs")
-    return Machine(devices, found, Store(folder / "store", STORED).arrays)
+    return Machine(devices, found, Store(folder / "store", ROOM).arrays)
 
 
 def build(name: str, config: Config, dataset: Dataset, seed: int, machine: Machine, **constants: float) -> Model:

@@ -110,11 +110,16 @@ def base() -> ConfigDict:
 
     config.text = ConfigDict()
     config.text.enabled = True
+    config.text.encoder = "subwords"  # subwords: trained with the model; bert: a frozen one of a Hugging Face folder
     config.text.shuffled = False  # control: every text moves to another interaction of the same split part
-    config.text.vocabulary_size = 8000
+    config.text.vocabulary_size = 8000  # of encoder=subwords, as are width and dropout
     config.text.max_tokens = 128
     config.text.width = 32
     config.text.dropout = 0.2
+    config.text.bert = ConfigDict()  # of encoder=bert, extra `bert`; text.max_tokens then counts word pieces
+    config.text.bert.folder = placeholder(str)  # config.json, tokenizer.json or vocab.txt, model.safetensors
+    config.text.bert.pooling = "mean"  # mean cls
+    config.text.bert.dtype = "float32"  # float32 bfloat16
 
     config.model = ConfigDict()
     config.model.name = "drex"  # drex, narre, or one that only ranks: config.RANKERS

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from drex_jax import reviews
 from drex_jax.config import Config
 from drex_jax.data import missing, modalities, vocabulary
 from drex_jax.data.interactions import Interactions
@@ -82,11 +83,15 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
     interactions, report = load(data_options(config), workdir / QUARANTINE, remember)
     for line in report.lines:
         print(line)
-    parts = _split(interactions, config)
-    interactions.save(history)
+    parts, digest, notices = _split(interactions, config), interactions.sha256(), list(report.notices)
     seconds["reading"], begun = time.monotonic() - begun, time.monotonic()
-    words = None
-    if config.text.enabled and bool(interactions.has_text[parts.train].any()):
+    words, model, enabled = None, None, config.text.enabled and bool(interactions.has_text[parts.train].any())
+    if enabled and config.text.encoder == "bert":
+        model = reviews.encoder(config)
+        interactions, cut = reviews.with_vectors(interactions, model, config, remember)
+        notices += cut
+    interactions.save(history)
+    if enabled and model is None:
         words = vocabulary.train(interactions.text, config.text.vocabulary_size, rows=parts.train)
     if words is not None:
         words.save(history / VOCABULARY)
@@ -94,13 +99,14 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
         tokens.save(history / TOKENS)
     seconds["texts"] = time.monotonic() - begun
     facts = {
-        "sha256": interactions.sha256(),
+        "sha256": digest,
         "rows_read": report.rows_read,
         "duplicates": report.duplicates,
         "rejected": report.rejected,
-        "notices": list(report.notices),
+        "notices": notices,
         "noise_floor": report.noise_floor,
         "vocabulary": words is not None,
+        "bert": None if model is None else model.fingerprint,
         "seconds": seconds,
     }
     write_json(history / FACTS, facts)  # the last file: its presence says that the folder is whole

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drex_jax.data.interactions import MAX_TIMESTAMP, MIN_TIMESTAMP, Interactions
+from drex_jax.data.modalities import REVIEW
 from drex_jax.errors import UserError
 
 COLUMNS = ("user", "item", "rating", "timestamp", "text")
@@ -51,7 +52,7 @@ class Expected:
 
     Attributes:
       rating_range: the scale; None: the data have no ratings.
-      widths: of the vector modalities, by name.
+      widths: of the vector modalities, by name, but for what is made of the text.
     """
 
     rating_range: tuple[float, float] | None
@@ -60,7 +61,8 @@ class Expected:
     @classmethod
     def by(cls, interactions: Interactions) -> Expected:
         """What these interactions look like."""
-        return cls(interactions.rating_range, {name: v.shape[1] for name, v in interactions.vectors.items()})
+        widths = {name: values.shape[1] for name, values in interactions.vectors.items() if name != REVIEW}
+        return cls(interactions.rating_range, widths)
 
     def check(self, row: Any) -> Row:
         """A mapping as a `Row`. Keys are `COLUMNS` and names of vectors; a missing key, None or NaN is a missing value.

@@ -13,6 +13,7 @@ import numpy as np
 
 from drex_jax.data.assemble import by_first_appearance
 from drex_jax.data.interactions import Interactions
+from drex_jax.data.modalities import REVIEW
 from drex_jax.data.strings import Strings
 from drex_jax.incoming import Refusal, Row, rows_of
 
@@ -300,7 +301,8 @@ def _row(mapping: dict[str, Any]) -> Row:
 
 
 def _mark(row: Row) -> tuple[Any, ...]:
-    """What makes two interactions of a user at one moment the same."""
+    """What makes two interactions of a user at one moment the same; what is made of the text is nothing of its own."""
     rating = None if math.isnan(row.rating) else float(np.float32(row.rating))
-    vectors = tuple((name, np.asarray(values, np.float32).tobytes()) for name, values in sorted(row.vectors.items()))
+    own = sorted((name, values) for name, values in row.vectors.items() if name != REVIEW)
+    vectors = tuple((name, np.asarray(values, np.float32).tobytes()) for name, values in own)
     return row.item, rating, row.text, vectors

@@ -160,7 +160,7 @@ class Reasons:
                 notes.append(f"the run has never met the {side} {name}: a newcomer, of whom nothing speaks")
         words = [self._keywords(side, number) for side, number in zip(("user", "item"), numbers, strict=True)]
         if self._profiles is None:
-            notes.append("there are no keywords: the run has no texts, or its model reads none")
+            notes.append("there are no keywords: the run has no texts, or its model weighs no words")
         elif any(words):
             notes.append(OF_WORDS)
         pair, standing, rating, change_of = user is not None and item is not None, None, None, None

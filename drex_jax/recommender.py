@@ -25,8 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax import questions, saving, scorers, update_file
+from drex_jax import questions, reviews, saving, scorers, update_file
 from drex_jax.data.interactions import Interactions
+from drex_jax.data.modalities import REVIEW
+from drex_jax.dataset import FACTS, HISTORY
 from drex_jax.errors import UserError
 from drex_jax.finished_run import FinishedRun, open_run
 from drex_jax.incoming import Expected, Refusal, checked, id_of, require_whole, rows_of
@@ -64,6 +66,8 @@ class Recommender:
         self._carry, self._moved = jax.tree.map(jnp.asarray, run.carry), False
         self._newcomers = run.scorer.newcomers(run.params, self._carry)
         self._reasons: Reasons | None = None
+        reads_texts = REVIEW in run.journal.base.vectors
+        self._reader = reviews.Reader(run.settings, run.folder / HISTORY / FACTS, reads_texts)
         self._applied = self._refused = 0  # since the last commit
         self._digests: list[str] = []  # of the tables that were applied since
         self._torn = False  # an update has ended half way
@@ -164,6 +168,10 @@ class Recommender:
                 rows.append(expected.check({"timestamp": now, "user": "a newcomer"} | given))
             except UserError as error:
                 raise UserError(f"history, row {place}: {error}") from None
+        read, unread = self._reader.read(list(enumerate(rows)))
+        for refusal in unread:
+            raise UserError(f"history, row {refusal.row}: {refusal.reason}")
+        rows = [row for _, row in read]
         met = np.array([self._items.number(row.item) for row in rows], np.int64)
         if exclude_seen:
             barred[met[met >= 0]] = True
@@ -297,16 +305,17 @@ class Recommender:
             right, refused = checked(rows_of(interactions), expected)
         else:
             right, refused = checked(questions.listed("interactions", interactions), expected)
+        right, unread = self._reader.read(right)
         self._torn = True
         kept, numbers, late = self._journal.join(right)
         if kept:
             moving.advance(kept, numbers)
             self._moved = True
         self._applied += len(kept)
-        self._refused += len(refused) + len(late)
+        self._refused += len(refused) + len(unread) + len(late)
         self._digests += digests
         self._torn = False
-        return UpdateReport(len(kept), sorted([*refused, *late]))
+        return UpdateReport(len(kept), sorted([*refused, *unread, *late]))
 
     def _batch_of(self, digest: str) -> str:
         """Which batch a table was applied in; empty: in none."""

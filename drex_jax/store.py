@@ -29,6 +29,7 @@ import numpy as np
 
 LOGGER = logging.getLogger(__name__)
 
+ROOM = 16 << 30  # bytes of all that runs keep between them; the least recently used go first
 _FORMAT = 1  # part of every key
 _MAGIC = b"drexarr1"
 _TRAILER = struct.Struct("<32sQ8s")  # the footer's SHA-256, its length, the magic word

@@ -14,6 +14,7 @@ from drex_jax.data.loading import DataOptions, load
 from drex_jax.data.quarantine import TORN
 from drex_jax.data.readers import files, table
 from drex_jax.errors import UserError
+from drex_jax.incoming import Expected
 from drex_jax.options import data_options
 
 EXPECTED = (
@@ -53,8 +54,8 @@ def read(path: pathlib.Path, settings: Config, run: Interactions) -> UpdateFile:
     Raises:
       UserError: no file, one of another format, one that is cut short, or one without a good row.
     """
-    columns, options = (*(name for name in table.KNOWN if name != "split"), *run.vectors), data_options(settings)
-    expected, theirs = f"{EXPECTED}{' '.join(columns)}", {}
+    columns = (*(name for name in table.KNOWN if name != "split"), *Expected.by(run).widths)
+    expected, theirs, options = f"{EXPECTED}{' '.join(columns)}", {}, data_options(settings)
     if options.format == "table":
         theirs = {name: column for name, column in options.columns.items() if column and name != "split"}
         expected += f", or {' '.join(theirs.values())} as the run's data"

@@ -129,11 +129,15 @@ RULES: dict[str, Rule] = {
     "split.validation": number(above=0.0, below=1.0),
     "split.test": number(above=0.0, below=1.0),
     "text.enabled": SWITCH,
+    "text.encoder": one_of("subwords", "bert"),
     "text.shuffled": SWITCH,
     "text.vocabulary_size": whole(16),
     "text.max_tokens": whole(1, 65536),
     "text.width": whole(1),
     "text.dropout": number(0.0, below=1.0),
+    "text.bert.folder": optional(NAMED),
+    "text.bert.pooling": one_of("mean", "cls"),
+    "text.bert.dtype": one_of("float32", "bfloat16"),
     "model.name": one_of("drex", "narre", *RANKERS),
     "model.state_size": whole(1),
     "model.feature_size": whole(1),
@@ -256,6 +260,8 @@ def _check_together(fields: Mapping[str, Any]) -> None:
         raise UserError(f"data.tfds_dir is {prepared!r}; only data.format=amazon|yelp|table has it, not {source}")
     if source != "synthetic" and path is None and prepared is None:
         raise UserError(f"data.path is not set; data.format={source} needs a file, or the folder that holds one")
+    if fields["text.enabled"] and fields["text.encoder"] == "bert":
+        _check_bert(fields)
     validation, test = fields["split.validation"], fields["split.test"]
     if validation + test >= 1.0:
         raise UserError(
@@ -281,6 +287,17 @@ def _check_together(fields: Mapping[str, Any]) -> None:
         raise UserError(f"train.selection is {selection!r}, which needs evaluate.ranking=true")
     if cutoff and int(cutoff) not in cutoffs:
         raise UserError(f"train.selection is {selection!r}; its cutoff must be one of evaluate.cutoffs, {cutoffs}")
+
+
+def _check_bert(fields: Mapping[str, Any]) -> None:
+    if fields["text.bert.folder"] is None:
+        raise UserError("text.bert.folder is not set; text.encoder=bert needs a Hugging Face folder of model type bert")
+    if fields["text.max_tokens"] < 2:
+        raise UserError("text.max_tokens is 1; with text.encoder=bert it must be 2 or more: [CLS] and [SEP] count")
+    if fields["model.name"] != "drex" or not fields["model.vector_modalities"]:
+        raise UserError("text.encoder=bert needs model.name=drex with model.vector_modalities=true, which read it")
+    if fields["devices.distributed"]:
+        raise UserError("text.encoder=bert encodes in one process: it does not go with devices.distributed=true")
 
 
 def _check_effects(fields: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.data.split import Split
 from drex_jax.data.tokens import Tokens
 
+REVIEW = "review text"  # the vector modality that an encoder made of the texts; no column can be named so
+
 
 @dataclasses.dataclass(frozen=True)
 class Events:
@@ -152,20 +154,22 @@ def events(
       tokens: of its texts, in the same order; None leaves the texts out.
       shuffle_texts: the control experiment: every text moves to another interaction of its part of the split.
     """
-    if shuffle_texts is not None and tokens is not None:
+    vectors = interactions.vectors
+    if shuffle_texts is not None:
         begins = np.cumsum((0, *sizes))
         source = np.arange(len(interactions))
         for begin, size in zip(begins[:-1], sizes, strict=True):
             ring = begin + shuffle_texts.permutation(size)  # each takes the text of the next one in a random ring
             source[ring] = np.roll(ring, -1)
-        tokens = tokens.take(source)
+        tokens = None if tokens is None else tokens.take(source)
+        vectors = {name: values[source] if name == REVIEW else values for name, values in vectors.items()}
     return Events(
         user=interactions.user,
         item=interactions.item,
         timestamp=interactions.timestamp,
         rating=interactions.rating,
         tokens=tokens,
-        vectors={name: standardise(values, sizes[0]) for name, values in interactions.vectors.items()},
+        vectors={name: standardise(values, sizes[0]) for name, values in vectors.items()},
         num_users=interactions.num_users,
         num_items=interactions.num_items,
         item_vectors=interactions.item_vectors,

@@ -109,9 +109,12 @@ class BertEncoder:
           UserError: `max_tokens` is not from 2 to what the model can read, or a text is no text.
           ValueError: `pooling` is no such thing.
         """
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling {pooling!r} should be one of {' '.join(POOLINGS)}")
-        pieces = self.pieces(texts, max_tokens)
+        _require_pooling(pooling)
+        return self.encode_pieces(self.pieces(texts, max_tokens), pooling, normalize)
+
+    def encode_pieces(self, pieces: Pieces, pooling: str, normalize: bool) -> np.ndarray:
+        """The same of texts that `pieces` made tokens of."""
+        _require_pooling(pooling)
         found = np.empty((len(pieces.cut), self.width), np.float32)
         for rows, values in self._encoded(pieces, pooling, normalize):
             found[rows] = values
@@ -200,6 +203,11 @@ def padded_length(tokens: int) -> int:
     """What a text of so many tokens is padded to: by steps of 8 up to 32, of 16 up to 128, then of an eighth."""
     step = 8 if tokens <= 32 else max(16, 1 << max(0, (tokens - 1).bit_length() - 3))
     return -(-tokens // step) * step
+
+
+def _require_pooling(pooling: str) -> None:
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling {pooling!r} should be one of {' '.join(POOLINGS)}")
 
 
 def _strings(texts: Sequence[str]) -> Strings:

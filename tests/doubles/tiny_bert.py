@@ -10,8 +10,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from scipy.special import erf
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", *(f"##{letter}" for letter in "abcdefghij")]
-WORDS += ["good", "bad", "string", "##s", "pick", "the", "it", "holds", "tune", ".", ",", "'", "!", "cafe", "é"]
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+WORDS += ["good", "bad", "string", "pick", "the", "it", "holds", "tune", ".", ",", "'", "!", "cafe", "é"]
 SIZES: dict[str, Any] = {
     "model_type": "bert",
     "vocab_size": len(WORDS),

@@ -1,0 +1,211 @@
+"""A frozen BERT as DReX's text: kept in the store and in the run, read of new interactions, and every way it fails."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_bert
+
+from drex_jax import Recommender, config, reviews, train
+from drex_jax.data.modalities import REVIEW, standardise
+from drex_jax.data.strings import Strings
+from drex_jax.dataset import open_dataset, prepare
+from drex_jax.errors import UserError
+from drex_jax.explain import KEYWORDS
+from drex_jax.keeping import make_anew
+from drex_jax.parallel import Devices
+from drex_jax.store import Store
+from drex_jax.text.bert import BertEncoder
+from drex_jax.validation import check
+
+MAX_TOKENS = 8
+TEXTS = Strings.of(["good strings", "", "it holds", "bad", "", "the tune", "cafe", "it " * 9, "pick"])
+
+
+def settings(folder: pathlib.Path, cache: pathlib.Path) -> Any:
+    chosen: Any = config.base()
+    chosen.data.synthetic.update(num_interactions=120, num_users=12, num_items=10, seed=1)
+    chosen.data.cache_dir = str(cache)
+    chosen.text.update(encoder="bert", max_tokens=MAX_TOKENS)
+    chosen.text.bert.folder = str(folder)
+    chosen.model.update(
+        state_size=3, feature_size=3, ranking_weight=0.0, residual=False, dropout=0.0, time_modality=False
+    )
+    chosen.train.update(epochs=1, bptt_windows=1, warmup_steps=1)
+    chosen.devices.update(count=1, mapping="none")
+    chosen.schedule.implementation = "sequential"
+    chosen.baselines = ()
+    chosen.evaluate.update(ranking=False, cutoffs=(5,))
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tiny_bert.write(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def model(folder: pathlib.Path) -> BertEncoder:
+    return BertEncoder.load(folder, devices=Devices("none"))
+
+
+@pytest.fixture(scope="module")
+def finished(folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A finished run, with a folder of its own for the model."""
+    place = tmp_path_factory.mktemp("finished")
+    own = pathlib.Path(shutil.copytree(folder, place / "model"))
+    train.train(settings(own, place / "cache"), place / "run")
+    return place
+
+
+@pytest.fixture
+def place(finished: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The finished run, whose model's folder is put back after the test."""
+    yield finished
+    if (finished / "away").exists():
+        shutil.rmtree(finished / "model", ignore_errors=True)
+        (finished / "away").rename(finished / "model")
+
+
+def test_the_run_holds_what_the_encoder_says(place: pathlib.Path, model: BertEncoder) -> None:
+    data = open_dataset(settings(place / "model", place / "cache"), place / "run")
+    kept, texts = data.interactions.vectors[REVIEW], data.interactions.text
+    spoken = texts.lengths > 0
+    assert 0 < spoken.sum() < len(texts)
+    assert np.isnan(kept[~spoken]).all()
+    expected = model.encode(texts.take(np.flatnonzero(spoken)), max_tokens=MAX_TOKENS)
+    np.testing.assert_allclose(kept[spoken], expected, atol=1e-5)
+    np.testing.assert_array_equal(data.events.vectors[REVIEW], standardise(kept, data.sizes[0]))
+    assert data.vocabulary is None
+    assert data.events.tokens is None
+    assert data.facts["bert"] == model.fingerprint
+    assert any("reviews were cut at 8 tokens" in notice for notice in data.facts["notices"])
+    assert not (place / "run" / KEYWORDS).exists()
+    assert (place / "cache" / "store" / "bert").exists()
+
+
+def test_a_run_answers_and_learns_without_its_model_but_for_texts(place: pathlib.Path) -> None:
+    (place / "model").rename(place / "away")
+    recommender = Recommender.load(place / "run")
+    assert len(recommender.recommend("user1", 3)) == 3
+    assert "weighs no words" in " ".join(recommender.explain("user1", "item1").notes)
+    moment = float(recommender._journal.last_moment) + 1
+    rows = [
+        {"user": "user1", "item": "item1", "timestamp": moment, "text": "good"},
+        {"user": "user2", "item": "item1", "timestamp": moment, "rating": 4.0},
+    ]
+    report = recommender.update(rows)
+    assert report.applied == 1
+    ((row, reason),) = report.refused
+    assert row == 0
+    assert f"text.bert.folder={place / 'model'}: {place / 'model'}: there is no such folder" in reason
+    with pytest.raises(UserError, match="history, row 1: its text cannot be read without"):
+        recommender.recommend_for(["item2", {"item": "item1", "text": "good"}], 3)
+    tiny_bert.write(place / "model", tiny_bert.tensors(seed=1))
+    report = Recommender.load(place / "run").update(rows[:1])
+    assert "holds another model than the run was trained on" in report.refused[0].reason
+
+
+def test_texts_of_updates_are_read_and_kept(place: pathlib.Path, model: BertEncoder, tmp_path: pathlib.Path) -> None:
+    recommender = Recommender.load(place / "run")
+    moment = float(recommender._journal.last_moment) + 1
+    row = {"user": "somebody", "item": "item1", "timestamp": moment, "rating": 2.0, "text": "the bad strings"}
+    silent = Recommender.load(place / "run")
+    silent.update([{**row, "text": None}])
+    assert recommender.update([row]).applied == 1
+    assert not np.allclose(recommender._now.user[-1], silent._now.user[-1], atol=1e-6)
+    recommender.save(tmp_path / "later")
+    again = Recommender.load(tmp_path / "later")
+    found = again._journal.row(len(again._journal) - 1).vectors[REVIEW]
+    np.testing.assert_allclose(found, model.encode([row["text"]], max_tokens=MAX_TOKENS)[0], atol=1e-5)
+    assert "was there already" in again.update([row]).refused[0].reason
+    assert "unknown key" in again.update([{**row, "timestamp": moment + 1, REVIEW: found}]).refused[0].reason
+
+
+def test_an_interrupted_encoding_goes_on(
+    model: BertEncoder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reviews, "PART", 3)
+    store, encode, calls = Store(tmp_path), model.encode_pieces, []
+
+    def encoded(*arguments: Any) -> np.ndarray:
+        calls.append(len(arguments[0].cut))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return encode(*arguments)
+
+    monkeypatch.setattr(model, "encode_pieces", encoded)
+    with pytest.raises(KeyboardInterrupt):
+        reviews.vectors(TEXTS, model, "mean", MAX_TOKENS, store.arrays)
+    found, cut = reviews.vectors(TEXTS, model, "mean", MAX_TOKENS, store.arrays)
+    assert calls == [3, 3, 3, 1]
+    assert cut == 1
+    assert np.isnan(found[[1, 4]]).all()
+    spoken = [0, 2, 3, 5, 6, 7, 8]
+    np.testing.assert_allclose(
+        found[spoken], encode(model.pieces(TEXTS.take(np.array(spoken)), 8), "mean", True), atol=1e-5
+    )
+    np.testing.assert_array_equal(reviews.vectors(TEXTS, model, "mean", MAX_TOKENS, store.arrays)[0], found)
+    assert len(calls) == 4
+
+
+def test_kept_vectors_of_another_model_or_cut_short_are_not_used(
+    model: BertEncoder, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path / "store")
+    found, _ = reviews.vectors(TEXTS, model, "mean", MAX_TOKENS, store.arrays)
+    other = BertEncoder.load(tiny_bert.write(tmp_path / "other", tiny_bert.tensors(1)), devices=Devices("none"))
+    assert not np.allclose(reviews.vectors(TEXTS, other, "mean", MAX_TOKENS, store.arrays)[0][0], found[0], atol=0.01)
+    assert len(list((tmp_path / "store" / "bert").iterdir())) == 2
+    for entry in (tmp_path / "store" / "bert").iterdir():
+        entry.write_bytes(entry.read_bytes()[:-40])
+    with caplog.at_level(logging.WARNING):
+        again, _ = reviews.vectors(TEXTS, model, "mean", MAX_TOKENS, store.arrays)
+    np.testing.assert_array_equal(again, found)
+    (warning,) = caplog.records
+    assert "was damaged and is made anew: it does not end as it should" in warning.getMessage()
+
+
+def test_shuffled_texts_take_their_vectors_along(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    chosen = settings(folder, tmp_path / "cache")
+    straight = prepare(chosen, tmp_path).events.vectors[REVIEW]
+    chosen.text.shuffled = True
+    data = open_dataset(chosen, tmp_path)
+    moved = data.events.vectors[REVIEW]
+    assert not np.array_equal(moved, straight)
+    for begin, end in zip((0, *np.cumsum(data.sizes)[:-1]), np.cumsum(data.sizes), strict=True):
+        missing = [np.isnan(values[begin:end]).any(1).sum() for values in (straight, moved)]
+        assert missing[0] == missing[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text.bert.folder": None}, "text.bert.folder is not set; text.encoder=bert needs a Hugging Face folder"),
+        ({"text.max_tokens": 1}, r"text.max_tokens is 1; .* \[CLS\] and \[SEP\] count"),
+        ({"model.vector_modalities": False}, "needs model.name=drex with model.vector_modalities=true"),
+        ({"devices.distributed": True, "devices.mapping": "shard_map"}, "encodes in one process"),
+        ({"text.encoder": "gpt"}, "text.encoder is 'gpt'; it must be one of subwords bert"),
+        ({"text.bert.pooling": "max"}, "text.bert.pooling is 'max'; it must be one of mean cls"),
+    ],
+)
+def test_settings_that_make_no_sense(folder: pathlib.Path, tmp_path: pathlib.Path, changes: dict, message: str) -> None:
+    chosen = settings(folder, tmp_path)
+    check(chosen)
+    chosen.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        check(chosen)
+
+
+def test_a_model_that_cannot_be_read_leaves_the_directory_free(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    chosen = settings(folder, tmp_path / "cache")
+    chosen.text.max_tokens = 50
+    with pytest.raises(UserError, match="max_tokens 50; it should be from 2 to the 20 that the model reads"):
+        train.begin(chosen, tmp_path / "run", make_anew)
+    assert not (tmp_path / "run" / "config.json").exists()
