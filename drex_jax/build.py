@@ -159,6 +159,7 @@ def _drex(config: Config, dataset: Dataset, seed: int, machine: Machine) -> DReX
         vocabulary_size=0 if dataset.vocabulary is None else len(dataset.vocabulary),
         text_width=config.text.width,
         text_dropout=config.text.dropout,
+        token_width=0 if events.tokens is None or events.tokens.features is None else events.tokens.features.shape[1],
     )
     bias = biases.fit_running_bias(*_bias_arguments(dataset)) if has_ratings else biases.RunningBias(0.0, 1.0, 1.0)
     packing = _packing(config, dataset, machine)

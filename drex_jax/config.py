@@ -118,7 +118,7 @@ def base() -> ConfigDict:
     config.text.dropout = 0.2
     config.text.bert = ConfigDict()  # of encoder=bert, extra `bert`; text.max_tokens then counts word pieces
     config.text.bert.folder = placeholder(str)  # config.json, tokenizer.json or vocab.txt, model.safetensors
-    config.text.bert.pooling = "mean"  # mean cls
+    config.text.bert.pooling = "mean"  # mean cls, or attention: learned, with text.width and text.dropout; has keywords
     config.text.bert.dtype = "float32"  # float32 bfloat16
 
     config.model = ConfigDict()

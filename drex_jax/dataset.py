@@ -21,8 +21,10 @@ from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_json
 from drex_jax.keeping import Remember, make_anew
 from drex_jax.options import data_options
+from drex_jax.reviews import WordPieces
 
 HISTORY, VOCABULARY, TOKENS, FACTS = "history", "vocabulary.model", "tokens", "facts.json"
+PIECES = "pieces"  # in place of the vocabulary, where a BERT reads the texts
 QUARANTINE = "quarantine.jsonl"
 FACT_KEYS = ("sha256", "rows_read", "duplicates", "rejected", "notices", "noise_floor", "vocabulary", "seconds")
 
@@ -43,7 +45,7 @@ class Dataset:
     interactions: Interactions
     split: Split
     events: Events
-    vocabulary: Vocabulary | None
+    vocabulary: Vocabulary | WordPieces | None
     facts: dict
 
     @property
@@ -88,15 +90,21 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
     words, model, enabled = None, None, config.text.enabled and bool(interactions.has_text[parts.train].any())
     if enabled and config.text.encoder == "bert":
         model = reviews.encoder(config)
+    if model is not None and config.text.bert.pooling != reviews.ATTENTION:
         interactions, cut = reviews.with_vectors(interactions, model, config, remember)
         notices += cut
     interactions.save(history)
-    if enabled and model is None:
+    if model is not None and config.text.bert.pooling == reviews.ATTENTION:
+        words = reviews.WordPieces.of(model)
+        words.save(history / PIECES)
+        max_tokens = config.text.max_tokens
+        reviews.tokens_of(words, interactions.text, model, max_tokens, remember, workdir).save(history / TOKENS)
+    elif enabled and model is None:
         words = vocabulary.train(interactions.text, config.text.vocabulary_size, rows=parts.train)
-    if words is not None:
-        words.save(history / VOCABULARY)
-        tokens = vocabulary.tokens_of(words, interactions.text, config.text.max_tokens, remember, workdir)
-        tokens.save(history / TOKENS)
+        if words is not None:
+            words.save(history / VOCABULARY)
+            tokens = vocabulary.tokens_of(words, interactions.text, config.text.max_tokens, remember, workdir)
+            tokens.save(history / TOKENS)
     seconds["texts"] = time.monotonic() - begun
     facts = {
         "sha256": digest,
@@ -120,7 +128,7 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     """
     facts = read_json(workdir / HISTORY / FACTS, FACT_KEYS)
     ordered, parts = open_interactions(config, workdir)
-    words, tokens = open_vocabulary(workdir), open_tokens(workdir, parts)
+    words, tokens = open_vocabulary(config, workdir), open_tokens(workdir, parts)
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
     events = modalities.events(ordered, sizes, tokens, shuffle)
@@ -150,14 +158,19 @@ def open_tokens(workdir: pathlib.Path, parts: Split) -> Tokens | None:
     return tokens if np.array_equal(rows, np.arange(len(rows))) else tokens.take(rows)
 
 
-def open_vocabulary(workdir: pathlib.Path) -> Vocabulary | None:
-    """The vocabulary of a run directory; None where the data have no texts.
+def open_vocabulary(config: Config, workdir: pathlib.Path) -> Vocabulary | WordPieces | None:
+    """The vocabulary of a run directory; None where its texts are not read as tokens.
 
     Raises:
       UserError: a file is missing or damaged.
     """
     history = workdir / HISTORY
-    return Vocabulary.load(history / VOCABULARY) if read_json(history / FACTS, FACT_KEYS)["vocabulary"] else None
+    facts = read_json(history / FACTS, FACT_KEYS)
+    if not facts["vocabulary"]:
+        return None
+    if facts.get("bert"):
+        return WordPieces.load(history / PIECES, lambda: reviews.trained_on(config, facts["bert"]))
+    return Vocabulary.load(history / VOCABULARY)
 
 
 def open_interactions(config: Config, workdir: pathlib.Path) -> tuple[Interactions, Split]:

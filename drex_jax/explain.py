@@ -17,6 +17,7 @@ from drex_jax.data.vocabulary import Vocabulary
 from drex_jax.dataset import Dataset
 from drex_jax.models.drex import keywords
 from drex_jax.progress import progress
+from drex_jax.reviews import WordPieces
 from drex_jax.text import batching
 from drex_jax.text import encoder as text_encoder
 
@@ -120,14 +121,14 @@ def token_attention(
     with progress("reading reviews for keywords", num_reviews, "reviews") as bar:
         for begin, end in spans:
             part, rows = tokens.part(begin, end), np.arange(end - begin)
-            batch = batching.plan(part.ids, part.offsets, rows, shapes)
+            batch = batching.plan(part.ids, part.offsets, rows, shapes, part.features)
             attended = tuple(np.asarray(attention) for attention in attend(params, batch))
             yield part, batching.unplan(attended, batch, part.offsets, rows, len(part.ids))
             bar.update(len(rows))
 
 
 def evidence(
-    encoder: text_encoder.TextEncoder, params: Any, vocabulary: Vocabulary, tokens: Tokens
+    encoder: text_encoder.TextEncoder, params: Any, vocabulary: Vocabulary | WordPieces, tokens: Tokens
 ) -> tuple[sparse.csr_array, list[str]]:
     """What each review says about each word, float32 [reviews, words] (`keywords.evidence`), and the words, sorted."""
     numbers: dict[str, int] = {}

@@ -31,6 +31,7 @@ from drex_jax.models.drex.refiner import Refiner
 from drex_jax.models.drex.replay import Replay
 from drex_jax.models.pairwise import Pairwise
 from drex_jax.models.protocol import Carry, Params
+from drex_jax.reviews import WordPieces
 
 
 class Live(Protocol):
@@ -83,7 +84,7 @@ class Refining:
     def __init__(self, run: FinishedRun, refiner: Refiner):
         self.refiner, self._params, self._journal = refiner, run.params, run.journal
         self._folder, self._settings = run.folder, run.settings
-        self.vocabulary, self._max_tokens = open_vocabulary(run.folder), run.settings.text.max_tokens
+        self.vocabulary, self._max_tokens = open_vocabulary(run.settings, run.folder), run.settings.text.max_tokens
         journal = run.journal
         self._scales = {n: modalities.scale(v, journal.num_train) for n, v in journal.base.vectors.items()}
         start = History.start(len(journal.users), len(journal.items))
@@ -137,7 +138,7 @@ class Refining:
             num_items=len(journal.items),
         )
 
-    def _tokens(self, vocabulary: Vocabulary, journal: Journal, text: Strings) -> Tokens:
+    def _tokens(self, vocabulary: Vocabulary | WordPieces, journal: Journal, text: Strings) -> Tokens:
         """Of all texts of a journal: those of the run's own data were encoded long ago."""
         if journal.base is not self._journal.base:
             return vocabulary.encode(text, self._max_tokens)

@@ -27,7 +27,6 @@ import numpy as np
 
 from drex_jax import questions, reviews, saving, scorers, update_file
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.modalities import REVIEW
 from drex_jax.dataset import FACTS, HISTORY
 from drex_jax.errors import UserError
 from drex_jax.finished_run import FinishedRun, open_run
@@ -66,8 +65,7 @@ class Recommender:
         self._carry, self._moved = jax.tree.map(jnp.asarray, run.carry), False
         self._newcomers = run.scorer.newcomers(run.params, self._carry)
         self._reasons: Reasons | None = None
-        reads_texts = REVIEW in run.journal.base.vectors
-        self._reader = reviews.Reader(run.settings, run.folder / HISTORY / FACTS, reads_texts)
+        self._reader = reviews.Reader(run.settings, run.folder / HISTORY / FACTS)
         self._applied = self._refused = 0  # since the last commit
         self._digests: list[str] = []  # of the tables that were applied since
         self._torn = False  # an update has ended half way

@@ -1,18 +1,26 @@
-"""Reviews as vectors of a frozen BERT: made once, kept in the store and in the run, and made for new interactions."""
+"""Reviews as a frozen BERT reads them, a vector each or a vector a token.
+
+They are made once, kept in the store and in the run, and made for new interactions.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from drex_jax.config import Config
+from drex_jax.data import storage
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.modalities import REVIEW
+from drex_jax.data.scratch import room
 from drex_jax.data.strings import Strings
+from drex_jax.data.tokens import Tokens
+from drex_jax.data.vocabulary import Words, words_of
 from drex_jax.errors import UserError
 from drex_jax.files import read_json
 from drex_jax.incoming import Refusal, Row
@@ -20,7 +28,11 @@ from drex_jax.keeping import Remember
 from drex_jax.parallel import Devices
 from drex_jax.progress import progress
 from drex_jax.text.bert import BertEncoder
+from drex_jax.text.bert.wordpiece import CONTINUES, UNKNOWN
 
+ATTENTION = "attention"  # the pooling that is learned
+SCHEMA = "pieces-1"
+TOKEN_PART = 512  # texts an entry, where every token has its features
 PART = 4096  # texts an entry of the store: what an interruption loses, and enough of them to fill batches by length
 VERSION = 1  # of what is kept
 
@@ -92,28 +104,146 @@ def vectors(
     return found, cut
 
 
+class WordPieces:
+    """Word pieces with what a frozen BERT says of each, as `Vocabulary` has subwords: `text.bert.pooling=attention`.
+
+    Attributes:
+      width: D of the features.
+    """
+
+    def __init__(self, pieces: list[str], width: int, model: Callable[[], BertEncoder]):
+        """`pieces`: what each id spells; `model`: loaded when there is a text to read; it may raise UserError."""
+        self._pieces, self.width, self._model = pieces, width, model
+
+    @classmethod
+    def of(cls, model: BertEncoder) -> WordPieces:
+        """Those of a model."""
+        return cls(model.tokenizer.pieces(), model.width, lambda: model)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes what the pieces spell, whole or not at all."""
+        storage.write_columns(folder, {"schema": SCHEMA, "width": self.width}, {"pieces": Strings.of(self._pieces)})
+
+    @classmethod
+    def load(cls, folder: pathlib.Path, model: Callable[[], BertEncoder]) -> WordPieces:
+        """Reads what `save` wrote.
+
+        Raises:
+          UserError: it is missing or damaged.
+        """
+        width = storage.read_header(folder, SCHEMA).get("width")
+        if type(width) is not int:
+            raise UserError(f"{folder}: damaged; its width is {width!r}")
+        return cls(list(storage.read_strings(folder, "pieces")), width, model)
+
+    def encode(self, texts: Strings, max_tokens: int) -> Tokens:
+        """The texts as word pieces, [CLS] and [SEP] among them, with features; an empty text has none.
+
+        Raises:
+          UserError: the model cannot be had, or cannot read `max_tokens`.
+        """
+        present = np.flatnonzero(texts.lengths)
+        if not len(present):
+            nothing = np.zeros((0, self.width), np.float16)
+            return Tokens(
+                np.zeros(0, np.int32), np.zeros(len(texts) + 1, np.int64), np.zeros(len(texts), bool), nothing
+            )
+        found = self._model().encode_tokens(texts.take(present), max_tokens)
+        lengths, cut = np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
+        lengths[present], cut[present] = found.pieces.lengths, found.pieces.cut
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Tokens(found.pieces.ids, offsets, cut, found.features.astype(np.float16))
+
+    def words(self, tokens: Tokens) -> Words:
+        """Joins the pieces of every text into words, as `Vocabulary.words` does."""
+        special = [piece.startswith("[") and piece.endswith("]") and len(piece) > 2 for piece in self._pieces]
+        inside = [piece.startswith(CONTINUES) and len(piece) > len(CONTINUES) for piece in self._pieces]
+        spellings = [
+            " " if own else piece.removeprefix(CONTINUES) if within else piece
+            for piece, own, within in zip(self._pieces, special, inside, strict=True)
+        ]
+        unknown = self._pieces.index(UNKNOWN) if UNKNOWN in self._pieces else -1
+        if unknown >= 0:
+            spellings[unknown] = ""
+        return words_of(tokens, ~np.array(inside), spellings, unknown)
+
+
+def tokens_of(
+    words: WordPieces,
+    texts: Strings,
+    model: BertEncoder,
+    max_tokens: int,
+    remember: Remember,
+    scratch: pathlib.Path | None = None,
+) -> Tokens:
+    """The texts of a whole table as `WordPieces.encode` gives them, part by part.
+
+    Args:
+      words: of the model.
+      texts: any number of them.
+      model: what encodes them.
+      max_tokens: longer ones are cut.
+      remember: keeps each part.
+      scratch: as for `drex_jax.data.scratch.room`.
+
+    Raises:
+      UserError: the model cannot read `max_tokens` tokens.
+    """
+    options, parts = {"model": model.fingerprint, "dtype": model.dtype, "max_tokens": max_tokens}, []
+    with progress("encoding reviews", len(texts), "texts") as bar:
+        for begin in range(0, max(len(texts), 1), TOKEN_PART):
+            part = texts.part(begin, begin + TOKEN_PART)
+
+            def make(part: Strings = part) -> dict[str, Any]:
+                return words.encode(part, max_tokens)._asdict()
+
+            kept = remember("bert_tokens", {"data": part.data, "offsets": part.offsets}, options, VERSION, make)
+            parts.append(Tokens(**kept))
+            bar.update(len(part))
+    total = sum(len(part.ids) for part in parts)
+    features = room(total * model.width, np.float16, scratch).reshape(total, model.width)
+    return Tokens.concatenate(parts, features=features)
+
+
+def trained_on(config: Config, fingerprint: str | None) -> BertEncoder:
+    """The encoder whose vectors a finished run was trained on; `fingerprint`: its.
+
+    Raises:
+      UserError: `text.bert.folder` does not hold it any more.
+    """
+    folder = config.text.bert.folder
+    try:
+        model = BertEncoder.load(folder, config.text.bert.dtype, Devices("none"))
+    except UserError as error:
+        raise UserError(f"its text cannot be read without text.bert.folder={folder}: {error}") from None
+    if model.fingerprint != fingerprint:
+        raise UserError(
+            f"its text cannot be read: text.bert.folder={folder} holds another model than the run was trained on"
+        )
+    return model
+
+
 class Reader:
     """Gives new interactions of a finished run what it reads of their texts."""
 
-    def __init__(self, config: Config, facts: pathlib.Path, reads: bool):
-        """`facts`: of the run's history, which say by which model it was trained; `reads`: whether there was one."""
-        self._config, self._facts, self._reads = config, facts, reads
+    def __init__(self, config: Config, facts: pathlib.Path):
+        """`facts`: of the run's history, which say by which model it was trained."""
+        self._config, self._fingerprint = config, read_json(facts, ()).get("bert")
 
     @functools.cached_property
     def _model(self) -> BertEncoder | str:
         """The encoder; or why there is none."""
-        folder = self._config.text.bert.folder
         try:
-            model = BertEncoder.load(folder, self._config.text.bert.dtype, Devices("none"))
+            return trained_on(self._config, self._fingerprint)
         except UserError as error:
-            return f"its text cannot be read without text.bert.folder={folder}: {error}"
-        if model.fingerprint != read_json(self._facts, ("bert",))["bert"]:
-            return f"its text cannot be read: text.bert.folder={folder} holds another model than the run was trained on"
-        return model
+            return str(error)
 
     def read(self, rows: Sequence[tuple[int, Row]]) -> tuple[list[tuple[int, Row]], list[Refusal]]:
         """Rows with the vectors of their texts; and those whose text cannot be read, as its model is not there."""
-        spoken = [(place, row) for place, row in rows if row.text] if self._reads else []
+        spoken = [(place, row) for place, row in rows if row.text] if self._fingerprint else []
         if not spoken:
             return list(rows), []
         model = self._model
@@ -121,6 +251,8 @@ class Reader:
             refused = [Refusal(place, model) for place, _ in spoken]
             return [(place, row) for place, row in rows if not row.text], refused
         pooling, max_tokens = self._config.text.bert.pooling, self._config.text.max_tokens
+        if pooling == ATTENTION:  # reads tokens, when it learns
+            return list(rows), []
         made = model.encode([row.text for _, row in spoken], pooling, True, max_tokens)
         found = {place: vector for (place, _), vector in zip(spoken, made, strict=True)}
         return [

@@ -136,7 +136,7 @@ RULES: dict[str, Rule] = {
     "text.width": whole(1),
     "text.dropout": number(0.0, below=1.0),
     "text.bert.folder": optional(NAMED),
-    "text.bert.pooling": one_of("mean", "cls"),
+    "text.bert.pooling": one_of("mean", "cls", "attention"),
     "text.bert.dtype": one_of("float32", "bfloat16"),
     "model.name": one_of("drex", "narre", *RANKERS),
     "model.state_size": whole(1),
@@ -294,7 +294,8 @@ def _check_bert(fields: Mapping[str, Any]) -> None:
         raise UserError("text.bert.folder is not set; text.encoder=bert needs a Hugging Face folder of model type bert")
     if fields["text.max_tokens"] < 2:
         raise UserError("text.max_tokens is 1; with text.encoder=bert it must be 2 or more: [CLS] and [SEP] count")
-    if fields["model.name"] != "drex" or not fields["model.vector_modalities"]:
+    pooled = fields["text.bert.pooling"] != "attention"
+    if fields["model.name"] != "drex" or (pooled and not fields["model.vector_modalities"]):
         raise UserError("text.encoder=bert needs model.name=drex with model.vector_modalities=true, which read it")
     if fields["devices.distributed"]:
         raise UserError("text.encoder=bert encodes in one process: it does not go with devices.distributed=true")

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import tiny_bert
@@ -21,7 +22,10 @@ from drex_jax.explain import KEYWORDS
 from drex_jax.keeping import make_anew
 from drex_jax.parallel import Devices
 from drex_jax.store import Store
+from drex_jax.text import batching
+from drex_jax.text import encoder as text_encoder
 from drex_jax.text.bert import BertEncoder
+from drex_jax.text.encoder import TextEncoder
 from drex_jax.validation import check
 
 MAX_TOKENS = 8
@@ -209,3 +213,96 @@ def test_a_model_that_cannot_be_read_leaves_the_directory_free(folder: pathlib.P
     with pytest.raises(UserError, match="max_tokens 50; it should be from 2 to the 20 that the model reads"):
         train.begin(chosen, tmp_path / "run", make_anew)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def twin(params: Any, features: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """One text's (feature [F], attention [T]) by plain loops, of its given token features [T, G]."""
+    x = features.astype(np.float64) @ params["given"]["kernel"] + params["given"]["bias"]
+    padded = np.concatenate([np.zeros((1, width)), x, np.zeros((1, width))])
+    taps, bias = params["convolution"], params["convolution_bias"]
+    context = [sum(padded[place + tap] * taps[tap] for tap in range(3)) + bias for place in range(len(x))]
+    h = x + np.maximum(context, 0.0)
+    score = np.tanh(h @ params["key"]["kernel"] + params["key"]["bias"]) @ params["query"]
+    attention = np.exp(score - score.max()) / np.exp(score - score.max()).sum()
+    pooled = attention @ h
+    normed = (pooled - pooled.mean()) / np.sqrt(pooled.var() + 1e-6) * params["norm"]["scale"] + params["norm"]["bias"]
+    return normed @ params["out"]["kernel"] + params["out"]["bias"], attention
+
+
+def test_attention_over_what_the_encoder_says_of_each_token(model: BertEncoder) -> None:
+    words = reviews.WordPieces.of(model)
+    tokens = words.encode(TEXTS, MAX_TOKENS)
+    assert tokens.features is not None
+    assert (tokens.lengths > 0).tolist() == (TEXTS.lengths > 0).tolist()
+    expected = model.encode_tokens(["it holds"], MAX_TOKENS).features
+    np.testing.assert_allclose(tokens.features[tokens.offsets[2] : tokens.offsets[3]], expected, atol=2e-3)  # float16
+    encoder = TextEncoder(len(words), 6, 4, given_width=model.width)
+    params = text_encoder.init(encoder, jax.random.key(0))
+    rows = np.arange(len(TEXTS))
+    shapes = batching.fit([tokens.lengths], (4, MAX_TOKENS), budget=16)
+    batch = batching.plan(tokens.ids, tokens.offsets, rows, shapes, tokens.features)
+    found = np.asarray(text_encoder.encode(encoder, params, batch, len(rows)))
+    weights = batching.unplan(
+        [np.asarray(each) for each in text_encoder.attention(encoder, params, batch)],
+        batch,
+        tokens.offsets,
+        rows,
+        len(tokens.ids),
+    )
+    plain = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    for row in rows:
+        own = slice(tokens.offsets[row], tokens.offsets[row + 1])
+        if own.start == own.stop:
+            np.testing.assert_array_equal(found[row], 0.0)
+            continue
+        feature, attention = twin(plain, tokens.features[own], 6)
+        np.testing.assert_allclose(found[row], feature, atol=1e-4)
+        np.testing.assert_allclose(weights[own], attention, atol=1e-5)
+
+
+def test_pieces_spell_words(model: BertEncoder, tmp_path: pathlib.Path) -> None:
+    reviews.WordPieces.of(model).save(tmp_path / "pieces")
+    words = reviews.WordPieces.load(tmp_path / "pieces", lambda: model)
+    found = words.words(words.encode(Strings.of(["it holds, picks!", "??"]), 20))
+    spelt = [found.names[number] for number, first in zip(found.word, found.first, strict=True) if first]
+    assert spelt == ["it", "holds", "picks"]  # picks: pick ##s; no [CLS], no [SEP], no [UNK]
+    (tmp_path / "pieces" / "columns.json").write_text('{"schema": "pieces-1", "width": "16"}')
+    with pytest.raises(UserError, match="pieces: damaged; its width is '16'"):
+        reviews.WordPieces.load(tmp_path / "pieces", lambda: model)
+
+
+def test_a_run_with_learned_attention_has_keywords_and_learns_as_in_one_go(
+    folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    chosen = settings(folder, tmp_path / "cache")
+    chosen.text.bert.pooling = "attention"
+    chosen.text.update(width=4)
+    train.train(chosen, tmp_path / "run")
+    data = open_dataset(chosen, tmp_path / "run")
+    assert data.events.tokens is not None
+    assert data.events.tokens.features is not None
+    assert data.events.tokens.features.shape[1] == 16
+    assert data.interactions.vectors == {}
+    assert (tmp_path / "cache" / "store" / "bert_tokens").exists()
+    recommender = Recommender.load(tmp_path / "run")
+    user, item = (ids.name(0) for ids in (recommender._journal.users, recommender._journal.items))
+    assert recommender.explain(user).user_keywords
+    moment = float(recommender._journal.last_moment) + 1
+    rows = [
+        {"user": user, "item": item, "timestamp": moment, "text": "good strings"},
+        {"user": user, "item": "another", "timestamp": moment + 1},
+    ]
+    assert recommender.update(rows).applied == 2
+    once = Recommender.load(tmp_path / "run")
+    for row in rows:
+        once.update([row])
+    for ours, theirs in zip(jax.tree.leaves(recommender._now), jax.tree.leaves(once._now), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert recommender.explain(user, item).user_interactions  # the history replayed, the new text with it
+    (folder / "vocab.txt").rename(folder / "vocab.away")
+    try:
+        refused = Recommender.load(tmp_path / "run").update(rows).refused
+    finally:
+        (folder / "vocab.away").rename(folder / "vocab.txt")
+    assert [place for place, _ in refused] == [0]
+    assert "its text cannot be read without text.bert.folder" in refused[0].reason

@@ -126,24 +126,35 @@ class Vocabulary:
         spaced = np.array([piece.startswith(_SPACE) for piece in pieces])
         spellings = [piece.replace(_SPACE, "") for piece in pieces]
         spellings[PADDING] = spellings[UNKNOWN] = ""
-        separates = np.array([_separates(spelling) for spelling in spellings])
+        return words_of(tokens, spaced, spellings, UNKNOWN)
 
-        ids, total = tokens.ids, len(tokens.ids)
-        separator = separates[ids]
-        first = spaced[ids]
-        first[tokens.offsets[:-1][tokens.lengths > 0]] = True
-        first[1:] |= separator[:-1]
-        first &= ~separator
-        starts = np.flatnonzero(first)
-        lengths = np.zeros(len(starts), np.int64)
-        occurrence = np.cumsum(first) - 1
-        inside = np.flatnonzero(~separator)
-        np.add.at(lengths, occurrence[inside], 1)
-        distinct, kinds = _distinct_sequences(ids, starts, lengths, len(self))
-        names, number = _names(distinct, spellings)
-        word = np.full(total, -1, np.int32)
-        word[inside] = number[kinds][occurrence[inside]]
-        return Words(word, first & (word >= 0), names)
+
+def words_of(tokens: Tokens, spaced: np.ndarray, spellings: list[str], unknown: int) -> Words:
+    """Join the pieces of every token sequence into words.
+
+    Args:
+      tokens: ids below V.
+      spaced: bool [V]: the piece begins a word.
+      spellings: V of them, without a mark of space; those without a letter or digit stand between words.
+      unknown: the piece that has no spelling: a word with it gets number -1.
+    """
+    separates = np.array([_separates(spelling) for spelling in spellings])
+    ids, total = tokens.ids, len(tokens.ids)
+    separator = separates[ids]
+    first = spaced[ids]
+    first[tokens.offsets[:-1][tokens.lengths > 0]] = True
+    first[1:] |= separator[:-1]
+    first &= ~separator
+    starts = np.flatnonzero(first)
+    lengths = np.zeros(len(starts), np.int64)
+    occurrence = np.cumsum(first) - 1
+    inside = np.flatnonzero(~separator)
+    np.add.at(lengths, occurrence[inside], 1)
+    distinct, kinds = _distinct_sequences(ids, starts, lengths, len(spellings))
+    names, number = _names(distinct, spellings, unknown)
+    word = np.full(total, -1, np.int32)
+    word[inside] = number[kinds][occurrence[inside]]
+    return Words(word, first & (word >= 0), names)
 
 
 def tokens_of(
@@ -282,10 +293,10 @@ def _distinct_sequences(
     return [prefixes[kind] for kind in used], numbers
 
 
-def _names(sequences: list[tuple[int, ...]], spellings: list[str]) -> tuple[list[str], np.ndarray]:
+def _names(sequences: list[tuple[int, ...]], spellings: list[str], unknown: int) -> tuple[list[str], np.ndarray]:
     """(the distinct words of piece sequences, int32 [sequences] the number of each word; -1 for none)."""
     spelt = [
-        "" if UNKNOWN in sequence else "".join(spellings[piece] for piece in sequence).strip(_JOINERS + "_").lower()
+        "" if unknown in sequence else "".join(spellings[piece] for piece in sequence).strip(_JOINERS + "_").lower()
         for sequence in sequences
     ]
     names = sorted(set(spelt) - {""})

@@ -24,10 +24,12 @@ class TextBatch(NamedTuple):
     Attributes:
       ids: each int32 [chunks, rows, length]; 0 after the end of a text.
       row: each int32 [chunks, rows]: which row of the window [0, n) the text belongs to; n where there is none.
+      features: each float16 [chunks, rows, length, D], zeros after the end of a text; None of texts without.
     """
 
     ids: tuple[np.ndarray, ...]
     row: tuple[np.ndarray, ...]
+    features: tuple[np.ndarray, ...] | None = None
 
 
 def bucket_lengths(max_tokens: int) -> tuple[int, ...]:
@@ -78,7 +80,13 @@ def fit(
     return tuple(shapes)
 
 
-def plan(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray, shapes: Sequence[BucketShape]) -> TextBatch:
+def plan(
+    ids: np.ndarray,
+    offsets: np.ndarray,
+    rows: np.ndarray,
+    shapes: Sequence[BucketShape],
+    features: np.ndarray | None = None,
+) -> TextBatch:
     """Lay out a window's texts.
 
     Args:
@@ -86,6 +94,7 @@ def plan(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray, shapes: Sequenc
       offsets: int64 [texts + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`.
       rows: int [n], the text of each row of the window; a row whose text is empty is in no bucket.
       shapes: from `fit`.
+      features: float16 [total, D], of each token.
 
     Raises:
       ValueError: the window does not fit the shapes.
@@ -96,7 +105,7 @@ def plan(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray, shapes: Sequenc
     bucket = np.searchsorted(lengths, counts)
     if np.any(bucket[counts > 0] == len(lengths)):
         raise ValueError(f"a text of {counts.max()} tokens does not fit the buckets {lengths}")
-    all_ids, all_rows = [], []
+    all_ids, all_rows, all_features = [], [], []
     for number, shape in enumerate(shapes):
         members = np.flatnonzero((bucket == number) & (counts > 0))
         if len(members) > shape.chunks * shape.rows:
@@ -109,7 +118,11 @@ def plan(ids: np.ndarray, offsets: np.ndarray, rows: np.ndarray, shapes: Sequenc
         row[: len(members)] = members
         all_ids.append(padded.reshape(shape))
         all_rows.append(row.reshape(shape.chunks, shape.rows))
-    return TextBatch(tuple(all_ids), tuple(all_rows))
+        if features is not None:
+            laid = np.zeros((*padded.shape, features.shape[1]), features.dtype)
+            laid[: len(members)][within] = features[source[within]]
+            all_features.append(laid.reshape(*shape, -1))
+    return TextBatch(tuple(all_ids), tuple(all_rows), None if features is None else tuple(all_features))
 
 
 def unplan(

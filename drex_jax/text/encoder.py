@@ -1,10 +1,13 @@
 """The review encoder, linear in length: embeddings, a width-3 convolution, additive attention pooling.
 
-Letters: R rows, T tokens of a row, D width, F features, V vocabulary size.
+In place of embeddings there may be what a frozen encoder says of each token, projected.
+
+Letters: R rows, T tokens of a row, D width, F features, V vocabulary size, G width of given token features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -32,24 +35,33 @@ class TextEncoder(nn.Module):
       features: F.
       dropout: the rate at which entries of the pooled vector are dropped, and whole tokens lose their embedding
         (without rescaling: the pooled vector is normalised). Masks of [R, T, D] cost more than they are worth.
+      given_width: G, where token features are given; 0: embeddings are learned.
     """
 
     vocabulary_size: int
     width: int = 64
     features: int = 32
     dropout: float = 0.0
+    given_width: int = 0
 
     @nn.compact
-    def __call__(self, ids: jax.Array, rows: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """`ids`: [R, T]; `rows`: int32 [R], the texts' numbers, in training alone."""
+    def __call__(
+        self, ids: jax.Array, rows: jax.Array | None = None, given: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """`ids`: [R, T]; `rows`: int32 [R], the texts' numbers, in training alone; `given`: [R, T, G]."""
         present = ids > 0  # [R, T]
-        table = self.param("embedding", nn.initializers.normal(0.1), (self.vocabulary_size, self.width))
+        if given is None:
+            table = self.param("embedding", nn.initializers.normal(0.1), (self.vocabulary_size, self.width))
+            embedded = table[ids]
+        else:
+            flat = given.reshape(-1, self.given_width).astype(jnp.float32)
+            embedded = nn.Dense(self.width, name="given")(flat).reshape(*ids.shape, self.width)
         taps = self.param("convolution", nn.initializers.normal(0.5), (3, self.width))
         bias = self.param("convolution_bias", nn.initializers.zeros, (self.width,))
         seen = present
         if self.dropout and rows is not None:
             seen &= dropout.kept(self.make_rng("dropout"), rows, self.dropout, ids.shape[1:])
-        x = table[ids] * seen[..., None]  # [R, T, D]
+        x = embedded * seen[..., None]  # [R, T, D]
         padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
         context = padded[:, :-2] * taps[0] + x * taps[1] + padded[:, 2:] * taps[2] + bias
         h = x + nn.relu(context)  # [R, T, D]
@@ -70,7 +82,8 @@ class TextEncoder(nn.Module):
 
 def init(encoder: TextEncoder, key: jax.Array) -> Params:
     """New parameters."""
-    variables: Any = encoder.init(key, jnp.zeros((1, 1), jnp.int32))
+    given = jnp.zeros((1, 1, encoder.given_width)) if encoder.given_width else None
+    variables: Any = encoder.init(key, jnp.zeros((1, 1), jnp.int32), given=given)
     return variables["params"]
 
 
@@ -80,9 +93,10 @@ def encode_chunk(
     ids: jax.Array,
     key: jax.Array | None = None,
     rows: jax.Array | None = None,
+    given: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Features [R, F] and attention [R, T] of token ids [R, T]; with a `key`, dropout of the texts numbered `rows`."""
-    outputs: Any = encoder.apply({"params": params}, ids, rows, rngs=None if key is None else {"dropout": key})
+    outputs: Any = encoder.apply({"params": params}, ids, rows, given, rngs=None if key is None else {"dropout": key})
     return outputs
 
 
@@ -112,12 +126,12 @@ def encode(
     """
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def features_of(ids: jax.Array, row: jax.Array) -> jax.Array:
-        return encode_chunk(encoder, params, ids, key, None if key is None else row)[0]
+    def features_of(ids: jax.Array, row: jax.Array, given: jax.Array | None) -> jax.Array:
+        return encode_chunk(encoder, params, ids, key, None if key is None else row, given)[0]
 
     features = jnp.zeros((num_rows, encoder.features))
-    for ids, row in zip(batch.ids, batch.row, strict=True):
-        own = jax.tree.map(axis.own, (jnp.asarray(ids), jnp.asarray(row)))
+    for ids, row, given in _buckets(batch):
+        own = jax.tree.map(lambda each: axis.own(jnp.asarray(each)), (ids, row, given))
         _, encoded = jax.lax.scan(lambda _, inputs: ((), features_of(*inputs)), (), own)  # [own chunks, R, F]
         features = features.at[row].set(axis.everyone(encoded), mode="drop")
     return features
@@ -125,5 +139,15 @@ def encode(
 
 def attention(encoder: TextEncoder, params: Params, batch: TextBatch) -> tuple[jax.Array, ...]:
     """The attention weights of every token of a batch, laid out as `batch.ids`: each float32 [chunks, R, T]."""
-    weights = partial(jax.lax.map, lambda ids: encode_chunk(encoder, params, ids)[1])
-    return tuple(weights(ids) for ids in batch.ids)
+
+    def weights(chunk: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+        ids, given = chunk
+        return encode_chunk(encoder, params, ids, given=given)[1]
+
+    return tuple(jax.lax.map(weights, (ids, given)) for ids, _, given in _buckets(batch))
+
+
+def _buckets(batch: TextBatch) -> Iterator[tuple[Any, Any, Any]]:
+    """(ids, row, features or None) of each bucket."""
+    features = (None,) * len(batch.ids) if batch.features is None else batch.features
+    return zip(batch.ids, batch.row, features, strict=True)

@@ -42,11 +42,14 @@ class NetworkOptions:
     vocabulary_size: int = 0  # 0: no text modality
     text_width: int = 64
     text_dropout: float = 0.1
+    token_width: int = 0  # of given token features; 0: embeddings are learned
 
     @property
     def text_encoder(self) -> TextEncoder:
         """The review encoder these options ask for."""
-        return TextEncoder(self.vocabulary_size, self.text_width, self.feature_size, self.text_dropout)
+        return TextEncoder(
+            self.vocabulary_size, self.text_width, self.feature_size, self.text_dropout, self.token_width
+        )
 
 
 class Modality(NamedTuple):

@@ -147,6 +147,11 @@ def _pad(values: np.ndarray, size: int, fill: float) -> np.ndarray:
     return np.pad(values, padding, constant_values=fill)
 
 
+def _texts(tokens: Tokens, shapes: tuple[batching.BucketShape, ...]) -> batching.TextBatch:
+    rows = np.arange(len(tokens.cut))
+    return batching.plan(tokens.ids, tokens.offsets, rows, shapes, tokens.features)
+
+
 def _text_shapes(tokens: Tokens, spans: list[tuple[int, int]], packing: Packing) -> tuple[batching.BucketShape, ...]:
     """The shape that holds the reviews of every window."""
     lengths = tokens.lengths
@@ -308,7 +313,7 @@ def plan(
             gap=_pad(before.gap[a:b], size, np.nan),
             bias=_pad(before.bias[a:b], size, 0),
             vectors={name: _pad(values[a:b], size, np.nan) for name, values in events.vectors.items()},
-            text=None if tokens is None else batching.plan(tokens.ids, tokens.offsets, np.arange(a, b), shapes),
+            text=None if tokens is None else _texts(tokens.part(a, b), shapes),
             user_rows=_pad(users.astype(np.int32), packed.users, events.num_users),
             item_rows=_pad(items.astype(np.int32), packed.items, events.num_items),
             user_fresh=_pad(users >= met_users[a], packed.users, False),
