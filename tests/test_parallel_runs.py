@@ -49,7 +49,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return train.train(tiny(**ALONE), tmp_path_factory.mktemp("alone"))
 
 
-@pytest.mark.parametrize("devices", [EVERYWHERE, BY_PMAP])
+@pytest.mark.parametrize("devices", [EVERYWHERE, pytest.param(BY_PMAP, marks=pytest.mark.thorough)])
 def test_a_run_on_eight_devices_is_that_on_one(
     alone: dict[str, Any], tmp_path: pathlib.Path, devices: dict[str, Any]
 ) -> None:

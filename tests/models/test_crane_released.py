@@ -82,7 +82,7 @@ def test_rows_and_loss_are_those_of_a_slow_twin(
     assert loss == pytest.approx(ranking + 0.03 * penalty, rel=1e-4)
 
 
-@pytest.mark.parametrize("length", [1, 5, 13])
+@pytest.mark.parametrize("length", [pytest.param(1, marks=pytest.mark.thorough), 5])
 def test_gradients_in_blocks_are_those_of_the_whole(monkeypatch, length):
     """Whatever is missing, and for padding at the end of the last block."""
     keys = jax.random.split(jax.random.key(2), 4)
@@ -147,11 +147,13 @@ def test_what_it_refuses(make_items, monkeypatch):
     Released(OPTIONS, *make_items(("image",)), axis_fixed=True)
 
 
+@pytest.mark.thorough
 def test_a_step_is_the_same_on_several_devices(make_items, same_on_devices):
     items = make_items(("image", "text"))
     same_on_devices(lambda devices: Released(OPTIONS, *items, devices))
 
 
+@pytest.mark.thorough
 def test_it_learns_the_same_for_a_seed(make_items, fitted):
     """From a sample of the interactions each epoch, with items that lack modalities."""
     options = Options(size=8, batch_size=16, l2=0.0, edge_dropout=0.5)

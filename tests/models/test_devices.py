@@ -93,8 +93,8 @@ def make(make_events: Callable[..., Any], make_drex: Callable[..., Any]) -> Make
     ("name", "ways"),
     [
         ("texts", [("shard_map", True), ("pmap", False)]),
-        ("mlp", [("shard_map", False), ("pmap", True)]),
-        ("ratings", [("pmap", True)]),
+        pytest.param("mlp", [("shard_map", False), ("pmap", True)], marks=pytest.mark.thorough),
+        pytest.param("ratings", [("pmap", True)], marks=pytest.mark.thorough),
         ("matrix_factorisation", [("shard_map", False), ("pmap", False)]),
     ],
 )
@@ -128,7 +128,9 @@ def test_dropout_is_drawn_by_seed_and_not_by_device(make: Make) -> None:
     close(found, alone)
 
 
-@pytest.mark.parametrize(("mapping", "users", "block"), [("shard_map", 9, 13), ("pmap", 4, 256)])
+@pytest.mark.parametrize(
+    ("mapping", "users", "block"), [("shard_map", 9, 13), pytest.param("pmap", 4, 256, marks=pytest.mark.thorough)]
+)
 def test_evaluation_on_eight_devices_is_that_on_one(
     make_events: Callable[..., Any], make_drex: Callable[..., Any], mapping: str, users: int, block: int
 ) -> None:

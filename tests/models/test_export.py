@@ -22,7 +22,9 @@ pytestmark = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"fewer tha
 
 
 @pytest.mark.parametrize("products", ["float32", pytest.param("bfloat16", marks=pytest.mark.thorough)])
-@pytest.mark.parametrize(("mapping", "count"), [("none", 1), ("shard_map", DEVICES)])
+@pytest.mark.parametrize(
+    ("mapping", "count"), [pytest.param("none", 1, marks=pytest.mark.thorough), ("shard_map", DEVICES)]
+)
 def test_the_training_step_is_lowered_for_every_platform(
     make_events: Callable[..., Any], make_drex: Callable[..., Any], mapping: str, count: int, products: str
 ) -> None:

@@ -109,6 +109,7 @@ def test_without_features_it_refuses(make_items):
         FREEDOM(OPTIONS, *make_items(()))
 
 
+@pytest.mark.thorough
 def test_a_step_is_the_same_on_several_devices(make_items, same_on_devices):
     options = dataclasses.replace(OPTIONS, edge_dropout=0.5)
     same_on_devices(lambda devices: FREEDOM(options, *make_items(("image", "text")), devices))

@@ -198,6 +198,7 @@ def beginning(events, params):
     return make
 
 
+@pytest.mark.thorough
 def test_a_step_is_the_same_on_several_devices(beginning, same_on_devices):
     same_on_devices(beginning)
 

@@ -58,7 +58,15 @@ def alone(model):
     return starts, [state for (state,), _ in each], [figures for _, (figures,) in each]
 
 
-@pytest.mark.parametrize(("mapping", "count"), [("none", 1), ("shard_map", 2), ("shard_map", 4), ("pmap", 4)])
+@pytest.mark.parametrize(
+    ("mapping", "count"),
+    [
+        ("none", 1),
+        pytest.param("shard_map", 2, marks=pytest.mark.thorough),
+        ("shard_map", 4),
+        pytest.param("pmap", 4, marks=pytest.mark.thorough),
+    ],
+)
 def test_seeds_together_are_each_as_alone(model, alone, mapping, count):
     """Two groups of one device and of two; pmap has one group of four that trains both."""
     if jax.device_count() < count:

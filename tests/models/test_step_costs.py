@@ -26,7 +26,9 @@ pytestmark = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"fewer tha
     ("devices", "options"),
     [
         (1, {}),
-        (1, {"ranking_weight": 0.7, "negatives": 32, "head": "mlp", "hidden_size": 64}),
+        pytest.param(
+            1, {"ranking_weight": 0.7, "negatives": 32, "head": "mlp", "hidden_size": 64}, marks=pytest.mark.thorough
+        ),
         (DEVICES, {"ranking_weight": 0.7, "negatives": 32}),
     ],
 )
