@@ -128,6 +128,9 @@ def test_texts_of_updates_are_read_and_kept(place: pathlib.Path, model: BertEnco
     again = Recommender.load(tmp_path / "later")
     found = again._journal.row(len(again._journal) - 1).vectors[REVIEW]
     np.testing.assert_allclose(found, model.encode([row["text"]], max_tokens=MAX_TOKENS)[0], atol=1e-5)
+    replayed = again.at(moment + 1)._now  # the whole history from the first interaction on
+    for ours, theirs in zip(jax.tree.leaves(again._now), jax.tree.leaves(replayed), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert "was there already" in again.update([row]).refused[0].reason
     assert "unknown key" in again.update([{**row, "timestamp": moment + 1, REVIEW: found}]).refused[0].reason
 
