@@ -90,14 +90,19 @@ def main() -> None:
     def pieces() -> Pieces:
         return encoder.pieces(texts, MAX_TOKENS)
 
+    def ours() -> Batches:
+        return bert_encoder.batches(pieces(), encoder.max_tokens, 1, bert_encoder.CPU_BUDGET)
+
     calls: dict[str, Callable[[], Any]] = {
         "ours": lambda: encoder.encode(texts, max_tokens=MAX_TOKENS),
-        "torch, the same batches": lambda: theirs(count, bert_encoder.batches(pieces(), encoder.max_tokens)),
+        "torch, the same batches": lambda: theirs(
+            count, bert_encoder.batches(pieces(), encoder.max_tokens, 1, CPU_BUDGET)
+        ),
         "torch, by 32": lambda: theirs(count, by_32(pieces())),
         "word pieces alone": pieces,
     }
     tokens = int(pieces().lengths.sum())
-    padded = sum(ids.size for _, ids, _ in bert_encoder.batches(pieces(), encoder.max_tokens))
+    padded = sum(ids.size for _, ids, _ in ours())
     print(f"{count:,} texts, {tokens:,} tokens, {padded / tokens:.3f} with padding; {os.cpu_count()} cores")
     print(f"load {os.getloadavg()[0]:.2f} at the start")
     begin = time.perf_counter()

@@ -26,7 +26,8 @@ from drex_jax.text.bert.network import POOLINGS, Architecture, Bert, pool
 from drex_jax.text.bert.wordpiece import Pieces, WordPiece
 
 DTYPES = ("float32", "bfloat16")
-BUDGET = 4096  # tokens a batch and device, padding included
+BUDGET = 16384  # tokens a batch and device, padding included
+CPU_BUDGET = 1024  # there, what its caches hold: measured a tenth faster than 4096 tokens a batch
 WAITING = 4  # batches under way on the device: enough to keep it busy, and memory that does not grow with the texts
 
 
@@ -146,7 +147,8 @@ class BertEncoder:
             rows, values = waiting.pop(0)
             return rows, np.asarray(values)[: len(rows)]
 
-        for rows, ids, lengths in batches(pieces, self.max_tokens, len(self._devices)):
+        budget = CPU_BUDGET if self._devices.kind == "cpu" else BUDGET
+        for rows, ids, lengths in batches(pieces, self.max_tokens, len(self._devices), budget):
             waiting.append((rows, program(self._params, *self._devices.place((ids, lengths)))))
             if len(waiting) == WAITING:
                 yield first()
@@ -168,7 +170,7 @@ class BertEncoder:
 
 
 def batches(
-    pieces: Pieces, longest: int, devices: int = 1, budget: int = BUDGET
+    pieces: Pieces, longest: int, devices: int, budget: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Every text in one batch, the longest first: (rows int64 [m], ids int32 [R, T], lengths int32 [R]), m <= R.
 
