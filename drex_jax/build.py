@@ -38,6 +38,7 @@ from drex_jax.models.pairwise import Options as PairOptions
 from drex_jax.models.pairwise import Pairwise
 from drex_jax.models.protocol import Model
 from drex_jax.parallel import Devices
+from drex_jax.reviews import WordPieces
 from drex_jax.store import ROOM, Store
 from drex_jax.text.encoder import TextEncoder
 
@@ -159,6 +160,8 @@ def _drex(config: Config, dataset: Dataset, seed: int, machine: Machine) -> DReX
         vocabulary_size=0 if dataset.vocabulary is None else len(dataset.vocabulary),
         text_width=config.text.width,
         text_dropout=config.text.dropout,
+        bert=dataset.vocabulary.learns if isinstance(dataset.vocabulary, WordPieces) else None,
+        bert_dtype=config.text.bert.dtype,
         token_width=0 if events.tokens is None or events.tokens.features is None else events.tokens.features.shape[1],
     )
     bias = biases.fit_running_bias(*_bias_arguments(dataset)) if has_ratings else biases.RunningBias(0.0, 1.0, 1.0)

@@ -119,6 +119,8 @@ def base() -> ConfigDict:
     config.text.bert = ConfigDict()  # of encoder=bert, extra `bert`; text.max_tokens then counts word pieces
     config.text.bert.folder = placeholder(str)  # config.json, tokenizer.json or vocab.txt, model.safetensors
     config.text.bert.pooling = "mean"  # mean cls, or attention: learned, with text.width and text.dropout; has keywords
+    config.text.bert.finetune = False  # of pooling=attention: the BERT is trained with the rest, and kept in the run
+    config.text.bert.learning_rate = 2e-5  # its peak, where it is trained
     config.text.bert.dtype = "float32"  # float32 bfloat16
 
     config.model = ConfigDict()

@@ -95,7 +95,7 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
         notices += cut
     interactions.save(history)
     if model is not None and config.text.bert.pooling == reviews.ATTENTION:
-        words = reviews.WordPieces.of(model)
+        words = reviews.WordPieces.of(model, config.text.bert.finetune)
         words.save(history / PIECES)
         max_tokens = config.text.max_tokens
         reviews.tokens_of(words, interactions.text, model, max_tokens, remember, workdir).save(history / TOKENS)

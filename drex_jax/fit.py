@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -47,6 +48,18 @@ class Options:
     selection: str
     checkpoint_seconds: float
     tensorboard: bool = False
+
+
+class Pretrained(NamedTuple):
+    """Parameters that training begins with, in place of new ones.
+
+    Attributes:
+      params: nested dictionaries, a part of the model's.
+      learning_rate: their peak; the others' is `Options.learning_rate`.
+    """
+
+    params: Params
+    learning_rate: float
 
 
 TIMING = (
@@ -111,6 +124,7 @@ def fit(
     folders: Mapping[int, pathlib.Path],
     num_train: int,
     devices: Devices,
+    pretrained: Pretrained | None = None,
 ) -> list[Fitted]:
     """Trains a model on one seed or on several at once, continuing from the newest checkpoint.
 
@@ -121,6 +135,7 @@ def fit(
       folders: of each seed, for its `metrics.jsonl`; `checkpoints/` are in the first.
       num_train: train interactions, for the rate.
       devices: what to train on.
+      pretrained: what does not begin anew.
 
     Returns:
       One for each seed, in the order of `folders`.
@@ -148,8 +163,12 @@ def fit(
     _require_room(model, len(seeds), devices)
     total = options.epochs * steps_per_epoch
     optimizer = _optimizer(options, total)
+    params = [init(jax.random.key(seed)) for seed in seeds]
+    if pretrained is not None:
+        params = [_with(each, pretrained.params) for each in params]
+        optimizer = optax.chain(optimizer, _slower(pretrained, options.learning_rate))
     trainer = Trainer(model, optimizer, seeds, devices)
-    state = trainer.begin([init(jax.random.key(seed)) for seed in seeds])
+    state = trainer.begin(params)
     progress = Progress([Replica(seed) for seed in seeds])
     with _stop_requests() as stop, Checkpoints(folder / "checkpoints") as checkpoints:  # left last: closing still saves
         restored = checkpoints.restore(state)
@@ -253,6 +272,33 @@ def _optimizer(options: Options, total: int) -> optax.GradientTransformation:
         matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
         return optax.chain(*steps, optax.adamw(rate, weight_decay=options.weight_decay, mask=matrices))
     return optax.chain(*steps, optax.adam(rate))
+
+
+def _with(params: Params, others: Params) -> Params:
+    """The parameters with `others` in place of their like."""
+    return {
+        name: (_with(each, others[name]) if isinstance(each, dict) else jnp.asarray(others[name], each.dtype))
+        if name in others
+        else each
+        for name, each in params.items()
+    }
+
+
+def _slower(pretrained: Pretrained, learning_rate: float) -> optax.GradientTransformation:
+    """Scales the updates of pretrained parameters to their own learning rate, as Adam's are proportional to it."""
+    share = pretrained.learning_rate / learning_rate
+
+    def scaled(updates: Params, theirs: Params | None) -> Params:
+        return {
+            name: each
+            if theirs is None or name not in theirs
+            else scaled(each, theirs[name])
+            if isinstance(each, dict)
+            else each * share
+            for name, each in updates.items()
+        }
+
+    return optax.stateless(lambda updates, _: scaled(updates, pretrained.params))
 
 
 def _require_room(model: Model, replicas: int, devices: Devices) -> None:

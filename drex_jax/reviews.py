@@ -23,12 +23,14 @@ from drex_jax.data.tokens import Tokens
 from drex_jax.data.vocabulary import Words, words_of
 from drex_jax.errors import UserError
 from drex_jax.files import read_json
+from drex_jax.fit import Pretrained
 from drex_jax.incoming import Refusal, Row
 from drex_jax.keeping import Remember
 from drex_jax.parallel import Devices
 from drex_jax.progress import progress
-from drex_jax.text.bert import BertEncoder
-from drex_jax.text.bert.wordpiece import CONTINUES, UNKNOWN
+from drex_jax.text.bert import BertEncoder, weights
+from drex_jax.text.bert.network import Architecture
+from drex_jax.text.bert.wordpiece import CONTINUES, UNKNOWN, Pieces
 
 ATTENTION = "attention"  # the pooling that is learned
 SCHEMA = "pieces-1"
@@ -109,23 +111,26 @@ class WordPieces:
 
     Attributes:
       width: D of the features.
+      learns: of the BERT that learns with the rest: texts are then pieces without features; None: it is frozen.
     """
 
-    def __init__(self, pieces: list[str], width: int, model: Callable[[], BertEncoder]):
+    def __init__(self, pieces: list[str], width: int, model: Callable[[], BertEncoder], learns: Architecture | None):
         """`pieces`: what each id spells; `model`: loaded when there is a text to read; it may raise UserError."""
-        self._pieces, self.width, self._model = pieces, width, model
+        self._pieces, self.width, self._model, self.learns = pieces, width, model, learns
 
     @classmethod
-    def of(cls, model: BertEncoder) -> WordPieces:
-        """Those of a model."""
-        return cls(model.tokenizer.pieces(), model.width, lambda: model)
+    def of(cls, model: BertEncoder, learns: bool = False) -> WordPieces:
+        """Those of a model, which learns with the rest or is frozen."""
+        return cls(model.tokenizer.pieces(), model.width, lambda: model, model.architecture if learns else None)
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes what the pieces spell, whole or not at all."""
-        storage.write_columns(folder, {"schema": SCHEMA, "width": self.width}, {"pieces": Strings.of(self._pieces)})
+        learns = None if self.learns is None else dataclasses.asdict(self.learns)
+        header = {"schema": SCHEMA, "width": self.width, "learns": learns}
+        storage.write_columns(folder, header, {"pieces": Strings.of(self._pieces)})
 
     @classmethod
     def load(cls, folder: pathlib.Path, model: Callable[[], BertEncoder]) -> WordPieces:
@@ -134,10 +139,15 @@ class WordPieces:
         Raises:
           UserError: it is missing or damaged.
         """
-        width = storage.read_header(folder, SCHEMA).get("width")
+        header = storage.read_header(folder, SCHEMA)
+        width, learns = header.get("width"), header.get("learns")
         if type(width) is not int:
             raise UserError(f"{folder}: damaged; its width is {width!r}")
-        return cls(list(storage.read_strings(folder, "pieces")), width, model)
+        try:
+            architecture = None if learns is None else Architecture(**learns)
+        except TypeError:
+            raise UserError(f"{folder}: damaged; it says of the BERT that learns {learns!r}") from None
+        return cls(list(storage.read_strings(folder, "pieces")), width, model, architecture)
 
     def encode(self, texts: Strings, max_tokens: int) -> Tokens:
         """The texts as word pieces, [CLS] and [SEP] among them, with features; an empty text has none.
@@ -146,16 +156,17 @@ class WordPieces:
           UserError: the model cannot be had, or cannot read `max_tokens`.
         """
         present = np.flatnonzero(texts.lengths)
-        if not len(present):
-            nothing = np.zeros((0, self.width), np.float16)
-            return Tokens(
-                np.zeros(0, np.int32), np.zeros(len(texts) + 1, np.int64), np.zeros(len(texts), bool), nothing
-            )
-        found = self._model().encode_tokens(texts.take(present), max_tokens)
+        features = None if self.learns else np.zeros((0, self.width), np.float16)
+        if not len(present):  # nothing that needs the model
+            pieces = Pieces(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, bool))
+        elif self.learns:
+            pieces = self._model().pieces(texts.take(present), max_tokens)
+        else:
+            pieces, found = self._model().encode_tokens(texts.take(present), max_tokens)
+            features = found.astype(np.float16)
         lengths, cut = np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
-        lengths[present], cut[present] = found.pieces.lengths, found.pieces.cut
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        return Tokens(found.pieces.ids, offsets, cut, found.features.astype(np.float16))
+        lengths[present], cut[present] = pieces.lengths, pieces.cut
+        return Tokens(pieces.ids, np.concatenate([[0], np.cumsum(lengths)]), cut, features)
 
     def words(self, tokens: Tokens) -> Words:
         """Joins the pieces of every text into words, as `Vocabulary.words` does."""
@@ -192,20 +203,36 @@ def tokens_of(
     Raises:
       UserError: the model cannot read `max_tokens` tokens.
     """
-    options, parts = {"model": model.fingerprint, "dtype": model.dtype, "max_tokens": max_tokens}, []
+    options: dict[str, Any] = {"model": model.fingerprint, "dtype": model.dtype, "max_tokens": max_tokens}
+    options, parts = options | {"features": not words.learns}, []
     with progress("encoding reviews", len(texts), "texts") as bar:
         for begin in range(0, max(len(texts), 1), TOKEN_PART):
             part = texts.part(begin, begin + TOKEN_PART)
 
             def make(part: Strings = part) -> dict[str, Any]:
-                return words.encode(part, max_tokens)._asdict()
+                made = words.encode(part, max_tokens)._asdict()
+                return {name: column for name, column in made.items() if column is not None}
 
             kept = remember("bert_tokens", {"data": part.data, "offsets": part.offsets}, options, VERSION, make)
             parts.append(Tokens(**kept))
             bar.update(len(part))
+    if words.learns:
+        return Tokens.concatenate(parts)
     total = sum(len(part.ids) for part in parts)
     features = room(total * model.width, np.float16, scratch).reshape(total, model.width)
     return Tokens.concatenate(parts, features=features)
+
+
+def pretrained(config: Config, words: object) -> Pretrained | None:
+    """What a BERT that learns begins with; None where none does.
+
+    Raises:
+      UserError: its folder does not hold it.
+    """
+    if not isinstance(words, WordPieces) or words.learns is None:
+        return None
+    params = weights.read_params(pathlib.Path(config.text.bert.folder), words.learns)
+    return Pretrained({"text": {"bert": params}}, config.text.bert.learning_rate)
 
 
 def trained_on(config: Config, fingerprint: str | None) -> BertEncoder:

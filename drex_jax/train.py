@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from drex_jax import __version__, build, checkpoint, explain, fit, list_files, processes, scorers, search
+from drex_jax import __version__, build, checkpoint, explain, fit, list_files, processes, reviews, scorers, search
 from drex_jax import config as config_lib
 from drex_jax import evaluate as evaluation
 from drex_jax.build import Machine
@@ -219,7 +219,9 @@ def _runs(
                 continue
             LOGGER.info("%s, seed %s: training", name, " ".join(map(str, group)))
             own = {seed: folders[seed] for seed in group}
-            fitted = fit.fit(model, evaluator, _fit_options(name, config), own, dataset.sizes[0], machine.devices)
+            how = _fit_options(name, config)
+            start = reviews.pretrained(config, dataset.vocabulary) if isinstance(model, DReX) else None
+            fitted = fit.fit(model, evaluator, how, own, dataset.sizes[0], machine.devices, start)
             for seed, result in zip(group, fitted, strict=True):
                 timing = result.timing | {"build_seconds": build_seconds}
                 result = result._replace(timing=timing)

@@ -137,6 +137,8 @@ RULES: dict[str, Rule] = {
     "text.dropout": number(0.0, below=1.0),
     "text.bert.folder": optional(NAMED),
     "text.bert.pooling": one_of("mean", "cls", "attention"),
+    "text.bert.finetune": SWITCH,
+    "text.bert.learning_rate": number(above=0.0),
     "text.bert.dtype": one_of("float32", "bfloat16"),
     "model.name": one_of("drex", "narre", *RANKERS),
     "model.state_size": whole(1),
@@ -295,6 +297,8 @@ def _check_bert(fields: Mapping[str, Any]) -> None:
     if fields["text.max_tokens"] < 2:
         raise UserError("text.max_tokens is 1; with text.encoder=bert it must be 2 or more: [CLS] and [SEP] count")
     pooled = fields["text.bert.pooling"] != "attention"
+    if pooled and fields["text.bert.finetune"]:
+        raise UserError("text.bert.finetune=true needs text.bert.pooling=attention, whose gradient it learns from")
     if fields["model.name"] != "drex" or (pooled and not fields["model.vector_modalities"]):
         raise UserError("text.encoder=bert needs model.name=drex with model.vector_modalities=true, which read it")
     if fields["devices.distributed"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pathlib
 import shutil
@@ -19,12 +20,15 @@ from drex_jax.data.strings import Strings
 from drex_jax.dataset import open_dataset, prepare
 from drex_jax.errors import UserError
 from drex_jax.explain import KEYWORDS
+from drex_jax.finished_run import open_run
 from drex_jax.keeping import make_anew
 from drex_jax.parallel import Devices
 from drex_jax.store import Store
 from drex_jax.text import batching
 from drex_jax.text import encoder as text_encoder
 from drex_jax.text.bert import BertEncoder
+from drex_jax.text.bert import weights as weights_lib
+from drex_jax.text.bert.network import Bert
 from drex_jax.text.encoder import TextEncoder
 from drex_jax.validation import check
 
@@ -199,7 +203,8 @@ def test_shuffled_texts_take_their_vectors_along(folder: pathlib.Path, tmp_path:
         ({"model.vector_modalities": False}, "needs model.name=drex with model.vector_modalities=true"),
         ({"devices.distributed": True, "devices.mapping": "shard_map"}, "encodes in one process"),
         ({"text.encoder": "gpt"}, "text.encoder is 'gpt'; it must be one of subwords bert"),
-        ({"text.bert.pooling": "max"}, "text.bert.pooling is 'max'; it must be one of mean cls"),
+        ({"text.bert.pooling": "max"}, "text.bert.pooling is 'max'; it must be one of mean cls attention"),
+        ({"text.bert.finetune": True}, "text.bert.finetune=true needs text.bert.pooling=attention"),
     ],
 )
 def test_settings_that_make_no_sense(folder: pathlib.Path, tmp_path: pathlib.Path, changes: dict, message: str) -> None:
@@ -232,7 +237,7 @@ def twin(params: Any, features: np.ndarray, width: int) -> tuple[np.ndarray, np.
     return normed @ params["out"]["kernel"] + params["out"]["bias"], attention
 
 
-def test_attention_over_what_the_encoder_says_of_each_token(model: BertEncoder) -> None:
+def test_attention_over_what_the_encoder_says_of_each_token(model: BertEncoder, folder: pathlib.Path) -> None:
     words = reviews.WordPieces.of(model)
     tokens = words.encode(TEXTS, MAX_TOKENS)
     assert tokens.features is not None
@@ -252,6 +257,10 @@ def test_attention_over_what_the_encoder_says_of_each_token(model: BertEncoder) 
         rows,
         len(tokens.ids),
     )
+    learns = dataclasses.replace(encoder, bert=Bert(model.architecture, np.dtype("float32")))
+    whole = params | {"bert": weights_lib.read_params(folder, model.architecture)}
+    made = text_encoder.encode(learns, whole, batch._replace(features=None), len(rows))
+    np.testing.assert_allclose(made, found, atol=5e-3)  # the given ones are of float16
     plain = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     for row in rows:
         own = slice(tokens.offsets[row], tokens.offsets[row + 1])
@@ -309,3 +318,33 @@ def test_a_run_with_learned_attention_has_keywords_and_learns_as_in_one_go(
         (folder / "vocab.away").rename(folder / "vocab.txt")
     assert [place for place, _ in refused] == [0]
     assert "its text cannot be read without text.bert.folder" in refused[0].reason
+
+
+@pytest.mark.thorough
+def test_a_bert_that_learns_begins_as_it_was_and_at_its_own_pace(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    tests, moved = [], []
+    for name, finetune, rate in (("frozen", False, 1e-3), ("still", True, 1e-30), ("learns", True, 1e-3)):
+        chosen = settings(folder, tmp_path / "cache")
+        chosen.text.update(width=4)
+        chosen.text.bert.update(pooling="attention", finetune=finetune, learning_rate=rate)
+        tests.append(train.train(chosen, tmp_path / name)["test"]["prequential"]["mse"])
+        if finetune:
+            params = open_run(tmp_path / name).params
+            start = weights_lib.read_params(folder, weights_lib.read_architecture(folder))
+            changes = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - b).max()), params["text"]["bert"], start)
+            moved.append(max(jax.tree.leaves(changes)))
+    frozen, still, learns = tests
+    assert still == pytest.approx(frozen, abs=1e-3)  # what is given is of float16
+    assert learns != still
+    assert moved[0] == 0.0
+    steps = settings(folder, tmp_path).train.epochs * 2
+    assert 1e-5 < moved[1] < 2e-3 * steps
+    recommender = Recommender.load(tmp_path / "learns")
+    user, item = (ids.name(0) for ids in (recommender._journal.users, recommender._journal.items))
+    assert recommender.explain(user).user_keywords
+    moment = float(recommender._journal.last_moment) + 1
+    assert recommender.update([{"user": user, "item": item, "timestamp": moment, "text": "good strings"}]).applied == 1
+    header = tmp_path / "learns" / "history" / "pieces" / "columns.json"
+    header.write_text(header.read_text().replace('"heads"', '"hands"'))
+    with pytest.raises(UserError, match="pieces: damaged; it says of the BERT that learns"):
+        Recommender.load(tmp_path / "learns").explain(user)

@@ -1,6 +1,6 @@
 """The review encoder, linear in length: embeddings, a width-3 convolution, additive attention pooling.
 
-In place of embeddings there may be what a frozen encoder says of each token, projected.
+In place of embeddings there may be what a BERT says of each token, projected: a frozen one before, or one that learns.
 
 Letters: R rows, T tokens of a row, D width, F features, V vocabulary size, G width of given token features.
 """
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from drex_jax import dropout
 from drex_jax.models.axis import ALONE, Axis
 from drex_jax.text.batching import TextBatch
+from drex_jax.text.bert.network import Bert
 
 Params = dict[str, Any]
 
@@ -36,6 +37,7 @@ class TextEncoder(nn.Module):
       dropout: the rate at which entries of the pooled vector are dropped, and whole tokens lose their embedding
         (without rescaling: the pooled vector is normalised). Masks of [R, T, D] cost more than they are worth.
       given_width: G, where token features are given; 0: embeddings are learned.
+      bert: what makes the token features, its parameters among those of the encoder; None: they are given.
     """
 
     vocabulary_size: int
@@ -43,6 +45,7 @@ class TextEncoder(nn.Module):
     features: int = 32
     dropout: float = 0.0
     given_width: int = 0
+    bert: Bert | None = None
 
     @nn.compact
     def __call__(
@@ -50,6 +53,9 @@ class TextEncoder(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """`ids`: [R, T]; `rows`: int32 [R], the texts' numbers, in training alone; `given`: [R, T, G]."""
         present = ids > 0  # [R, T]
+        if self.bert is not None:
+            begun = present.at[:, 0].set(True)  # a row of padding has a token, too: it is of no consequence
+            given = self.bert(ids, begun)
         if given is None:
             table = self.param("embedding", nn.initializers.normal(0.1), (self.vocabulary_size, self.width))
             embedded = table[ids]
@@ -82,7 +88,7 @@ class TextEncoder(nn.Module):
 
 def init(encoder: TextEncoder, key: jax.Array) -> Params:
     """New parameters."""
-    given = jnp.zeros((1, 1, encoder.given_width)) if encoder.given_width else None
+    given = jnp.zeros((1, 1, encoder.given_width)) if encoder.given_width and encoder.bert is None else None
     variables: Any = encoder.init(key, jnp.zeros((1, 1), jnp.int32), given=given)
     return variables["params"]
 

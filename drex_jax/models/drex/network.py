@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from drex_jax.dropout import drop
 from drex_jax.models.drex import recurrence
+from drex_jax.text.bert.network import Architecture, Bert
 from drex_jax.text.encoder import TextEncoder
 
 AUXILIARY = 2  # running bias and log1p count
@@ -43,13 +44,15 @@ class NetworkOptions:
     text_width: int = 64
     text_dropout: float = 0.1
     token_width: int = 0  # of given token features; 0: embeddings are learned
+    bert: Architecture | None = None  # of the BERT that makes token features and is trained
+    bert_dtype: str = "float32"
 
     @property
     def text_encoder(self) -> TextEncoder:
         """The review encoder these options ask for."""
-        return TextEncoder(
-            self.vocabulary_size, self.text_width, self.feature_size, self.text_dropout, self.token_width
-        )
+        bert = None if self.bert is None else Bert(self.bert, jnp.dtype(self.bert_dtype))
+        width = self.token_width if self.bert is None else self.bert.width
+        return TextEncoder(self.vocabulary_size, self.text_width, self.feature_size, self.text_dropout, width, bert)
 
 
 class Modality(NamedTuple):

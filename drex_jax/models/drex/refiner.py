@@ -22,6 +22,7 @@ from drex_jax.models.drex import recurrence, window
 from drex_jax.models.drex.network import AUXILIARY, Modality, Network, NetworkOptions
 from drex_jax.models.protocol import Carry
 from drex_jax.text import encoder as text_encoder
+from drex_jax.text.bert.network import Architecture
 
 DAY = 86400.0
 BIAS = ("mean", "user_shrinkage", "item_shrinkage")
@@ -66,6 +67,8 @@ class Options:
         try:
             network: dict[str, Any] = dict(constants["network"])
             network["vector_modalities"] = tuple(network["vector_modalities"])
+            if network.get("bert") is not None:
+                network["bert"] = Architecture(**network["bert"])
             bias = RunningBias(**{name: float(constants["bias"][name]) for name in BIAS})
             return cls(NetworkOptions(**network), bias, **{name: constants[name] for name in CONSTANTS})
         except (KeyError, TypeError, AttributeError, ValueError) as error:

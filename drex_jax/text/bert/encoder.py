@@ -47,6 +47,7 @@ class BertEncoder:
     """A BERT on the devices there are. Letters: n texts, D width, R rows, T tokens.
 
     Attributes:
+      architecture: its sizes.
       width: D.
       max_tokens: the most tokens of a text that the model can read.
       dtype: one of `DTYPES`.
@@ -65,7 +66,7 @@ class BertEncoder:
         """Use `load`."""
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} should be one of {' '.join(DTYPES)}")
-        self.width, self.max_tokens = architecture.width, architecture.positions
+        self.architecture, self.width, self.max_tokens = architecture, architecture.width, architecture.positions
         self.dtype, self.fingerprint, self.tokenizer = dtype, fingerprint, tokenizer
         self._devices = devices or Devices("shard_map")
         self._network = Bert(architecture, jnp.dtype(dtype))
