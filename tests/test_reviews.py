@@ -258,7 +258,8 @@ def test_attention_over_what_the_encoder_says_of_each_token(model: BertEncoder, 
         len(tokens.ids),
     )
     learns = dataclasses.replace(encoder, bert=Bert(model.architecture, np.dtype("float32")))
-    whole = params | {"bert": weights_lib.read_params(folder, model.architecture)}
+    read = weights_lib.read_params(folder, model.architecture)
+    whole = params | {"bert": jax.tree.map(jax.numpy.asarray, read)}
     made = text_encoder.encode(learns, whole, batch._replace(features=None), len(rows))
     np.testing.assert_allclose(made, found, atol=5e-3)  # the given ones are of float16
     plain = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
