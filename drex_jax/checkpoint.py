@@ -22,6 +22,7 @@ from drex_jax import processes
 from drex_jax.errors import DivergedError, UserError
 
 KEPT = 2  # the newest checkpoints kept; the best parameters travel inside each
+PATIENCE = 10**9  # seconds: Orbax gives a save up by the clock, which may jump
 DIGEST = "sha256"  # beside what it is of
 
 
@@ -29,7 +30,8 @@ class Checkpoints:
     """The training checkpoints of one run. A context manager: leaving it waits for the last asynchronous save."""
 
     def __init__(self, folder: pathlib.Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
+        patient = ocp.options.AsyncOptions(timeout_secs=PATIENCE)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, async_options=patient)
         self._folder = folder.resolve()
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is no folder; remove it, the run keeps its checkpoints there")
