@@ -1,26 +1,37 @@
-"""Saving and restoring (Orbax): everything needed to continue, and the finished model."""
+"""Saving and restoring (Orbax): everything needed to continue, and the finished model.
+
+What is saved carries the SHA-256 of its arrays, names, types and shapes included, and of the numbers beside them; what
+is restored must have the same, so that damage which still decodes is damage all the same.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import pathlib
 from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from drex_jax import processes
-from drex_jax.errors import UserError
+from drex_jax.errors import DivergedError, UserError
 
 KEPT = 2  # the newest checkpoints kept; the best parameters travel inside each
+PATIENCE = 10**9  # seconds: Orbax gives a save up by the clock, which may jump
+DIGEST = "sha256"  # beside what it is of
 
 
 class Checkpoints:
     """The training checkpoints of one run. A context manager: leaving it waits for the last asynchronous save."""
 
     def __init__(self, folder: pathlib.Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
+        patient = ocp.options.AsyncOptions(timeout_secs=PATIENCE)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, async_options=patient)
         self._folder = folder.resolve()
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is no folder; remove it, the run keeps its checkpoints there")
@@ -38,13 +49,20 @@ class Checkpoints:
         """Saves a tree of arrays and a JSON dictionary under `step`; asynchronous.
 
         Raises:
+          DivergedError: an array has a value that is not finite; the checkpoints are as they were.
           RuntimeError: the step is there already.
         """
+        arrays = _without_empty(arrays)
+        values = _values(arrays)
+        for name, value in values.items():
+            if jnp.issubdtype(value.dtype, jnp.inexact) and not np.isfinite(value).all():
+                raise DivergedError(
+                    f"{name} is not finite after step {step}, though its loss is: lower train.learning_rate or "
+                    "train.clip_norm; the last good checkpoint is kept"
+                )
+        content = {"facts": facts, DIGEST: {"arrays": _digest(values), "facts": _digest_of_facts(facts)}}
         saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(_without_empty(arrays)), facts=ocp.args.JsonSave(facts)
-            ),
+            step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), facts=ocp.args.JsonSave(content))
         )
         if not saved:
             raise RuntimeError(f"{self._folder}: step {step} was not saved: it exists")
@@ -69,7 +87,7 @@ class Checkpoints:
                 continue
             for newer in [other for other in steps if other > step]:
                 self._manager.delete(newer)
-            return step, _with_empty(restored["arrays"], like), restored["facts"]
+            return step, _with_empty(restored["arrays"], like), restored["facts"]["facts"]
         if steps:
             raise UserError(
                 f"{self._folder}: none of the checkpoints {steps} can be read; remove the folder to start over"
@@ -81,12 +99,13 @@ class Checkpoints:
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore())
         restored = None
         for read in (
-            lambda: _check(target, self._folder / str(step) / "arrays"),
-            lambda: self._manager.restore(step, args=args),
+            lambda _: _check(target, self._folder / str(step) / "arrays"),
+            lambda _: self._manager.restore(step, args=args),
+            _verified,
         ):
             fault = ""
             try:
-                restored = read()
+                restored = read(restored)
             except (ValueError, FileNotFoundError, KeyError, OSError) as error:
                 fault = str(error).splitlines()[0] if str(error) else type(error).__name__
             if processes.agree(bool(fault))[0]:
@@ -110,11 +129,17 @@ def _with_empty(tree: Any, like: Any) -> Any:
 def _check(target: Any, folder: pathlib.Path) -> None:
     """Raises ValueError where an array saved in `folder` is of another type or shape (Orbax casts silently)."""
     metadata = ocp.StandardCheckpointHandler().metadata(folder)  # pyright: ignore[reportArgumentType] (any path will do)
-    saved = _leaves(metadata.tree)
-    for name, expected in _leaves(target).items():
-        found = saved[name]
-        if (tuple(found.shape), found.dtype) != (expected.shape, expected.dtype):
-            raise ValueError(f"{name}: {found.shape} {found.dtype} instead of {expected.shape} {expected.dtype}")
+    _require_same(_leaves(metadata.tree), _leaves(target))
+
+
+def _require_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raises ValueError where arrays have other names, shapes or types than expected."""
+    if found.keys() != expected.keys():
+        raise ValueError(f"{' '.join(sorted(found.keys() ^ expected.keys()))}: not both there and expected")
+    for name, one in expected.items():
+        other = found[name]
+        if (tuple(other.shape), other.dtype) != (one.shape, one.dtype):
+            raise ValueError(f"{name}: {other.shape} {other.dtype} instead of {one.shape} {one.dtype}")
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
@@ -123,12 +148,42 @@ def _leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def save_model(folder: pathlib.Path, arrays: Any) -> None:
+def _values(arrays: Any) -> dict[str, np.ndarray]:
+    """The arrays of a tree by their names, whole and on the host, whatever devices they are on."""
+    return {name: processes.whole(leaf) for name, leaf in sorted(_leaves(arrays).items())}
+
+
+def _digest(values: dict[str, np.ndarray]) -> str:
+    """The SHA-256 of arrays, their names, types and shapes."""
+    found = hashlib.sha256()
+    for name, value in values.items():
+        found.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        found.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def _digest_of_facts(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _verified(restored: Any) -> Any:
+    """What was restored. Raises ValueError where it is not what was saved."""
+    content = restored["facts"]
+    if not isinstance(content, dict) or content.keys() != {"facts", DIGEST}:
+        raise ValueError("its facts are damaged, or of an older version")
+    found = {"arrays": _digest(_values(restored["arrays"])), "facts": _digest_of_facts(content["facts"])}
+    if found != content[DIGEST]:
+        raise ValueError("what is there is not what was saved: the SHA-256 is another one")
+    return restored
+
+
+def save_model(folder: pathlib.Path, arrays: dict[str, Any]) -> None:
     """Writes the finished model's arrays (atomic: Orbax renames a complete folder into place).
 
     Called in all processes, which have the same arrays; the first writes.
     """
     arrays = jax.device_get(_without_empty(arrays))  # as they are to one process, whatever devices they are on
+    arrays = arrays | {DIGEST: np.frombuffer(bytes.fromhex(_digest(_values(arrays))), np.uint8)}
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.resolve(), arrays, force=True)
 
@@ -141,14 +196,20 @@ def _unreadable(folder: pathlib.Path, error: Exception) -> UserError:
 def load_arrays(folder: pathlib.Path) -> Any:
     """The finished model's arrays as they were saved, dictionaries of NumPy arrays: for who has no model to say more.
 
+    Those that an older version saved have no digest to check.
+
     Raises:
       UserError: the folder is missing or damaged.
     """
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return jax.device_get(checkpointer.restore(folder.resolve()))
-    except (ValueError, FileNotFoundError, KeyError, OSError) as error:
+            arrays = jax.device_get(checkpointer.restore(folder.resolve()))
+        said = arrays.pop(DIGEST, None)
+        if said is not None and said.tobytes().hex() != _digest(_values(arrays)):
+            raise ValueError("what is there is not what was saved: the SHA-256 is another one")
+    except (ValueError, FileNotFoundError, KeyError, OSError, AttributeError) as error:
         raise _unreadable(folder, error) from None
+    return arrays
 
 
 def in_form(arrays: Any, like: Any) -> Any:
@@ -163,13 +224,11 @@ def load_model(folder: pathlib.Path, like: Any) -> Any:
     """The finished model's arrays.
 
     Raises:
-      UserError: the folder is missing or damaged.
+      UserError: the folder is missing or damaged, or its arrays have other names, shapes or types than those of `like`.
     """
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_empty(like))
+    found, expected = load_arrays(folder), _without_empty(like)
     try:
-        _check(target, folder.resolve())
-        with ocp.StandardCheckpointer() as checkpointer:
-            restored = checkpointer.restore(folder.resolve(), target)
-    except (ValueError, FileNotFoundError, KeyError, OSError) as error:
+        _require_same(_leaves(found), _leaves(expected))
+    except ValueError as error:
         raise _unreadable(folder, error) from None
-    return _with_empty(restored, like)
+    return _with_empty(jax.tree.map(jnp.asarray, in_form(found, expected)), like)

@@ -188,6 +188,7 @@ def base() -> ConfigDict:
     config.train.patience = 8
     config.train.selection = "mse"  # a validation metric
     config.train.checkpoint_seconds = 30.0  # a checkpoint after so much time, and at every stop
+    config.train.checkpoint_steps = 0  # and whenever so many more updates are done; 0: by time alone
     config.train.tensorboard = False  # extra `tensorboard`
 
     config.schedule = ConfigDict()

@@ -47,6 +47,7 @@ class Options:
     patience: int
     selection: str
     checkpoint_seconds: float
+    checkpoint_steps: int = 0
     tensorboard: bool = False
 
 
@@ -192,7 +193,7 @@ def fit(
             "training", options.epochs * num_train, "interactions", disable=silent, delay=0.0, leave=True
         )
         bar.update(progress.step * num_train // steps_per_epoch)
-        saved_at = time.monotonic()
+        saved_at, saved_step = time.monotonic(), progress.step
         with contextlib.ExitStack() as stack:
             for context in (*logs, bar):
                 stack.enter_context(context)
@@ -209,12 +210,13 @@ def fit(
                     bar.update(chunk.updates * num_train // steps_per_epoch)
                     at_end = progress.step % steps_per_epoch == 0
                     overdue = time.monotonic() - saved_at >= options.checkpoint_seconds
+                    overdue |= _passed(options.checkpoint_steps, saved_step, progress.step)
                     due, stopping = processes.agree(overdue, bool(stop.requested))
                     if not (at_end or due or stopping or len(pending) == FLUSH):
                         if len(pending) > AHEAD:
                             jax.block_until_ready(pending[-AHEAD][0])
                         continue
-                    losses = _to_host(pending, progress.step, trainer)
+                    losses = _to_host(pending, progress.step, steps_per_epoch, trainer)
                     progress.seconds += time.monotonic() - begun  # training alone, without validation
                     metrics: list[dict[str, float]] = [{} for _ in seeds]
                     if at_end:
@@ -232,7 +234,7 @@ def fit(
                         log.write(progress.step, epoch + 1, seed_losses, seed_metrics)
                     if stopping or progress.finished or due:
                         checkpoints.save(progress.step, state, dataclasses.asdict(progress))
-                        saved_at = time.monotonic()
+                        saved_at, saved_step = time.monotonic(), progress.step
                     if stopping:  # agreed on: what has come since waits for the next step
                         cause = stop.requested or "a signal to another process"
                         raise Stopped(f"stopped by {cause} at step {progress.step}, saved; run the same command")
@@ -318,12 +320,12 @@ def _require_room(model: Model, replicas: int, devices: Devices) -> None:
 
 
 def _to_host(
-    pending: list[tuple[dict[str, jax.Array], int]], last: int, trainer: Trainer
+    pending: list[tuple[dict[str, jax.Array], int]], last: int, steps_per_epoch: int, trainer: Trainer
 ) -> list[list[dict[str, float]]]:
     """For each seed the figures of the last steps as numbers.
 
     Raises:
-      DivergedError: one of them is not finite; the message names its step.
+      DivergedError: one of them is not finite; the message names its step, and the batch (of DReX the window).
     """
     by_step = [
         [{name: float(values[number]) for name, values in of_seed.items()} for of_seed in trainer.each(figures)]
@@ -333,11 +335,17 @@ def _to_host(
     for step, of_seeds in enumerate(by_step, last - len(by_step) + 1):
         for values in of_seeds:
             if not np.isfinite(list(values.values())).all():
+                epoch, batch = divmod(step - 1, steps_per_epoch)
                 raise DivergedError(
-                    f"the loss is not finite at step {step} ({', '.join(f'{k}={v:g}' for k, v in values.items())}): "
-                    f"{REMEDY}"
+                    f"the loss is not finite at step {step}, batch {batch + 1} of {steps_per_epoch} of epoch "
+                    f"{epoch + 1} ({', '.join(f'{k}={v:g}' for k, v in values.items())}): {REMEDY}"
                 )
     return [list(of_seed) for of_seed in zip(*by_step, strict=True)]
+
+
+def _passed(interval: int, before: int, now: int) -> bool:
+    """Whether a multiple of `interval` steps has been reached since `before`; with 0 there are none."""
+    return interval > 0 and now // interval > before // interval
 
 
 def _judge(

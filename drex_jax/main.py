@@ -51,6 +51,7 @@ def begin(config: Config) -> None:
     """Sets up logging and joins the processes of a run."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("drex_jax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs each error's traceback, and then raises it
     from drex_jax import processes  # JAX is imported here, so that a mistake in the flags is answered at once
 
     processes.connect(config.devices.distributed)

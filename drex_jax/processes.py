@@ -107,6 +107,13 @@ def agree(*flags: bool) -> tuple[bool, ...]:
     return tuple(bool(flag) for flag in multihost_utils.process_allgather(np.array(flags)).any(axis=0))
 
 
+def whole(array: jax.Array | np.ndarray) -> np.ndarray:
+    """An array on the host, whatever devices of whatever processes hold its parts: to be called in all of them."""
+    if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
 def first_sees(path: pathlib.Path) -> bool:
     """Whether the first process sees a file: decisions that hang on one must not differ between processes."""
     return agree(is_first() and path.exists())[0]

@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from drex_jax import updates
+from drex_jax import lock, updates
 from drex_jax.errors import UserError
 from drex_jax.finished_run import FinishedRun
 from drex_jax.models.protocol import Carry
 
-LEFT_OUT = ("checkpoints", updates.LOCK)  # of a copy
+LEFT_OUT = ("checkpoints", lock.NAME, updates.LOCK)  # of a copy
 
 
 def save(

@@ -17,7 +17,7 @@ from drex_jax.config import Config
 from drex_jax.errors import UserError
 
 GROUPS = ("model", "ranker", "crane", "narre", "train")
-FIXED = ("model.name", "train.selection", "train.checkpoint_seconds", "train.tensorboard")
+FIXED = ("model.name", "train.selection", "train.checkpoint_seconds", "train.checkpoint_steps", "train.tensorboard")
 DIGITS = 4  # of a number drawn from a range: what people can type
 MANY = 1000  # draws in a row that gave nothing new: a range so narrow that its numbers have run out
 _SWITCHES = {"true": True, "false": False}

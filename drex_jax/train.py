@@ -22,6 +22,7 @@ from drex_jax.dataset import FACTS, HISTORY, Dataset, open_dataset, read_into
 from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_text
 from drex_jax.keeping import Remember
+from drex_jax.lock import sole_writer
 from drex_jax.models.baselines.narre import NARRE
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.protocol import Model
@@ -58,14 +59,16 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
       What is in `results.json`.
 
     Raises:
-      UserError: a mistake in the data or the configuration.
+      UserError: a mistake in the data or the configuration, or another process trains there.
       Stopped: SIGTERM or SIGINT; everything is saved.
     """
     check_agreement(config, workdir)
     if processes.first_sees(workdir / RESULTS):
         return results_of(workdir)
-    with given_back_on_a_mistake(workdir):
-        return _train(config, workdir)
+    with sole_writer(workdir):
+        check_agreement(config, workdir)  # somebody may have begun it meanwhile
+        with given_back_on_a_mistake(workdir):
+            return _train(config, workdir)
 
 
 def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:

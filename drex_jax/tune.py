@@ -15,6 +15,7 @@ from drex_jax.errors import UserError
 from drex_jax.evaluate import lower_is_better
 from drex_jax.files import write_text
 from drex_jax.fit import Fitted
+from drex_jax.lock import sole_writer
 from drex_jax.search import Settings, Trial, search
 
 LOGGER = logging.getLogger(__name__)
@@ -49,10 +50,16 @@ def tune(config: Config, workdir: pathlib.Path) -> Tuned:
       workdir: the search's own directory; one that exists must be of the same configuration.
 
     Raises:
-      UserError: a mistake in the space, the data or the configuration, or every trial failed.
+      UserError: a mistake in the space, the data or the configuration, every trial failed, or another process
+        searches there.
       Stopped: SIGTERM or SIGINT; everything is saved.
     """
     candidates = space.candidates(config)
+    with sole_writer(workdir):
+        return _tuned(config, workdir, candidates)
+
+
+def _tuned(config: Config, workdir: pathlib.Path, candidates: space.Candidates) -> Tuned:
     train.check_agreement(config, workdir)
     if (workdir / train.CONFIG).exists():
         begun = config_lib.from_json(workdir / train.CONFIG).tune

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
-import fcntl
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from drex_jax import lock
 from drex_jax.data import storage
 from drex_jax.data.interactions import Interactions
 from drex_jax.errors import UserError
@@ -31,7 +30,6 @@ from drex_jax.models.protocol import Carry
 
 LOG, FOLDER, LOCK, SCHEMA = "updates.jsonl", "updates", "updates.lock", "rows 1"
 KEYS = ("batch", "applied", "refused", "sha256")
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system that knows none
 
 
 class Saved(NamedTuple):
@@ -118,7 +116,8 @@ def commit(
       UserError: somebody else has committed a batch since, or is at it.
       OSError: it cannot be written; the run is as it was.
     """
-    with _locked(folder):
+    taken = f"{folder} is being updated by somebody else at this moment; load it again and repeat the update"
+    with lock.held(folder / LOCK, taken):
         require(folder, known)
         batch = len(known) + 1
         place = folder / FOLDER / str(batch)
@@ -146,23 +145,3 @@ def _read(place: pathlib.Path) -> Saved:
     storage.read_header(place / "rows", SCHEMA)
     user, item = (storage.read_array(place / "rows", side, np.float32, 2) for side in ("user", "item"))
     return Saved(since, Carry(user, item))  # pyright: ignore[reportArgumentType] (NumPy's serve)
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Nobody else commits meanwhile."""
-    with (folder / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder} is being updated by somebody else at this moment; load it again and repeat the update"
-            ) from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:  # without locks the look at what is there has to do
-                raise
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_UN)  # a child forked meanwhile would go on holding it

@@ -195,6 +195,7 @@ RULES: dict[str, Rule] = {
         f"{' '.join(ERROR_METRICS)}, or one of {' '.join(METRICS)} with a cutoff, such as ndcg@10",
     ),
     "train.checkpoint_seconds": number(0.0),
+    "train.checkpoint_steps": whole(0),
     "train.tensorboard": SWITCH,
     "schedule.width": whole(0),
     "schedule.costs": optional(NAMED),

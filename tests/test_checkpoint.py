@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from drex_jax import checkpoint
 from drex_jax.checkpoint import Checkpoints, load_model, save_model
-from drex_jax.errors import UserError
+from drex_jax.errors import DivergedError, UserError
 
 # A read that Orbax gives up leaves coroutines behind, of which Python complains when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -93,7 +94,7 @@ def flip(path: pathlib.Path) -> None:
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, pathlib.Path.unlink])
+@pytest.mark.parametrize("damage", [truncate, empty, flip, pathlib.Path.unlink])
 def test_any_damaged_file_of_the_newest_step(
     saved: pathlib.Path, tmp_path: pathlib.Path, damage: Callable[[pathlib.Path], None]
 ) -> None:
@@ -109,6 +110,62 @@ def test_any_damaged_file_of_the_newest_step(
         np.testing.assert_array_equal(tree["w"], arrays(step)["w"])
         fallen_back += step == 5
     assert fallen_back >= 3
+
+
+@pytest.mark.parametrize("what", ["w", "n", "facts"])
+def test_what_decodes_and_is_not_what_was_saved(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """Damage of one bit that every layer below us decodes, in an array or in a number beside them."""
+    restore = checkpoint.ocp.CheckpointManager.restore
+
+    def damaged(self: Any, step: int, **arguments: Any) -> Any:
+        found = restore(self, step, **arguments)
+        if step == 7 and what == "facts":
+            found["facts"]["facts"]["step"] = 6
+        elif step == 7:
+            bits = np.asarray(found["arrays"][what]).copy()
+            bits.reshape(-1).view(np.uint8)[-1] ^= 1
+            found["arrays"][what] = jnp.asarray(bits)
+        return found
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "restore", damaged)
+    found = restored(folder)
+    assert found is not None
+    assert (found[0], found[2]["step"]) == (5, 5)
+    assert any("checkpoint 7" in (said := record.getMessage()) and "SHA-256" in said for record in caplog.records)
+    assert not (folder / "7").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_saved(folder: pathlib.Path, value: float) -> None:
+    with Checkpoints(folder) as checkpoints, pytest.raises(DivergedError, match="w is not finite after step 9"):
+        checkpoints.save(9, arrays(9) | {"w": jnp.full((64, 3), 1.0).at[60, 2].set(value)}, {})
+    found = restored(folder)
+    assert found is not None
+    assert found[0] == 7
+
+
+def test_a_digest_is_of_names_types_shapes_and_values() -> None:
+    def digest(tree: Any) -> str:
+        return checkpoint._digest(checkpoint._values(tree))
+
+    one = {"a": jnp.zeros((2, 3), jnp.bfloat16), "b": jnp.zeros(())}
+    assert digest(one) == digest(dict(reversed(one.items())))
+    others = [
+        {"c": one["a"], "b": one["b"]},
+        one | {"a": jnp.zeros((3, 2), jnp.bfloat16)},
+        one | {"a": jnp.zeros((2, 3), jnp.float16)},
+        one | {"b": jnp.ones(())},
+        one | {"b": -jnp.zeros(())},
+    ]
+    assert len({digest(each) for each in [one, *others]}) == 6
+
+
+def test_a_model_without_a_digest_is_of_an_older_version(tmp_path: pathlib.Path) -> None:
+    with checkpoint.ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "model", {"w": arrays(1)["w"], "n": arrays(1)["n"]})
+    np.testing.assert_array_equal(load_model(tmp_path / "model", LIKE)["w"], arrays(1)["w"])
 
 
 def test_empty_step_folder(folder: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:

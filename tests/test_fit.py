@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pathlib
 import signal
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -142,15 +143,17 @@ def stopping_at(*steps: int, number: signal.Signals = signal.SIGTERM) -> Toy:
     return Toy(before=before)
 
 
-def test_files_of_the_run_that_are_not_what_they_should_be(tmp_path: pathlib.Path) -> None:
+def test_files_of_the_run_that_are_not_what_they_should_be(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(UserError, match=r"metrics\.jsonl: is no file; remove it"):
         run(tmp_path)
     (tmp_path / "metrics.jsonl").rmdir()
-    with pytest.raises(Stopped):
-        run(tmp_path, stopping_at(1))
-    for facts in tmp_path.glob("checkpoints/*/facts/metadata"):
-        facts.write_text('{"no": "progress"}')
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "dataclasses", types.SimpleNamespace(asdict=lambda _: {"no": "progress"}))
+        with pytest.raises(Stopped):
+            run(tmp_path, stopping_at(1))
     with pytest.raises(UserError, match="step 2 is damaged or of another version; remove it"):
         run(tmp_path)
 
@@ -240,7 +243,7 @@ def test_a_bad_loss_within_a_chunk_names_its_own_step(tmp_path: pathlib.Path) ->
             for number, batch in enumerate(super().batches(epoch)):
                 yield batch * np.float32(np.inf if (epoch, number) == (1, 2) else 1)
 
-    with pytest.raises(UserError, match="not finite at step 8 "):
+    with pytest.raises(UserError, match="not finite at step 8, batch 3 of 5 of epoch 2 "):
         run(tmp_path, Bad(4, 5), checkpoint_seconds=0.0)
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, 6))  # the chunks before
 
@@ -321,10 +324,42 @@ def test_loss_that_is_not_finite_names_its_step_and_leaves_good_checkpoints(tmp_
             for number, batch in enumerate(super().batches(epoch)):
                 yield batch * np.float32(np.inf if epoch * STEPS + number == 7 else 1)
 
-    with pytest.raises(UserError, match=r"not finite at step 8 .*train.learning_rate"):
+    with pytest.raises(UserError, match=r"not finite at step 8, batch 2 of 3 of epoch 3 .*train.learning_rate"):
         run(tmp_path, Bad(), checkpoint_seconds=0.0)
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, 8))
     assert run(tmp_path).timing["resumed_from"] == 7
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path: pathlib.Path) -> None:
+    """Though the loss is: nothing that was scored has met it yet."""
+
+    class Poisoned(Toy):
+        def loss(self, params: Any, carry: jax.Array, batch: jax.Array, key: jax.Array, axis: Axis = ALONE) -> Any:
+            loss, (after, sums) = super().loss(params, carry, batch[:, :4], key)
+            return loss, (after + 0 * batch[0, 4], sums)
+
+        def batches(self, epoch: int) -> Iterator[np.ndarray]:
+            for number, batch in enumerate(super().batches(epoch)):
+                yield np.pad(batch, ((0, 0), (0, 1)), constant_values=np.inf if epoch * STEPS + number == 4 else 0)
+
+    with pytest.raises(UserError, match="carry is not finite after step 5"):
+        run(tmp_path, Poisoned(), checkpoint_seconds=0.0)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3", "4"]
+
+
+@pytest.mark.parametrize(("every", "chunk", "saved"), [(0, 1, [12]), (2, 1, [2, 4, 6, 8, 10, 12]), (5, 2, [5, 11, 12])])
+def test_a_checkpoint_every_so_many_steps(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, every: int, chunk: int, saved: list[int]
+) -> None:
+    found, save = [], Checkpoints.save
+
+    def noted(self: Checkpoints, step: int, *arguments: Any) -> None:
+        found.append(step)
+        save(self, step, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    run(tmp_path, Chunked(chunk, STEPS), checkpoint_steps=every)
+    assert found == saved
 
 
 @pytest.mark.parametrize("steps", [1, STEPS])
@@ -362,7 +397,6 @@ def test_tensorboard_without_its_package(tmp_path: pathlib.Path, monkeypatch: py
 
 def test_tensorboard_gets_what_the_log_gets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
-    import types
 
     calls: list[tuple] = []
 

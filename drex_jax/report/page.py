@@ -14,6 +14,7 @@ from typing import Any
 from drex_jax import __version__
 from drex_jax.errors import UserError
 from drex_jax.files import write_text
+from drex_jax.lock import sole_writer
 from drex_jax.report import breakdowns, examples, figures, glossary, headline, profiles, robustness, training
 from drex_jax.report.finished import Finished
 from drex_jax.report.section import Figure, Section
@@ -30,13 +31,14 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     missing, and the example recommendations.
 
     Raises:
-      UserError: there is no finished run, it is damaged, or a package that draws is not installed.
+      UserError: there is no finished run, it is damaged, a package that draws is not installed, or another process
+        writes there.
     """
     _environment()
     figures.require()
     run = Finished(workdir)
-    page = render(run, sections(run))
-    write_text(workdir / REPORT, page)
+    with sole_writer(workdir):
+        write_text(workdir / REPORT, render(run, sections(run)))
     return workdir / REPORT
 
 

@@ -1,0 +1,1 @@
+"""Faults, injected into runs of this package: see tools/faults.py."""
