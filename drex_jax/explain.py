@@ -10,12 +10,16 @@ import jax
 import numpy as np
 from scipy import sparse
 
+from drex_jax import processes
 from drex_jax.data import storage
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 from drex_jax.data.vocabulary import Vocabulary
 from drex_jax.dataset import Dataset
+from drex_jax.models.baselines.narre import NARRE
 from drex_jax.models.drex import keywords
+from drex_jax.models.drex.model import DReX
+from drex_jax.models.protocol import Model
 from drex_jax.progress import progress
 from drex_jax.reviews import WordPieces
 from drex_jax.text import batching
@@ -172,6 +176,19 @@ def keyword_profiles(encoder: text_encoder.TextEncoder, params: Any, dataset: Da
         )
     )
     return KeywordProfiles(Strings.of(names), users, items)
+
+
+def write(model: Model, params: Any, dataset: Dataset, folder: pathlib.Path) -> None:
+    """Writes what a model that reads texts has to say of them: keyword profiles, and NARRE's attention to reviews."""
+    if dataset.events.tokens is None or not isinstance(model, DReX | NARRE):
+        return
+    encoder = model.options.encoder if isinstance(model, NARRE) else model.options.network.text_encoder
+    profiles = keyword_profiles(encoder, params["text"], dataset)
+    attention = ReviewAttention(*model.attention(params)) if isinstance(model, NARRE) else None
+    if processes.is_first():
+        profiles.save(folder / KEYWORDS)
+        if attention is not None:
+            attention.save(folder / ATTENTION, dataset.sizes[0])
 
 
 def describe(profiles: KeywordProfiles, dataset: Dataset, side: str, ids: Sequence[str]) -> str:

@@ -23,7 +23,6 @@ from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_text
 from drex_jax.keeping import Remember
 from drex_jax.lock import sole_writer
-from drex_jax.models.baselines.narre import NARRE
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.protocol import Model
 from drex_jax.run_directory import (
@@ -252,7 +251,7 @@ def _finish(
         for way, arrays in tested.lists.items():
             list_files.write(folder / list_files.FOLDER / f"{way}.npz", arrays)
     if name == config.model.name:
-        _explain(model, fitted.params, dataset, folder)
+        explain.write(model, fitted.params, dataset, folder)
     record = {
         "model": name,
         "seed": seed,
@@ -263,19 +262,6 @@ def _finish(
         "schedule": _schedule(model),
     }
     processes.write_json(folder / RUN, record)  # the last file: its presence says that this seed is done
-
-
-def _explain(model: Model, params: Any, dataset: Dataset, folder: pathlib.Path) -> None:
-    """Writes what a model that reads texts has to say of them."""
-    if dataset.events.tokens is None or not isinstance(model, DReX | NARRE):
-        return
-    encoder = model.options.encoder if isinstance(model, NARRE) else model.options.network.text_encoder
-    profiles = explain.keyword_profiles(encoder, params["text"], dataset)
-    attention = explain.ReviewAttention(*model.attention(params)) if isinstance(model, NARRE) else None
-    if processes.is_first():
-        profiles.save(folder / explain.KEYWORDS)
-        if attention is not None:
-            attention.save(folder / explain.ATTENTION, dataset.sizes[0])
 
 
 def _fit_options(name: str, config: Config) -> fit.Options:
