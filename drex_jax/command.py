@@ -83,7 +83,7 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
         config = _overridden(load_experiment(reference), remaining)
         validation.check(config)
         if stored is not None:
-            config_lib.require_agreement(stored, config, workdir)
+            config_lib.require_agreement(stored, config, workdir, goes_on=mode == "train")
     elif remaining:
         raise UserError(f"{remaining[0]} goes with --config=experiments/NAME.py, which is not given")
     elif stored is None:

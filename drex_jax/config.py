@@ -256,6 +256,15 @@ def ranking(model: str, data: str, name: str) -> ConfigDict:
     return config
 
 
+MAY_CHANGE = (  # of a run that is trained on; `train.epochs` where the learning rate does not decay
+    "train.epochs",
+    "train.checkpoint_seconds",
+    "train.checkpoint_steps",
+    "train.tensorboard",
+    "data.cache_dir",
+)
+
+
 def flatten(config: ConfigDict) -> dict[str, Any]:
     """Every field by its dotted name (`train.epochs`), in alphabetical order; groups are left out."""
     fields: dict[str, Any] = {}
@@ -322,15 +331,27 @@ def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
     return [f"{n}: {theirs.get(n)!r}, now {ours.get(n)!r}" for n in names if theirs.get(n) != ours.get(n)]
 
 
-def require_agreement(stored: ConfigDict, given: ConfigDict, workdir: pathlib.Path) -> None:
+def require_agreement(stored: ConfigDict, given: ConfigDict, workdir: pathlib.Path, *, goes_on: bool = False) -> None:
     """Refuses a run directory made with another configuration.
 
+    Args:
+      stored: what it was made with.
+      given: what is asked for now.
+      workdir: the directory.
+      goes_on: it is to be trained on: as long as no model in it is finished and no trial begun, fields of `MAY_CHANGE`
+        may have changed.
+
     Raises:
-      UserError: fields differ; the message shows each with both values.
+      UserError: other fields differ; the message shows each with both values.
     """
-    changed = differences(stored, given)
+    settled = any(next(workdir.glob(name), None) for name in ("**/run.json", "trials"))  # trials are compared
+    may = MAY_CHANGE if goes_on and not settled else ()
+    if "train.epochs" in may and given["train"]["decay"] != "none":  # a decay runs over all epochs
+        may = tuple(name for name in may if name != "train.epochs")
+    changed = [each for each in differences(stored, given) if each.partition(":")[0] not in may]
     if changed:
+        allowed = f" (until the first model is finished these may change: {' '.join(may)})" if may else ""
         raise UserError(
             f"{workdir} holds a run with another configuration ({'; '.join(changed)}); "
-            "give another --workdir, or the configuration it was made with"
+            f"give another --workdir, or the configuration it was made with{allowed}"
         )

@@ -181,6 +181,7 @@ def fit(
                 raise UserError(
                     f"{folder / 'checkpoints'}: step {step} is damaged or of another version; remove it to start over"
                 ) from None
+            _require_and_judge_again(progress, options, steps_per_epoch)
             LOGGER.info("continuing from step %d of %s", step, folder)
         resumed_from = progress.step if restored is not None else None
         compile_seconds = trainer.compile(state)
@@ -341,6 +342,20 @@ def _to_host(
                     f"{epoch + 1} ({', '.join(f'{k}={v:g}' for k, v in values.items())}): {REMEDY}"
                 )
     return [list(of_seed) for of_seed in zip(*by_step, strict=True)]
+
+
+def _require_and_judge_again(progress: Progress, options: Options, steps_per_epoch: int) -> None:
+    """Whether each seed is finished, under epochs that may be others than when the checkpoint was saved.
+
+    Raises:
+      UserError: more epochs are begun than are asked for now.
+    """
+    epochs = -(-progress.step // steps_per_epoch)
+    if epochs > options.epochs:
+        raise UserError(f"train.epochs={options.epochs}: epoch {epochs} is begun already; ask for at least so many")
+    ended = progress.step == options.epochs * steps_per_epoch
+    for replica in progress.replicas:
+        replica.finished = ended or progress.step // steps_per_epoch - replica.best_epoch >= options.patience
 
 
 def _passed(interval: int, before: int, now: int) -> bool:

@@ -185,7 +185,7 @@ def check_agreement(config: Config, workdir: pathlib.Path) -> None:
     if left and not path.exists():
         raise UserError(f"{workdir} holds {left[0]} but no {CONFIG} to say of which run; give another --workdir")
     if path.exists():
-        config_lib.require_agreement(config_lib.from_json(path), config, workdir)
+        config_lib.require_agreement(config_lib.from_json(path), config, workdir, goes_on=True)
 
 
 def seed_folder(workdir: pathlib.Path, config: Config, seed: int) -> pathlib.Path:

@@ -1,7 +1,9 @@
 """Flags, experiment files and overrides become one checked configuration, or one line that says what is wrong."""
 
+import functools
 import os
 import pathlib
+from typing import Any
 
 import pytest
 
@@ -229,8 +231,30 @@ def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path)
             "--config.data.rating_max=5",
         )
     assert "train.epochs: 3, now 4" in str(caught.value)
+    assert "may change" not in str(caught.value)
     with pytest.raises(UserError, match="goes with --config"):
         parse(f"--workdir={run}", "--config.train.epochs=3")
+
+
+def test_what_may_change_before_a_model_is_finished(tmp_path: pathlib.Path) -> None:
+    def given(**changes: Any) -> Any:
+        settings: Any = config_lib.base()
+        settings.train.update(changes)
+        return settings
+
+    constant, decaying = given(decay="none", epochs=3), given(epochs=3)
+    agree = functools.partial(config_lib.require_agreement, workdir=tmp_path, goes_on=True)
+    agree(constant, given(decay="none", epochs=4, checkpoint_seconds=1.0, checkpoint_steps=7, tensorboard=True))
+    agree(decaying, given(epochs=3, checkpoint_seconds=1.0))
+    with pytest.raises(UserError, match=r"patience: 8, now 9\).*may change: train.epochs train.checkpoint_seconds"):
+        agree(constant, given(decay="none", epochs=4, patience=9))
+    with pytest.raises(UserError, match=r"train.epochs: 3, now 4\).*may change: train.checkpoint_seconds"):
+        agree(decaying, given(epochs=4))
+    for name in ("trials", "baselines/bias/run.json"):
+        (tmp_path / name).mkdir(parents=True)
+        with pytest.raises(UserError, match=r"train.epochs: 3, now 4\).*it was made with$"):
+            agree(constant, given(decay="none", epochs=4))
+        (tmp_path / name).rmdir()
 
 
 def test_stored_configuration_round_trip(tmp_path: pathlib.Path) -> None:

@@ -270,6 +270,20 @@ def test_killed_between_checkpoints_logs_no_step_twice(
     assert (tmp_path / "metrics.jsonl").read_bytes() == (folder / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("stop", [2, 5])
+def test_more_epochs_than_when_it_was_begun(tmp_path: pathlib.Path, stop: int) -> None:
+    """As if they had been asked for at once: stopped within the first epochs, or at their end."""
+    expected = run(tmp_path / "whole", decay="none")
+    with pytest.raises(Stopped):
+        run(tmp_path / "more", stopping_at(stop), decay="none", epochs=2)
+    fitted = run(tmp_path / "more", decay="none")
+    assert fitted.timing["resumed_from"] == stop + 1
+    assert same(fitted.params, expected.params)
+    assert (tmp_path / "more" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match="epoch 4 is begun already"):
+        run(tmp_path / "more", decay="none", epochs=3)
+
+
 def test_finished_run_is_not_trained_again(tmp_path: pathlib.Path) -> None:
     expected = run(tmp_path)
     judge = Judge()

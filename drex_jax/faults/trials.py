@@ -75,7 +75,7 @@ def full(lab: Lab) -> str | None:
     if ended.status == 0:
         return None
     if ended.status != 2 or not ended.told("cannot write"):
-        return f"room for {room} bytes from touch {at} on: ended with {ended.status}: {ended.err[:300]} ... {ended.err[-1500:]}"
+        return f"room for {room} bytes from touch {at} on: ended with {ended.status}: {ended.err[-1500:]}"
     return lab.resumed(workdir)
 
 
