@@ -10,11 +10,9 @@ import pathlib
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -24,6 +22,7 @@ from drex_jax.errors import DivergedError, Stopped, UserError
 from drex_jax.evaluate import Evaluator, Selection, lower_is_better
 from drex_jax.metrics_log import MetricsLog
 from drex_jax.models.protocol import Model, Params
+from drex_jax.optimizer import Pretrained, adam
 from drex_jax.parallel import Devices
 from drex_jax.progress import progress as progress_bar
 from drex_jax.trainer import State, Trainer
@@ -49,18 +48,6 @@ class Options:
     checkpoint_seconds: float
     checkpoint_steps: int = 0
     tensorboard: bool = False
-
-
-class Pretrained(NamedTuple):
-    """Parameters that training begins with, in place of new ones.
-
-    Attributes:
-      params: nested dictionaries, a part of the model's.
-      learning_rate: their peak; the others' is `Options.learning_rate`.
-    """
-
-    params: Params
-    learning_rate: float
 
 
 TIMING = (
@@ -163,11 +150,13 @@ def fit(
         )
     _require_room(model, len(seeds), devices)
     total = options.epochs * steps_per_epoch
-    optimizer = _optimizer(options, total)
+    optimizer = adam(
+        options.learning_rate, options.warmup_steps, options.decay, options.weight_decay, options.clip_norm, total
+    )
     params = [init(jax.random.key(seed)) for seed in seeds]
     if pretrained is not None:
-        params = [_with(each, pretrained.params) for each in params]
-        optimizer = optax.chain(optimizer, _slower(pretrained, options.learning_rate))
+        params = [pretrained.put_into(each) for each in params]
+        optimizer = optax.chain(optimizer, pretrained.slowed(options.learning_rate))
     trainer = Trainer(model, optimizer, seeds, devices)
     state = trainer.begin(params)
     progress = Progress([Replica(seed) for seed in seeds])
@@ -258,50 +247,6 @@ def fit(
         selection = Selection(options.selection, replica.best_value, replica.best_epoch)
         fitted.append(Fitted(devices.place(params), selection, timing))
     return fitted
-
-
-def _optimizer(options: Options, total: int) -> optax.GradientTransformation:
-    """Adam under a warm-up and, if asked, a cosine to a twentieth of the peak; gradients clipped by their global norm.
-
-    Weights decay, if at all, in matrices alone: not in biases, starting states and other vectors.
-    """
-    peak, warmup = options.learning_rate, min(options.warmup_steps, total // 2)
-    if options.decay == "cosine":
-        rate = optax.warmup_cosine_decay_schedule(peak / (warmup + 1), peak, warmup, total, peak / 20)
-    else:
-        rate = optax.warmup_constant_schedule(peak / (warmup + 1), peak, warmup)
-    steps = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm else []
-    if options.weight_decay:
-        matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-        return optax.chain(*steps, optax.adamw(rate, weight_decay=options.weight_decay, mask=matrices))
-    return optax.chain(*steps, optax.adam(rate))
-
-
-def _with(params: Params, others: Params) -> Params:
-    """The parameters with `others` in place of their like."""
-    return {
-        name: (_with(each, others[name]) if isinstance(each, dict) else jnp.asarray(others[name], each.dtype))
-        if name in others
-        else each
-        for name, each in params.items()
-    }
-
-
-def _slower(pretrained: Pretrained, learning_rate: float) -> optax.GradientTransformation:
-    """Scales the updates of pretrained parameters to their own learning rate, as Adam's are proportional to it."""
-    share = pretrained.learning_rate / learning_rate
-
-    def scaled(updates: Params, theirs: Params | None) -> Params:
-        return {
-            name: each
-            if theirs is None or name not in theirs
-            else scaled(each, theirs[name])
-            if isinstance(each, dict)
-            else each * share
-            for name, each in updates.items()
-        }
-
-    return optax.stateless(lambda updates, _: scaled(updates, pretrained.params))
 
 
 def _require_room(model: Model, replicas: int, devices: Devices) -> None:

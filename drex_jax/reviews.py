@@ -23,9 +23,9 @@ from drex_jax.data.tokens import Tokens
 from drex_jax.data.vocabulary import Words, words_of
 from drex_jax.errors import UserError
 from drex_jax.files import read_json
-from drex_jax.fit import Pretrained
 from drex_jax.incoming import Refusal, Row
 from drex_jax.keeping import Remember
+from drex_jax.optimizer import Pretrained
 from drex_jax.parallel import Devices
 from drex_jax.progress import progress
 from drex_jax.text.bert import BertEncoder, weights
