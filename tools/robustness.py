@@ -40,7 +40,7 @@ def run(workdir: pathlib.Path, arguments: list[str]) -> list[float]:
     main.begin(parsed.config)
     results = train.train(parsed.config, workdir)
     metric = results["selection"]["metric"]
-    return [each["prequential"][metric] for each in results["test"]["per_seed"]]
+    return [each["prequential"][metric] for each in results["per_seed"]]
 
 
 def table(found: dict[str, list[str]]) -> None:
