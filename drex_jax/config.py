@@ -346,7 +346,7 @@ def require_agreement(stored: ConfigDict, given: ConfigDict, workdir: pathlib.Pa
     """
     settled = any(next(workdir.glob(name), None) for name in ("**/run.json", "trials"))  # trials are compared
     may = MAY_CHANGE if goes_on and not settled else ()
-    if "train.epochs" in may and given["train"]["decay"] != "none":  # a decay runs over all epochs
+    if "train.epochs" in may and flatten(given)["train.decay"] != "none":  # a decay runs over all epochs
         may = tuple(name for name in may if name != "train.epochs")
     changed = [each for each in differences(stored, given) if each.partition(":")[0] not in may]
     if changed:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from drex_jax.errors import Stopped, UserError
 
 DONE, BUG, MISTAKE, STOPPED = 0, 1, 2, 75
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # or no right to it
 UNNAMED = re.compile(r"\d+ requested and \d+ written")  # what NumPy says of a full disk, without a number
 OF_CHECKPOINTS = re.compile(r"os_error_code='(\d+)'")  # what TensorStore says, in errors of several types
 NOWHERE = "No usable temporary directory"
@@ -83,7 +83,7 @@ def _silence() -> None:
 
 
 def _no_room(error: Exception) -> str | None:
-    """What a full disk has no room for; None of any other error."""
+    """What a full disk has no room for, or may not be written; None of any other error."""
     reason = _one_line(getattr(error, "strerror", None) or error)
     if isinstance(error, OSError):
         known = error.errno in NO_ROOM or UNNAMED.search(reason) or NOWHERE in reason

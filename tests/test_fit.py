@@ -330,13 +330,17 @@ def test_patience_and_the_best_parameters(
     assert not same(fitted.params, judge.seen[-1])
 
 
-def test_loss_that_is_not_finite_names_its_step_and_leaves_good_checkpoints(tmp_path: pathlib.Path) -> None:
-    """Checkpoints are due at every step here, the one before the bad step included."""
+@pytest.mark.parametrize(("poison", "dtype"), [(np.inf, np.float32), (1e30, np.float32), (np.nan, jnp.bfloat16)])
+def test_loss_that_is_not_finite_names_its_step_and_leaves_good_checkpoints(
+    tmp_path: pathlib.Path, poison: float, dtype: Any
+) -> None:
+    """One row of one batch; checkpoints are due at every step here, the one before the bad step included."""
 
     class Bad(Toy):
         def batches(self, epoch: int) -> Iterator[np.ndarray]:
             for number, batch in enumerate(super().batches(epoch)):
-                yield batch * np.float32(np.inf if epoch * STEPS + number == 7 else 1)
+                batch[3] *= poison if epoch * STEPS + number == 7 else 1
+                yield batch.astype(dtype)
 
     with pytest.raises(UserError, match=r"not finite at step 8, batch 2 of 3 of epoch 3 .*train.learning_rate"):
         run(tmp_path, Bad(), checkpoint_seconds=0.0)

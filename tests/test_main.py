@@ -89,6 +89,12 @@ def test_success_prints_results_and_where_they_are(
             "then run the same command\n",
         ),
         (
+            OSError(errno.EACCES, "Permission denied", "runs/x/run.lock"),
+            2,
+            "drex_jax: cannot write runs/x/run.lock (Permission denied); make room or give another --workdir, "
+            "then run the same command\n",
+        ),
+        (
             OSError("4096 requested and 0 written"),
             2,
             "drex_jax: cannot write to the disk (4096 requested and 0 written); make room or give another --workdir, "

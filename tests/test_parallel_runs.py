@@ -90,6 +90,28 @@ def test_a_run_goes_on_on_other_devices(
     assert found["environment"]["devices"] == second["devices__count"]
 
 
+@pytest.mark.thorough
+def test_a_run_goes_from_one_device_to_eight_to_two(
+    alone: dict[str, Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, stops = Trainer.step, [2, 1]
+
+    def interrupted(self: Trainer, state: Any, batch: Any, number: int) -> Any:
+        if stops and number == stops[-1]:
+            stops.pop()
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, state, batch, number)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    for devices in (ALONE, EVERYWHERE):
+        with pytest.raises(Stopped, match="SIGTERM"):
+            train.train(tiny(**devices), tmp_path)
+    found = train.train(tiny(**EVERYWHERE | {"devices__count": 2}), tmp_path)
+    agree(found, alone)
+    assert found["timing"]["resumed_from"] == 3
+    assert found["environment"]["devices"] == 2
+
+
 # The command line
 
 EXPERIMENT = """

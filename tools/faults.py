@@ -44,7 +44,8 @@ def inject(given: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="drex_jax_faults_") as folder:
         pathlib.Path(folder).chmod(0o755)  # another user reads it, too
         lab = Lab(pathlib.Path(folder), given.seed)
-        lab.undisturbed()
+        if set(given.faults) - trials.OF_FINISHED:
+            lab.undisturbed()
         for name in given.faults:
             begun = time.monotonic()
             number, losses = trials.suite(lab, name, given.trials or trials.TRIALS[name])
