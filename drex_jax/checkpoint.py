@@ -22,7 +22,7 @@ from drex_jax import processes
 from drex_jax.errors import DivergedError, UserError
 
 KEPT = 2  # the newest checkpoints kept; the best parameters travel inside each
-PATIENCE = 10**9  # seconds: Orbax gives a save up by the clock, which may jump (here and in places that it does not open to us)
+PATIENCE = 10**9  # seconds: Orbax gives a save up by the clock, which may jump
 DIGEST = "sha256"  # beside what it is of
 
 
