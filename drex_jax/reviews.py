@@ -210,8 +210,7 @@ def tokens_of(
             part = texts.part(begin, begin + TOKEN_PART)
 
             def make(part: Strings = part) -> dict[str, Any]:
-                made = words.encode(part, max_tokens)._asdict()
-                return {name: column for name, column in made.items() if column is not None}
+                return words.encode(part, max_tokens).columns()
 
             kept = remember("bert_tokens", {"data": part.data, "offsets": part.offsets}, options, VERSION, make)
             parts.append(Tokens(**kept))

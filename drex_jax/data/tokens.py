@@ -76,11 +76,14 @@ class Tokens(NamedTuple):
     def _features(self, tokens: slice | np.ndarray) -> np.ndarray | None:
         return None if self.features is None else self.features[tokens]
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """The arrays there are, by name."""
+        return {name: column for name, column in self._asdict().items() if column is not None}
+
     def save(self, folder: str | Path) -> None:
         """Writes a folder of .npy columns, whole or not at all."""
-        columns = {name: column for name, column in self._asdict().items() if column is not None}
         header = {"schema": SCHEMA, "ids": self.ids.dtype.name, "features": self.features is not None}
-        storage.write_columns(folder, header, columns)
+        storage.write_columns(folder, header, self.columns())
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokens:

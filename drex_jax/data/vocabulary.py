@@ -184,7 +184,7 @@ def tokens_of(
                 {"bytes": part.data, "offsets": part.offsets},
                 {"vocabulary": model, "max_tokens": max_tokens},
                 VERSION,
-                lambda part=part: vocabulary.encode(part, max_tokens)._asdict(),
+                lambda part=part: vocabulary.encode(part, max_tokens).columns(),
             )
             parts.append(Tokens(**kept))
             bar.update(len(part))
