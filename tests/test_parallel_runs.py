@@ -168,6 +168,7 @@ def test_what_cannot_work_is_told_in_one_line(
     assert err.count("\n") == 1
 
 
+@pytest.mark.thorough
 def test_more_windows_than_interactions_are_as_many_as_there_are(experiment: str, tmp_path: pathlib.Path) -> None:
     flags = ["--config.train.bptt_windows=1000", "--config.data.max_interactions=40", "--config.evaluate.ranking=false"]
     assert main.run(["main", experiment, f"--workdir={tmp_path / 'run'}", *flags]) == 0

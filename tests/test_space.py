@@ -20,6 +20,7 @@ def base() -> Any:
 def configured(*lines: str, **tune: Any) -> Any:
     settings = base()
     settings.model.name = "crane"
+    settings.train.selection = "ndcg@10"
     settings.tune.update(space=lines, **tune)
     return settings
 

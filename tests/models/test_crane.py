@@ -307,6 +307,7 @@ def test_a_step_is_the_same_on_several_devices(make_items, same_on_devices):
     same_on_devices(lambda devices: make(make_items(("image", "text")), devices, **crane))
 
 
+@pytest.mark.thorough
 def test_it_learns_on_samples_of_the_graph(make_items, fitted):
     """An epoch's graph has a share of the interactions, and predictions use them all."""
     data = make_items(("audio", "image"))

@@ -234,6 +234,7 @@ def test_slopes_are_those_of_powers() -> None:
     assert ranking._slopes(rows)["m"] == pytest.approx({"seconds": 1.5, "own_bytes": 2.0})
 
 
+@pytest.mark.thorough
 def test_the_tool_measures_a_tiny_set(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     ranking_data.write(tmp_path / "set", ranking_data.Size(60, 20, 540))
     torch = ranking.importlib.util.find_spec("torch") is not None
