@@ -38,9 +38,9 @@ from drex_jax.models.pairwise import Options as PairOptions
 from drex_jax.models.pairwise import Pairwise
 from drex_jax.models.protocol import Model
 from drex_jax.parallel import Devices
-from drex_jax.reviews import WordPieces
 from drex_jax.store import ROOM, Store
 from drex_jax.text.encoder import TextEncoder
+from drex_jax.word_pieces import WordPieces
 
 LOGGER = logging.getLogger(__name__)
 NEEDS_RATINGS = ("global_mean", "bias", "running_bias", "matrix_factorisation", "narre")

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from drex_jax import reviews
+from drex_jax import reviews, word_pieces
 from drex_jax.config import Config
 from drex_jax.data import missing, modalities, vocabulary
 from drex_jax.data.interactions import Interactions
@@ -21,7 +21,7 @@ from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_json
 from drex_jax.keeping import Remember, make_anew
 from drex_jax.options import data_options
-from drex_jax.reviews import WordPieces
+from drex_jax.word_pieces import WordPieces
 
 HISTORY, VOCABULARY, TOKENS, FACTS = "history", "vocabulary.model", "tokens", "facts.json"
 PIECES = "pieces"  # in place of the vocabulary, where a BERT reads the texts
@@ -90,21 +90,21 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
     words, model, enabled = None, None, config.text.enabled and bool(interactions.has_text[parts.train].any())
     if enabled and config.text.encoder == "bert":
         model = reviews.encoder(config)
-    if model is not None and config.text.bert.pooling != reviews.ATTENTION:
-        interactions, cut = reviews.with_vectors(interactions, model, config, remember)
-        notices += cut
-    interactions.save(history)
-    if model is not None and config.text.bert.pooling == reviews.ATTENTION:
-        words = reviews.WordPieces.of(model, config.text.bert.finetune)
-        words.save(history / PIECES)
-        max_tokens = config.text.max_tokens
-        reviews.tokens_of(words, interactions.text, model, max_tokens, remember, workdir).save(history / TOKENS)
-    elif enabled and model is None:
+        if config.text.bert.pooling == reviews.ATTENTION:
+            words = WordPieces.of(model, config.text.bert.finetune)
+        else:
+            interactions, cut = reviews.with_vectors(interactions, model, config, remember)
+            notices += cut
+    elif enabled:
         words = vocabulary.train(interactions.text, config.text.vocabulary_size, rows=parts.train)
-        if words is not None:
-            words.save(history / VOCABULARY)
-            tokens = vocabulary.tokens_of(words, interactions.text, config.text.max_tokens, remember, workdir)
-            tokens.save(history / TOKENS)
+    interactions.save(history)
+    text, max_tokens = interactions.text, config.text.max_tokens
+    if isinstance(words, WordPieces):
+        words.save(history / PIECES)
+        word_pieces.tokens_of(words, text, max_tokens, remember, workdir).save(history / TOKENS)
+    elif words is not None:
+        words.save(history / VOCABULARY)
+        vocabulary.tokens_of(words, text, max_tokens, remember, workdir).save(history / TOKENS)
     seconds["texts"] = time.monotonic() - begun
     facts = {
         "sha256": digest,

@@ -21,9 +21,9 @@ from drex_jax.models.drex import keywords
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.protocol import Model
 from drex_jax.progress import progress
-from drex_jax.reviews import WordPieces
 from drex_jax.text import batching
 from drex_jax.text import encoder as text_encoder
+from drex_jax.word_pieces import WordPieces
 
 KEYWORDS, SCHEMA = "keywords", "keywords 1"
 ATTENTION, ATTENTION_SCHEMA = "attention", "attention 1"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pathlib
 from typing import Any, NamedTuple
 
-from drex_jax import checkpoint, config, scorers, train, updates
+from drex_jax import checkpoint, config, scorers, updates
 from drex_jax.config import Config
 from drex_jax.dataset import open_interactions
 from drex_jax.errors import UserError
 from drex_jax.files import read_json
 from drex_jax.journal import Journal
 from drex_jax.models.protocol import Carry, Params
+from drex_jax.run_directory import CONFIG, MODEL, RESULTS, SCORER, results_of
 from drex_jax.scorers import Scorer
 
 
@@ -43,12 +44,12 @@ def settings_of(folder: pathlib.Path) -> Config:
     Raises:
       UserError: there is none, it is not finished, or it is of another version.
     """
-    if not (folder / train.CONFIG).exists():
-        raise UserError(f"{folder} holds no run (no {train.CONFIG}); python -m drex_jax.main --config=... makes one")
-    settings: Any = config.from_json(folder / train.CONFIG)
-    if not (folder / train.RESULTS).exists():
-        raise UserError(f"{folder} holds a run that is not finished (no {train.RESULTS}); run its command again")
-    train.results_of(folder)
+    if not (folder / CONFIG).exists():
+        raise UserError(f"{folder} holds no run (no {CONFIG}); python -m drex_jax.main --config=... makes one")
+    settings: Any = config.from_json(folder / CONFIG)
+    if not (folder / RESULTS).exists():
+        raise UserError(f"{folder} holds a run that is not finished (no {RESULTS}); run its command again")
+    results_of(folder)
     return settings
 
 
@@ -59,16 +60,16 @@ def open_run(folder: pathlib.Path) -> FinishedRun:
       UserError: there is none, it is damaged or of another version.
     """
     settings = settings_of(folder)
-    if not (folder / train.SCORER).exists():
-        raise UserError(f"{folder} holds a run of an older version (no {train.SCORER}); train it again")
+    if not (folder / SCORER).exists():
+        raise UserError(f"{folder} holds a run of an older version (no {SCORER}); train it again")
     interactions, parts = open_interactions(settings, folder)
-    scorer = scorers.scorer(settings.model.name, read_json(folder / train.SCORER, ()))
-    arrays = checkpoint.load_arrays(folder / train.MODEL)
+    scorer = scorers.scorer(settings.model.name, read_json(folder / SCORER, ()))
+    arrays = checkpoint.load_arrays(folder / MODEL)
     try:
         params, carry = arrays.get("params", {}), Carry(**arrays["carry"])
-        _require_rows(folder / train.MODEL, carry, interactions.num_users, interactions.num_items)
+        _require_rows(folder / MODEL, carry, interactions.num_users, interactions.num_items)
     except (KeyError, TypeError, AttributeError, IndexError):
-        raise UserError(f"{folder / train.MODEL} is damaged: it should hold params and carry") from None
+        raise UserError(f"{folder / MODEL} is damaged: it should hold params and carry") from None
     batches, saved = updates.read(folder)
     journal = Journal(interactions, len(parts.train), None if saved is None else saved.since)
     if saved is not None:

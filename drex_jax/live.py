@@ -31,7 +31,7 @@ from drex_jax.models.drex.refiner import Refiner
 from drex_jax.models.drex.replay import Replay
 from drex_jax.models.pairwise import Pairwise
 from drex_jax.models.protocol import Carry, Params
-from drex_jax.reviews import WordPieces
+from drex_jax.word_pieces import WordPieces
 
 
 class Live(Protocol):

@@ -16,6 +16,7 @@ from drex_jax.evaluate import lower_is_better
 from drex_jax.files import write_text
 from drex_jax.fit import Fitted
 from drex_jax.lock import sole_writer
+from drex_jax.run_directory import CONFIG
 from drex_jax.search import Settings, Trial, search
 
 LOGGER = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ def tune(config: Config, workdir: pathlib.Path) -> Tuned:
 
 def _tuned(config: Config, workdir: pathlib.Path, candidates: space.Candidates) -> Tuned:
     train.check_agreement(config, workdir)
-    if (workdir / train.CONFIG).exists():
-        begun = config_lib.from_json(workdir / train.CONFIG).tune
+    if (workdir / CONFIG).exists():
+        begun = config_lib.from_json(workdir / CONFIG).tune
         if (begun.space, begun.search) != (config.tune.space, config.tune.search):
             raise UserError(
                 f"{workdir} holds a search of another space ({begun.search}: {'; '.join(begun.space) or 'nothing'}); "
@@ -76,7 +77,7 @@ def _tuned(config: Config, workdir: pathlib.Path, candidates: space.Candidates) 
     def run_trial(folder: pathlib.Path, settings: Settings) -> Fitted:
         own = space.overridden(config, settings)
         if processes.is_first():
-            write_text(folder / train.CONFIG, config_lib.to_json(own))
+            write_text(folder / CONFIG, config_lib.to_json(own))
         return train.fit_trial(own.model.name, own, dataset, build.machine(own), folder)
 
     lower = lower_is_better(config.train.selection)

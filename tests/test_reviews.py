@@ -31,6 +31,7 @@ from drex_jax.text.bert import weights as weights_lib
 from drex_jax.text.bert.network import Bert
 from drex_jax.text.encoder import TextEncoder
 from drex_jax.validation import check
+from drex_jax.word_pieces import WordPieces
 
 MAX_TOKENS = 8
 TEXTS = Strings.of(["good strings", "", "it holds", "bad", "", "the tune", "cafe", "it " * 9, "pick"])
@@ -238,7 +239,7 @@ def twin(params: Any, features: np.ndarray, width: int) -> tuple[np.ndarray, np.
 
 
 def test_attention_over_what_the_encoder_says_of_each_token(model: BertEncoder, folder: pathlib.Path) -> None:
-    words = reviews.WordPieces.of(model)
+    words = WordPieces.of(model)
     tokens = words.encode(TEXTS, MAX_TOKENS)
     assert tokens.features is not None
     assert (tokens.lengths > 0).tolist() == (TEXTS.lengths > 0).tolist()
@@ -274,14 +275,14 @@ def test_attention_over_what_the_encoder_says_of_each_token(model: BertEncoder, 
 
 
 def test_pieces_spell_words(model: BertEncoder, tmp_path: pathlib.Path) -> None:
-    reviews.WordPieces.of(model).save(tmp_path / "pieces")
-    words = reviews.WordPieces.load(tmp_path / "pieces", lambda: model)
+    WordPieces.of(model).save(tmp_path / "pieces")
+    words = WordPieces.load(tmp_path / "pieces", lambda: model)
     found = words.words(words.encode(Strings.of(["it holds, picks!", "??"]), 20))
     spelt = [found.names[number] for number, first in zip(found.word, found.first, strict=True) if first]
     assert spelt == ["it", "holds", "picks"]  # picks: pick ##s; no [CLS], no [SEP], no [UNK]
     (tmp_path / "pieces" / "columns.json").write_text('{"schema": "pieces-1", "width": "16"}')
     with pytest.raises(UserError, match="pieces: damaged; its width is '16'"):
-        reviews.WordPieces.load(tmp_path / "pieces", lambda: model)
+        WordPieces.load(tmp_path / "pieces", lambda: model)
 
 
 def test_a_run_with_learned_attention_has_keywords_and_learns_as_in_one_go(

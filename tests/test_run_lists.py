@@ -10,6 +10,7 @@ import pytest
 from drex_jax import compare, config, list_files, processes, train
 from drex_jax.metrics.ranking import ranking_per_list
 from drex_jax.report import table
+from drex_jax.run_directory import RUN
 
 
 def test_a_ranker_run_can_be_compared(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +26,7 @@ def test_a_ranker_run_can_be_compared(tmp_path: pathlib.Path, monkeypatch: pytes
     written, write_json = [], processes.write_json
 
     def watched(path: pathlib.Path, value: object) -> None:
-        if path.name == train.RUN:
+        if path.name == RUN:
             written.append((path.parent / list_files.FOLDER / "ranking.npz").exists())
         write_json(path, value)
 

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from drex_jax.data.strings import Strings
+from drex_jax.data.tokens import Tokens
 from drex_jax.parallel import Devices
 from drex_jax.text.bert import BertEncoder
 from drex_jax.text.bert import encoder as bert_encoder
-from drex_jax.text.bert.wordpiece import Pieces
 
 MAX_TOKENS = 128
 Batches = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def by_32(pieces: Pieces) -> Batches:
+def by_32(pieces: Tokens) -> Batches:
     """The longest first, 32 texts a batch, each padded to its longest: as `bert_encoder.batches`."""
     order = np.argsort(-pieces.lengths, kind="stable")
     for begin in range(0, len(order), 32):
@@ -87,7 +87,7 @@ def main() -> None:
     theirs = torch_encoder(given.model)
     count = len(texts)
 
-    def pieces() -> Pieces:
+    def pieces() -> Tokens:
         return encoder.pieces(texts, MAX_TOKENS)
 
     def ours() -> Batches:

@@ -1,12 +1,12 @@
 """Injects faults into runs, many random points each, and prints a table: fault, promise, trials, losses.
 
-    python tools/faults.py [--trials N] [--faults NAME ...] [--seed 0] [--folder DIR]
+    python tools/faults.py [--trials N] [--faults NAME ...] [--seed 0]
 
 Every trial is a command of its own, of a small DReX on ratings (or, for `update` and `report`, of popularity), in a
 process that is killed, starved of room or damaged; then the same command is given again. Points are drawn from the
-calls that touch files of the run directory, and fall up to a few milliseconds after one. Of training, `held` means:
-what the newest checkpoint gives back has the SHA-256 that an undisturbed run saved at that step, and the run then ends
-as the undisturbed one, bit by bit: the last checkpoint, every line of `metrics.jsonl` and every test figure.
+calls that touch files of the run directory, and fall up to a few milliseconds after one. Of training it is a loss
+unless what the newest checkpoint gives back has the SHA-256 that an undisturbed run saved at that step, and the run
+then ends as the undisturbed one, bit by bit: the last checkpoint, every line of `metrics.jsonl`, every test figure.
 
 Exit status: 0 nothing was lost; 1 something was, and is told.
 """

@@ -89,7 +89,6 @@ def damaged(lab: Lab, trials: int) -> list[str | None]:
     seed = lab.draw.random()
 
     def each(like: Any) -> str | None:
-        draw.shuffle(files)
         copy = lab.place() / "checkpoints"
         shutil.copytree(clean, copy)
         newest, before = (str(step) for step in sorted(map(int, os.listdir(copy)))[:-3:-1])
@@ -108,7 +107,6 @@ def damaged(lab: Lab, trials: int) -> list[str | None]:
             return "" if not said else f"{what}: skipped nothing and said so"  # the file is not needed
         return "" if str(step) == before and len(said) == 1 and f"checkpoint {newest}" in said[0] else what
 
-    files: list[pathlib.Path] = []
     said: list[str] = []
     draw = random.Random(seed)
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax import compare, train
+from drex_jax import compare
 from drex_jax.config import Config
 from drex_jax.data.interactions import Interactions
 from drex_jax.dataset import open_interactions
 from drex_jax.errors import UserError
 from drex_jax.evaluate import lower_is_better
 from drex_jax.finished_run import settings_of
+from drex_jax.run_directory import results_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Finished:
         """Raises UserError where there is no finished run, or it is damaged."""
         self.workdir = workdir
         self.config: Config = settings_of(workdir)
-        self.results: dict[str, Any] = train.results_of(workdir)
+        self.results: dict[str, Any] = results_of(workdir)
         self.interactions: Interactions
         self.interactions, parts = open_interactions(self.config, workdir)
         self.train_end = len(parts.train)

@@ -18,6 +18,7 @@ from drex_jax.models.drex.refiner import Options
 from drex_jax.report import figures
 from drex_jax.report.finished import Finished
 from drex_jax.report.section import Figure, Section, Table
+from drex_jax.run_directory import SCORER
 
 LOGGER = logging.getLogger(__name__)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the test interactions that lack a modality; 0 is the run's own figure
@@ -46,7 +47,7 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
     Raises:
       UserError: the run directory is damaged.
     """
-    constants = read_json(run.workdir / train.SCORER, ()).get("drex")
+    constants = read_json(run.workdir / SCORER, ()).get("drex")
     blanks = modalities(Options.of(constants).network)
     if not blanks:
         return None

@@ -16,6 +16,7 @@ from drex_jax.files import read_json
 from drex_jax.report import figures
 from drex_jax.report.finished import Finished
 from drex_jax.report.section import Figure, Section, Table
+from drex_jax.run_directory import RUN, RUN_KEYS
 
 LOG = "metrics.jsonl"
 CURVES = len(figures.SERIES)
@@ -143,7 +144,7 @@ def _schedule(schedule: dict[str, Any], interactions: int) -> Figure:
 
 def _timing(folder: pathlib.Path) -> dict[str, Any]:
     try:
-        return read_json(folder / train.RUN, train.RUN_KEYS)["timing"]
+        return read_json(folder / RUN, RUN_KEYS)["timing"]
     except UserError:
         return {}
 

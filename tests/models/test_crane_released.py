@@ -82,7 +82,9 @@ def test_rows_and_loss_are_those_of_a_slow_twin(
     assert loss == pytest.approx(ranking + 0.03 * penalty, rel=1e-4)
 
 
-@pytest.mark.parametrize("length", [pytest.param(1, marks=pytest.mark.thorough), 5])
+@pytest.mark.parametrize(
+    "length", [pytest.param(1, marks=pytest.mark.thorough), 5, pytest.param(13, marks=pytest.mark.thorough)]
+)
 def test_gradients_in_blocks_are_those_of_the_whole(monkeypatch, length):
     """Whatever is missing, and for padding at the end of the last block."""
     keys = jax.random.split(jax.random.key(2), 4)

@@ -12,12 +12,12 @@ import tiny_bert as tiny
 from safetensors.numpy import save_file
 
 from drex_jax.data.strings import Strings
+from drex_jax.data.tokens import Tokens
 from drex_jax.errors import UserError
 from drex_jax.parallel import Devices
 from drex_jax.text.bert import BertEncoder
 from drex_jax.text.bert import encoder as bert_encoder
 from drex_jax.text.bert.network import ACTIVATIONS
-from drex_jax.text.bert.wordpiece import Pieces
 
 TEXTS = ["It holds the tune.", "", "good picks, bad strings!", "Café", "it " * 40, "a" * 200, "don't"]
 PIECES = [
@@ -126,7 +126,7 @@ def test_bfloat16_is_near_float32(folder, encoder):
 def test_batches_hold_every_text_once_in_few_shapes(devices, budget):
     lengths = np.random.default_rng(0).integers(2, 101, 300)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    pieces = Pieces(np.arange(1, offsets[-1] + 1, dtype=np.int32), offsets, np.zeros(300, bool))
+    pieces = Tokens(np.arange(1, offsets[-1] + 1, dtype=np.int32), offsets, np.zeros(300, bool))
     seen, shapes = [], []
     for rows, ids, own in bert_encoder.batches(pieces, 100, devices, budget):
         assert len(ids) % devices == 0

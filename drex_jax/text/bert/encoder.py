@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.data.strings import Strings
+from drex_jax.data.tokens import Tokens
 from drex_jax.errors import UserError
 from drex_jax.models.axis import Axis
 from drex_jax.parallel import Devices
 from drex_jax.text.bert import weights
 from drex_jax.text.bert.network import POOLINGS, Architecture, Bert, pool
-from drex_jax.text.bert.wordpiece import Pieces, WordPiece
+from drex_jax.text.bert.wordpiece import WordPiece
 
 DTYPES = ("float32", "bfloat16")
 BUDGET = 16384  # tokens a batch and device, padding included
@@ -39,7 +40,7 @@ class TokenFeatures(NamedTuple):
       features: float32 [total tokens, D].
     """
 
-    pieces: Pieces
+    pieces: Tokens
     features: np.ndarray
 
 
@@ -114,7 +115,7 @@ class BertEncoder:
         _require_pooling(pooling)
         return self.encode_pieces(self.pieces(texts, max_tokens), pooling, normalize)
 
-    def encode_pieces(self, pieces: Pieces, pooling: str, normalize: bool) -> np.ndarray:
+    def encode_pieces(self, pieces: Tokens, pooling: str, normalize: bool) -> np.ndarray:
         """The same of texts that `pieces` made tokens of."""
         _require_pooling(pooling)
         found = np.empty((len(pieces.cut), self.width), np.float32)
@@ -131,7 +132,7 @@ class BertEncoder:
             found[(pieces.offsets[rows, None] + np.arange(values.shape[1]))[within]] = values[within]
         return TokenFeatures(pieces, found)
 
-    def pieces(self, texts: Sequence[str] | Strings, max_tokens: int = 128) -> Pieces:
+    def pieces(self, texts: Sequence[str] | Strings, max_tokens: int = 128) -> Tokens:
         """The texts' tokens; arguments and errors as of `encode`."""
         if not 2 <= max_tokens <= self.max_tokens:
             raise UserError(
@@ -139,7 +140,7 @@ class BertEncoder:
             )
         return self.tokenizer.encode(texts if isinstance(texts, Strings) else _strings(texts), max_tokens)
 
-    def _encoded(self, pieces: Pieces, pooling: str, normalize: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _encoded(self, pieces: Tokens, pooling: str, normalize: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows int64 [m], values of theirs), batch after batch: vectors [m, D], or features [m, T, D] unpooled."""
         program = self._program(pooling, normalize)
         waiting: list[tuple[np.ndarray, jax.Array]] = []
@@ -171,7 +172,7 @@ class BertEncoder:
 
 
 def batches(
-    pieces: Pieces, longest: int, devices: int, budget: int
+    pieces: Tokens, longest: int, devices: int, budget: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Every text in one batch, the longest first: (rows int64 [m], ids int32 [R, T], lengths int32 [R]), m <= R.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from drex_jax.data.strings import Strings
+from drex_jax.data.tokens import Tokens
 from drex_jax.errors import UserError
 from drex_jax.text.bert import weights
 
@@ -18,25 +19,6 @@ START, END, UNKNOWN = "[CLS]", "[SEP]", "[UNK]"
 CONTINUES = "##"  # what a piece inside a word begins with
 LONGEST_WORD = 100  # characters; a longer word is unknown
 ENCODE_ROWS = 4096  # texts held as Python objects at once
-
-
-class Pieces(NamedTuple):
-    """Texts as ids of word pieces, end to end.
-
-    Attributes:
-      ids: int32 [total].
-      offsets: int64 [n + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`: [CLS], its pieces, [SEP].
-      cut: bool [n]: the text was longer than the maximum.
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
-    cut: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [n]: pieces of each text, at least 2."""
-        return np.diff(self.offsets)
 
 
 class WordPiece:
@@ -96,7 +78,7 @@ class WordPiece:
             spelt[number] = piece
         return spelt
 
-    def encode(self, texts: Strings, max_tokens: int) -> Pieces:
+    def encode(self, texts: Strings, max_tokens: int) -> Tokens:
         """The texts as pieces, each cut so that it has at most `max_tokens`, [CLS] and [SEP] among them."""
         room = max_tokens - 2
         parts, lengths, cut = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
@@ -110,7 +92,7 @@ class WordPiece:
             cut.append(np.array([len(ids) > room for ids in encoded]))
         offsets = np.zeros(len(texts) + 1, np.int64)
         np.cumsum(np.concatenate(lengths), out=offsets[1:])
-        return Pieces(np.concatenate(parts), offsets, np.concatenate(cut))
+        return Tokens(np.concatenate(parts), offsets, np.concatenate(cut))
 
 
 def _words(path: Path) -> dict[str, int]:
