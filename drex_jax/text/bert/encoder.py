@@ -9,7 +9,9 @@ Texts are packed into batches of a few static shapes (`packing`), each of about 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +32,7 @@ from drex_jax.text.bert.wordpiece import WordPiece
 DTYPES = ("float32", "bfloat16")
 BUDGET = 16384  # tokens a batch and device, padding included
 CPU_BUDGET = 1024  # there, what its caches hold: measured a tenth faster than 4096 tokens a batch
-WAITING = 4  # batches under way on the device: enough to keep it busy, and memory that does not grow with the texts
+WAITING = 4  # batches ahead of the device: enough to keep it busy, and memory that does not grow with the texts
 
 
 class TokenFeatures(NamedTuple):
@@ -143,20 +145,30 @@ class BertEncoder:
         return self.tokenizer.encode(texts if isinstance(texts, Strings) else _strings(texts), max_tokens)
 
     def _encoded(self, pieces: Tokens, pooling: str, normalize: bool) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Batch after batch with what was found: vectors [R, S, D], or features [R, T, D] unpooled."""
-        program = self._program(pooling, normalize)
-        waiting: list[tuple[Batch, jax.Array]] = []
+        """Batch after batch with what was found: vectors [R, S, D], or features [R, T, D] unpooled.
+
+        On one CPU, which runs what is small on one core, every core has a batch of its own: 1.2 times as fast on two.
+        Other devices run one batch after another, and several must all begin them in the same order.
+        """
+        program, kind = self._program(pooling, normalize), self._devices.kind
+        at_once = _cores() if kind == "cpu" and len(self._devices) == 1 else 1
+        waiting: list[tuple[Batch, Future[jax.Array]]] = []
+
+        def run(batch: Batch) -> jax.Array:
+            values = program(self._params, *self._devices.place((batch.ids, batch.segments)))
+            return values.block_until_ready() if at_once > 1 else values
 
         def first() -> tuple[Batch, np.ndarray]:
             batch, values = waiting.pop(0)
-            return batch, np.asarray(values)
+            return batch, np.asarray(values.result())
 
-        for batch in batches(pieces, len(self._devices), CPU_BUDGET if self._devices.kind == "cpu" else BUDGET):
-            waiting.append((batch, program(self._params, *self._devices.place((batch.ids, batch.segments)))))
-            if len(waiting) == WAITING:
+        with ThreadPoolExecutor(at_once) as threads:
+            for batch in batches(pieces, len(self._devices), CPU_BUDGET if kind == "cpu" else BUDGET):
+                waiting.append((batch, threads.submit(run, batch)))
+                if len(waiting) == at_once + WAITING:
+                    yield first()
+            while waiting:
                 yield first()
-        while waiting:
-            yield first()
 
     def _program(self, pooling: str, normalize: bool) -> Callable[..., Any]:
         """(params, ids [R, T], segments [R, T]) -> values [R, ...], the rows shared by the devices."""
@@ -176,6 +188,10 @@ class BertEncoder:
 def _require_pooling(pooling: str) -> None:
     if pooling not in POOLINGS:
         raise ValueError(f"pooling {pooling!r} should be one of {' '.join(POOLINGS)}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _strings(texts: Sequence[str]) -> Strings:
