@@ -66,7 +66,7 @@ def test_a_review_twice(run: pathlib.Path) -> None:
     texts = list(rows.text)
     texts[rows.user.tolist().index(rows.user[later])] = texts[later] = "the very same words"
     dataclasses.replace(rows, text=Strings.of(texts)).save(run / "changed")
-    for name in ("text.data.npy", "text.offsets.npy"):
+    for name in ("text.bytes.npy", "text.offsets.npy"):
         shutil.copy(run / "changed" / name, run / "history" / name)
     assert len(found(run)[COPIES]) == 1
 
@@ -160,7 +160,7 @@ def test_the_tool_says_it_with_its_exit_status(run: pathlib.Path) -> None:
 
     assert told(run)[:2] == (0, leak_report.describe(leak_report.of_run(run)) + "\n")
     lists = list_files.read(run / "lists" / "frozen.npz")
-    list_files.write(run / "lists" / "frozen.npz", lists | {"ranks": lists["ranks"] + 10})
+    list_files.write(run / "lists" / "frozen.npz", lists | {"ranks": lists["ranks"] + 11})
     status, output, _ = told(run)
     assert (status, output.count("LEAK")) == (1, 1)
     status, output, error = told(run / "nowhere")
