@@ -43,7 +43,7 @@ def checks(config: Config, dataset: Dataset, workdir: pathlib.Path) -> list[Chec
     """
     interactions, sizes = dataset.interactions, dataset.sizes
     return [
-        Check("the future in train", leaks.future(dataset.split.kind, interactions.timestamp, sizes)),
+        _future(dataset),
         Check("reviews in two parts", leaks.copies(interactions, sizes)),
         Check("users and items chosen with hindsight", leaks.core(config.data.k_core)),
         _vocabulary(dataset),
@@ -62,15 +62,25 @@ def of_run(workdir: pathlib.Path) -> list[Check]:
     return checks(config, open_dataset(config, workdir), workdir)
 
 
+def sentences(check: Check) -> list[str]:
+    """What is to be said of a check: every leak, and what is not checked."""
+    return check.found + ([f"{check.name}: not checked, because {check.unchecked}"] if check.unchecked else [])
+
+
 def describe(found: list[Check]) -> str:
-    """A line for each check and its verdict, and one for each leak."""
+    """A line for each check with its verdict, and below it what is to be said."""
     lines = []
     for check in found:
-        verdict = "no leak" if not check.unchecked else f"not checked, because {check.unchecked}"
-        lines.append(f"{check.name}: {'LEAK' if check.found else verdict}")
-        lines += [f"  {sentence}" for sentence in check.found]
-        lines += [f"  not checked further, because {check.unchecked}"] * bool(check.found and check.unchecked)
+        lines.append(f"{check.name}: {'LEAK' if check.found else 'not checked' if check.unchecked else 'no leak'}")
+        lines += [f"  {sentence}" for sentence in sentences(check)]
     return "\n".join(lines)
+
+
+def _future(dataset: Dataset) -> Check:
+    name, time = "the future in train", dataset.interactions.timestamp
+    if time.min() == time.max():
+        return Check(name, [], "the data have no times: every interaction is at the same moment")
+    return Check(name, leaks.future(dataset.split.kind, time, dataset.sizes))
 
 
 def _vocabulary(dataset: Dataset) -> Check:
@@ -125,9 +135,8 @@ def _lists(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Check:
         if "ranks" not in lists:  # of ratings alone
             continue
         if config.protocol == "mmrec" and "interaction" not in lists:  # all items are candidates
-            found += [f"{where}: protocol=mmrec ranks {late:,} items that are not in train among the others"] * (
-                late > 0
-            )
+            if late:
+                found.append(f"{where}: {late:,} candidates are not in train (protocol=mmrec)")
         elif not {"interaction", "item"} & lists.keys():
             unchecked = f"{where} is of a version that did not keep which items it ranked"
         else:
@@ -135,5 +144,6 @@ def _lists(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Check:
                 early = leaks.unborn(item, lists, train)
             except (KeyError, IndexError, ValueError, TypeError):
                 raise UserError(f"{path}: damaged; its lists are not of the run's interactions") from None
-            found += [f"{where}: {early:,} relevant items have ranks among items that nobody had met"] * (early > 0)
+            if early:
+                found.append(f"{where}: {early:,} relevant items have ranks among items that nobody had met")
     return Check(name, found, unchecked)

@@ -112,8 +112,8 @@ def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         **_summary(runs),
         "baselines": {name: baseline for name, baseline in baselines.items() if baseline is not None},
         "schedule": first["schedule"],
-        "leaks": [sentence for check in checks for sentence in check.found],
-        "notices": dataset.facts["notices"] + [f"{each.name}: {each.unchecked}" for each in checks if each.unchecked],
+        "leaks": [sentence for check in checks for sentence in leak_report.sentences(check)],
+        "notices": dataset.facts["notices"],
         "timing": {
             **first["timing"],
             "preparation_seconds": dataset.facts["seconds"],

@@ -111,6 +111,17 @@ def test_what_cannot_be_told_is_said(
     assert "not checked, because" in leak_report.describe([checks[VOCABULARY]])
 
 
+def test_without_times_nothing_is_told_of_the_future(run: pathlib.Path) -> None:
+    np.save(run / "history" / "timestamp.npy", np.zeros(160))
+    settings = json.loads((run / "config.json").read_text())
+    settings["split"]["kind"] = "leave_last_out"
+    (run / "config.json").write_text(json.dumps(settings))
+    (check,) = (check for check in leak_report.of_run(run) if check.name == FUTURE)
+    assert leak_report.sentences(check) == [
+        "the future in train: not checked, because the data have no times: every interaction is at the same moment"
+    ]
+
+
 def test_keywords_of_test_reviews(run: pathlib.Path) -> None:
     profiles = explain.KeywordProfiles.load(run / "keywords")
     profiles._replace(words=Strings.of(["zzz", *list(profiles.words)[1:]])).save(run / "keywords")

@@ -10,21 +10,19 @@ from drex_jax.data.interactions import Interactions
 
 
 def future(kind: str, time: np.ndarray, sizes: tuple[int, int, int]) -> list[str]:
-    """A sentence for each part that does not follow in time what is before it, or one where there are no times.
+    """A sentence for each part that does not follow in time what is before it.
 
     Args:
       kind: of split, for the sentences.
       time: float64 [n], of train, validation and test.
       sizes: how many of each there are.
     """
-    if time.min() == time.max():
-        return [
-            f"split {kind}: the data have no times (every interaction is at the same moment), so it cannot be told "
-            "whether the split leaks the future"
-        ]
     sentences = []
-    for early, late, border in (("train", "validation", sizes[0]), ("train and validation", "test", sum(sizes[:2]))):
-        end = border + (sizes[1] if late == "validation" else sizes[2])
+    train, seen, everything = np.cumsum(sizes)
+    for early, border, late, end in (
+        ("train", train, "validation", seen),
+        ("train and validation", seen, "test", everything),
+    ):
         overlap = np.count_nonzero(time[:border] >= time[border:end].min())
         if overlap:
             sentences.append(

@@ -60,12 +60,6 @@ def test_how_much_of_the_future_is_seen() -> None:
     assert "16.7% of the train and validation interactions are not earlier than the first test" in sentence
 
 
-def test_without_times_nothing_can_be_told() -> None:
-    (sentence,) = of_split([7.0] * 4, "given", [0, 0, 1, 2])
-    assert "no times" in sentence
-    assert "cannot be told" in sentence
-
-
 def slow(rows: list[tuple[int, int, float, str]], sizes: tuple[int, int, int]) -> tuple[int, int]:
     """Reviews on both sides of a boundary, and texts of one user there about different items."""
     part = [0] * sizes[0] + [1] * sizes[1] + [2] * sizes[2]
