@@ -35,6 +35,7 @@ class FrozenRanking:
     Attributes:
       users: int [L], the user of each list, ascending.
       lists: int [m], the list of each relevant pair, ascending.
+      items: int [m], the item of each.
       num_candidates: C.
     """
 
@@ -62,6 +63,7 @@ class FrozenRanking:
         num_items = len(candidates)
         pairs, hidden = (np.unique(user.astype(np.int64) * num_items + item) for user, item in (relevant, masked))
         owner, item = np.divmod(pairs, num_items)
+        self.items = item
         self.users, self.lists = np.unique(owner, return_inverse=True)
         self.num_candidates = int(candidates.sum())
         self._candidates = None if candidates.all() else np.flatnonzero(candidates)
