@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from drex_jax.errors import UserError
+from drex_jax.files import json_of
 
 Config = Any  # a ConfigDict, to whoever reads its fields: what they hold has no static types
 
@@ -80,6 +81,7 @@ def base() -> ConfigDict:
     config.data.cache_dir = placeholder(str)  # for compiled programs; None: drex_jax in the user's cache folder
     config.data.max_interactions = placeholder(int)  # the earliest n in time order
     config.data.max_bad_share = 0.05  # stop above this share of rejected rows
+    config.data.max_ids = 100_000_000  # stop above so many different users, or items: they are held in memory
     config.data.k_core = 0  # keep users and items with at least k interactions, iterated; 0: off
     config.data.rating_min = placeholder(float)  # the scale; None: the data set's definition
     config.data.rating_max = placeholder(float)
@@ -261,7 +263,6 @@ MAY_CHANGE = (  # of a run that is trained on; `train.epochs` where the learning
     "train.checkpoint_seconds",
     "train.checkpoint_steps",
     "train.tensorboard",
-    "data.cache_dir",
 )
 
 
@@ -290,7 +291,7 @@ def from_json(path: pathlib.Path) -> Config:
       UserError: the file is missing, is no such JSON, or has a field or a type that this version does not know.
     """
     try:
-        stored = ConfigDict(json.loads(path.read_bytes()))
+        stored = ConfigDict(json_of(path))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: the folder {path.parent} holds no run") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -324,9 +325,9 @@ def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
     """One `field: stored value, given value` for every field in which two complete configurations differ.
 
     What a run computes does not depend on `devices`, but for rounding: it may go on on others. Nor does it depend on
-    `tune`, which searches read (`drex_jax.tune`).
+    `tune`, which searches read (`drex_jax.tune`), or on `data.cache_dir`.
     """
-    theirs, ours, aside = flatten(stored), flatten(given), ("devices.", "tune.")
+    theirs, ours, aside = flatten(stored), flatten(given), ("devices.", "tune.", "data.cache_dir")
     names = sorted(name for name in theirs | ours if not name.startswith(aside))
     return [f"{n}: {theirs.get(n)!r}, now {ours.get(n)!r}" for n in names if theirs.get(n) != ours.get(n)]
 

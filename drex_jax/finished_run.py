@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any, NamedTuple
 
-from drex_jax import checkpoint, config, scorers, updates
+from drex_jax import checkpoint, scorers, updates, validation
 from drex_jax.config import Config
 from drex_jax.dataset import open_interactions
 from drex_jax.errors import UserError
@@ -46,7 +46,7 @@ def settings_of(folder: pathlib.Path) -> Config:
     """
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} holds no run (no {CONFIG}); python -m drex_jax.main --config=... makes one")
-    settings: Any = config.from_json(folder / CONFIG)
+    settings = validation.stored(folder / CONFIG)
     if not (folder / RESULTS).exists():
         raise UserError(f"{folder} holds a run that is not finished (no {RESULTS}); run its command again")
     results_of(folder)

@@ -12,7 +12,19 @@ from typing import Any
 
 import jax
 
-from drex_jax import __version__, build, checkpoint, explain, fit, list_files, processes, reviews, scorers, search
+from drex_jax import (
+    __version__,
+    build,
+    checkpoint,
+    explain,
+    fit,
+    list_files,
+    processes,
+    reviews,
+    scorers,
+    search,
+    validation,
+)
 from drex_jax import config as config_lib
 from drex_jax import evaluate as evaluation
 from drex_jax.build import Machine
@@ -35,6 +47,7 @@ from drex_jax.run_directory import (
     SCHEMA,
     SCORER,
     given_back_on_a_mistake,
+    require_own_files,
     results_of,
 )
 
@@ -158,7 +171,7 @@ def reopen(workdir: pathlib.Path) -> tuple[Config, Dataset, Model, evaluation.Ev
     Raises:
       UserError: the directory is damaged.
     """
-    config = config_lib.from_json(workdir / CONFIG)
+    config = validation.stored(workdir / CONFIG)
     machine = build.machine(config)
     dataset = open_dataset(config, workdir)
     model = build.build(config.model.name, _settled(config, workdir), dataset, config.seed, machine)
@@ -180,6 +193,7 @@ def check_agreement(config: Config, workdir: pathlib.Path) -> None:
     Raises:
       UserError: the fields that differ, or a directory with parts of a run and no configuration.
     """
+    require_own_files(workdir)
     path = workdir / CONFIG
     left = [name for name in (RESULTS, RUN, f"{HISTORY}/{FACTS}", "checkpoints") if (workdir / name).exists()]
     if left and not path.exists():
