@@ -238,4 +238,4 @@ def _workdir(given: str | None, reference: str | None, suffix: str, writes: bool
 
 def _stored(workdir: pathlib.Path) -> ConfigDict | None:
     path = workdir / "config.json"
-    return validation.stored(path) if path.exists() else None
+    return validation.read_config(path) if path.exists() else None

@@ -29,7 +29,7 @@ def measured(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
     Raises:
       UserError: there is no finished DReX run, or it is damaged, or too small for a pair.
     """
-    config = validation.stored(workdir / "config.json")
+    config = validation.read_config(workdir / "config.json")
     if config.model.name != "drex":
         raise UserError(f"{workdir}: a run of {config.model.name}; only DReX is explained")
     run = open_run(workdir)

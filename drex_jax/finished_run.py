@@ -46,7 +46,7 @@ def settings_of(folder: pathlib.Path) -> Config:
     """
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} holds no run (no {CONFIG}); python -m drex_jax.main --config=... makes one")
-    settings = validation.stored(folder / CONFIG)
+    settings = validation.read_config(folder / CONFIG)
     if not (folder / RESULTS).exists():
         raise UserError(f"{folder} holds a run that is not finished (no {RESULTS}); run its command again")
     results_of(folder)

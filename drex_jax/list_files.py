@@ -32,7 +32,10 @@ def read(path: pathlib.Path) -> Arrays:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("compressed, which `write` does not do")  # and what could be far larger than the file
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays.items())
+            found = dict(arrays.items())
+        if not all(isinstance(array, np.ndarray) for array in found.values()):  # bytes of what is no array
+            raise ValueError("holds something else than arrays")
+        return found
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror or error}); a finished run has its lists there"

@@ -12,19 +12,7 @@ from typing import Any
 
 import jax
 
-from drex_jax import (
-    __version__,
-    build,
-    checkpoint,
-    explain,
-    fit,
-    list_files,
-    processes,
-    reviews,
-    scorers,
-    search,
-    validation,
-)
+from drex_jax import __version__, build, checkpoint, explain, fit, list_files, processes, reviews, scorers, search
 from drex_jax import config as config_lib
 from drex_jax import evaluate as evaluation
 from drex_jax.build import Machine
@@ -50,6 +38,7 @@ from drex_jax.run_directory import (
     require_own_files,
     results_of,
 )
+from drex_jax.validation import read_config
 
 LOGGER = logging.getLogger(__name__)
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
@@ -171,7 +160,7 @@ def reopen(workdir: pathlib.Path) -> tuple[Config, Dataset, Model, evaluation.Ev
     Raises:
       UserError: the directory is damaged.
     """
-    config = validation.stored(workdir / CONFIG)
+    config = read_config(workdir / CONFIG)
     machine = build.machine(config)
     dataset = open_dataset(config, workdir)
     model = build.build(config.model.name, _settled(config, workdir), dataset, config.seed, machine)

@@ -64,10 +64,9 @@ def batches(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 def _batch(path: pathlib.Path, number: int, line: bytes) -> dict[str, Any]:
     """One line. The batches are numbered from 1 on, and so the folder that it names is one of this run."""
-    try:
+    found: Any = None
+    with contextlib.suppress(ValueError):
         found = parsed(line)
-    except ValueError:
-        found = None
     whole = isinstance(found, dict) and found.keys() >= set(KEYS) and isinstance(found["sha256"], list)
     if not whole or (type(found["batch"]), found["batch"]) != (int, number):  # True is 1
         raise UserError(

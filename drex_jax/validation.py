@@ -238,7 +238,7 @@ def check(config: ConfigDict) -> None:
     _check_together(fields)
 
 
-def stored(path: pathlib.Path) -> Config:
+def read_config(path: pathlib.Path) -> Config:
     """The configuration of a run, checked, from its `config.json`.
 
     `data.cache_dir` is not taken over: programs that were compiled lie there and are run, and a run directory need not

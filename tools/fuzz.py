@@ -21,12 +21,15 @@ import sys
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.path.dirname(os.path.abspath(__file__))]
 
 import argparse  # noqa: E402
+import importlib  # noqa: E402
+import importlib.util  # noqa: E402
 import pathlib  # noqa: E402
 import random  # noqa: E402
 import re  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
+from typing import Any  # noqa: E402
 
 SECONDS, MEGABYTES = 20, 3000  # of an input
 DONE, SO_FAR = re.compile(r"Done (\d+) runs"), re.compile(r"^#(\d+)", re.MULTILINE)
@@ -48,8 +51,7 @@ def parse() -> argparse.Namespace:
 def work(given: argparse.Namespace) -> None:
     """Gives inputs to one target until one is lost, and ends the process."""
     os.environ["JAX_PLATFORMS"] = "cpu"
-    import atheris
-
+    atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["drex_jax"]):
         from drex_jax.fuzzing import mutations, targets
 
@@ -74,6 +76,8 @@ def fuzz(given: argparse.Namespace) -> int:
     """Prints the table; returns how many targets have lost an input."""
     from drex_jax.fuzzing.targets import TARGETS
 
+    if importlib.util.find_spec("atheris") is None:
+        sys.exit("fuzz.py: needs Atheris: pip install 'drex_jax[fuzz]'")
     unknown = [name for name in given.targets or () if name not in TARGETS]
     if unknown:
         sys.exit(f"fuzz.py: unknown target {unknown[0]}; it should be one of {' '.join(TARGETS)}")

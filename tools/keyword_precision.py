@@ -34,7 +34,7 @@ def compare(workdir: pathlib.Path) -> dict[str, tuple[float, float]]:
     Raises:
       UserError: the run is not one of synthetic reviews, or is damaged.
     """
-    config = validation.stored(workdir / "config.json")
+    config = validation.read_config(workdir / "config.json")
     if config.data.format != "synthetic":
         raise UserError(f"{workdir}: its data are not synthetic, so there is no truth to compare with")
     found = explain.KeywordProfiles.load(workdir / explain.KEYWORDS)

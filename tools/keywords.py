@@ -27,7 +27,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         profiles = explain.KeywordProfiles.load(arguments.workdir / explain.KEYWORDS)
-        dataset = open_dataset(validation.stored(arguments.workdir / "config.json"), arguments.workdir)
+        dataset = open_dataset(validation.read_config(arguments.workdir / "config.json"), arguments.workdir)
     except UserError as error:
         print(f"keywords: {error}", file=sys.stderr)
         return 2

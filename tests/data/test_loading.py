@@ -65,6 +65,20 @@ def test_duplicates_are_outside_the_share(tmp_path):
     assert load(DataOptions("yelp", write(tmp_path / "f", rows(10) * 20)))[1].duplicates == 190
 
 
+def test_the_number_of_different_ids_is_bounded(tmp_path):
+    path = write(tmp_path / "f", rows(50))
+    assert load(DataOptions("yelp", path, max_ids=7))[0].num_users == 7
+    with pytest.raises(UserError, match=r"more than 6 different users or items, such as 'u\d'.*data.max_ids"):
+        load(DataOptions("yelp", path, max_ids=6))
+
+
+def test_a_value_nested_deeper_than_can_be_shown(tmp_path):
+    deep = '{"user_id": ' + "[" * 1000 + "]" * 1000 + "}"
+    _, report = load(DataOptions("yelp", write(tmp_path / "f", [*rows(50), deep])), tmp_path / "q.jsonl")
+    assert report.by_reason == {"user is neither a string nor an integer": 1}
+    assert "nested too deep to be shown" in (tmp_path / "q.jsonl").read_text()
+
+
 def test_a_torn_gzip_is_said_loudly(tmp_path):
     data = gzip.compress("\n".join(rows(5000)).encode())
     (tmp_path / "f.gz").write_bytes(data[: len(data) // 2])
