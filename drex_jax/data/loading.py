@@ -93,7 +93,7 @@ def load(
       options: what to read.
       quarantine_path: the file that gets the rejected rows (written anew); None: they are counted only.
       remember: keeps what was read of large files of JSON lines.
-      widths: of a table's vectors, by name; None: the first of each name tells.
+      widths: of a table's vectors, by name; None: that of most of them.
 
     Raises:
       UserError: an unknown format; options that make no sense; a missing, empty or wrong-format file; more bad rows

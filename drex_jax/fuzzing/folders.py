@@ -14,9 +14,10 @@ import numpy as np
 from drex_jax import checkpoint, dataset, finished_run, run_directory, scorers, update_file, updates
 from drex_jax import config as config_lib
 from drex_jax.config import Config
-from drex_jax.data import item_features, storage
+from drex_jax.data import item_features, storage, vocabulary
 from drex_jax.data.quarantine import TORN
 from drex_jax.data.strings import Strings
+from drex_jax.data.vocabulary import Vocabulary
 from drex_jax.errors import UserError
 from drex_jax.files import write_json, write_text
 from drex_jax.fuzzing import samples
@@ -88,6 +89,22 @@ def lists(folder: pathlib.Path) -> Target:
                 assert not array.dtype.hasobject, "Python objects"
 
     return Target([sink.getvalue()], check)
+
+
+def words(folder: pathlib.Path) -> Target:
+    """A vocabulary of subwords."""
+    folder.mkdir()
+    path, texts = folder / dataset.VOCABULARY, Strings.of(["it holds its tune", "", "strings & picks \u3000"] * 30)
+
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        with contextlib.suppress(UserError):
+            read = Vocabulary.load(path)
+            tokens = read.encode(texts.part(0, 3), 6)
+            assert not len(tokens.ids) or tokens.ids.max() < len(read), "tokens beyond the vocabulary"
+            assert len(read.words(tokens).word) == len(tokens.ids), "tokens of no word"
+
+    return Target([vocabulary.train(texts, 30).model], check)
 
 
 # A folder of files: an input is the number of a file, and what is written into it.

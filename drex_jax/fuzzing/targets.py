@@ -25,6 +25,7 @@ TARGETS: Mapping[str, tuple[Callable[[pathlib.Path], Target], int]] = {  # and h
     "features": (folders.features, 150_000),
     "columns": (folders.columns, 100_000),
     "lists": (folders.lists, 60_000),
+    "words": (folders.words, 20_000),
     "run": (folders.run, 10_000),
     "update": (folders.update, 20_000),
     "bert": (folders.bert, 40_000),

@@ -128,7 +128,7 @@ def test_a_column_never_takes_more_than_its_file(tmp_path):
 def test_an_id_that_is_no_text(tmp_path):
     example().save(tmp_path)
     np.save(tmp_path / "user_ids.bytes.npy", np.full_like(np.load(tmp_path / "user_ids.bytes.npy"), 0xFF))
-    with pytest.raises(UserError, match="string 0 of .* is no UTF-8"):
+    with pytest.raises(UserError, match=r"string 0 of .* is no UTF-8"):
         list(Interactions.load(tmp_path).user_ids)
 
 

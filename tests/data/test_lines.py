@@ -131,12 +131,11 @@ def test_lines_that_are_no_json_object(tmp_path, line, reason):
 
 def test_a_gzip_bomb_stops_early(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "EXPANDS_FREELY", 3 << 20)
-    path, read = tmp_path / "bomb.gz", 0
+    path, read = tmp_path / "bomb.gz", []
     path.write_bytes(gzip.compress(b"x" * (64 << 20), 9))
     with pytest.raises(UserError, match=r"bomb.gz: uncompressed it is more than 200 times as large.*gunzip"):
-        for block in lines.blocks(path):
-            read += len(block)
-    assert read <= (3 << 20) + 200 * path.stat().st_size
+        read.extend(map(len, lines.blocks(path)))
+    assert sum(read) <= max(3 << 20, 200 * path.stat().st_size)
 
 
 def test_a_file_that_shrinks_well_is_no_bomb(tmp_path, monkeypatch):
@@ -144,4 +143,4 @@ def test_a_file_that_shrinks_well_is_no_bomb(tmp_path, monkeypatch):
     path, rows = tmp_path / "table.gz", b"".join(b"%d\t%d\t1.0\t0\t0\n" % (n // 9, n % 9) for n in range(200_000))
     path.write_bytes(gzip.compress(rows, 9))
     assert b"".join(lines.blocks(path)) == rows
-    assert len(rows) > 9 * path.stat().st_size
+    assert len(rows) > 6 * path.stat().st_size

@@ -287,8 +287,8 @@ def damage(what, folder):
 
 @pytest.mark.parametrize(
     "what",
-    ["cut", "flipped", "lost", "half a quarantine", "no object", "another class", "metadata.json", "dataset_info.json", "features.json",
-     reviews.QUARANTINE],
+    ["cut", "flipped", "lost", "half a quarantine", "no object", "another class", "metadata.json", "dataset_info.json",
+     "features.json", reviews.QUARANTINE],
 )  # fmt: skip
 @pytest.mark.parametrize("with_raw", [True, False])
 def test_damage_is_told_in_one_line(raw, tmp_path, what, with_raw):

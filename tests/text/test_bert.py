@@ -230,9 +230,7 @@ def _cut(path):
         ("config.json", lambda path: path.write_text('{"model_type": ' + "[" * 200 + "]" * 200 + "}"), "damaged"),
         (
             "tokenizer.json",
-            lambda path: path.write_text(
-                '{"model": {"type": "WordPiece", "vocab": {"Regex": 1}}, "pre_tokenizer": {"pattern": {"Regex": "(a+)+$"}}}'
-            ),
+            lambda path: path.write_text('{"model": {"type": "WordPiece"}, "normalizer": [{"Regex": "(a+)+$"}]}'),
             "tokenizer.json: has a regular expression",
         ),
         ("model.safetensors", pathlib.Path.unlink, "model.safetensors: there is no such file; only safetensors"),
