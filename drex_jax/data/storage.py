@@ -13,6 +13,7 @@ import orjson
 from drex_jax.data import npy
 from drex_jax.data.strings import Strings
 from drex_jax.errors import UserError
+from drex_jax.files import json_of
 
 _MAP_FROM_BYTES = 1 << 16  # a smaller column is read at once
 
@@ -46,10 +47,10 @@ def read_header(folder: str | Path, schema: str) -> dict:
     """The JSON object of a folder written by `write_columns`, whose "schema" must be `schema`; else `UserError`."""
     path = Path(folder) / "columns.json"
     try:
-        header = orjson.loads(path.read_bytes())
+        header = json_of(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder of saved columns") from error
-    except orjson.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); the run directory is damaged") from error
     if not isinstance(header, dict) or header.get("schema") != schema:
         raise UserError(f"{path}: not of schema {schema!r}; the run directory is damaged")
