@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import pathlib
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,8 @@ from drex_jax.errors import DivergedError, UserError
 KEPT = 2  # the newest checkpoints kept; the best parameters travel inside each
 PATIENCE = 10**9  # seconds: Orbax gives a save up by the clock, which may jump
 DIGEST = "sha256"  # beside what it is of
+MAX_EXPANSION = 200  # times that arrays may be larger than their files, which are compressed
+EXPANDS_FREELY = 1 << 30  # bytes, however small the files are
 
 
 class Checkpoints:
@@ -193,6 +196,15 @@ def _unreadable(folder: pathlib.Path, error: Exception) -> UserError:
     return UserError(f"{folder}: no finished model can be read there ({reason})")
 
 
+def _require_bounded(folder: pathlib.Path) -> None:
+    """Raises ValueError where the arrays of a folder are too large for its files: zeros, made to fill memories."""
+    saved = _leaves(ocp.StandardCheckpointHandler().metadata(folder.resolve()).tree)  # pyright: ignore[reportArgumentType]
+    needed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in saved.values())
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if needed > max(EXPANDS_FREELY, MAX_EXPANSION * there):
+        raise ValueError(f"{needed:,} bytes of arrays in {there:,} bytes of files")
+
+
 def load_arrays(folder: pathlib.Path) -> Any:
     """The finished model's arrays as they were saved, dictionaries of NumPy arrays: for who has no model to say more.
 
@@ -202,6 +214,7 @@ def load_arrays(folder: pathlib.Path) -> Any:
       UserError: the folder is missing or damaged.
     """
     try:
+        _require_bounded(folder)
         with ocp.StandardCheckpointer() as checkpointer:
             arrays = jax.device_get(checkpointer.restore(folder.resolve()))
         said = arrays.pop(DIGEST, None)

@@ -15,7 +15,7 @@ from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 from drex_jax.errors import UserError
 from drex_jax.parallel import Devices
-from drex_jax.text.bert import BertEncoder, packing
+from drex_jax.text.bert import BertEncoder, packing, weights, wordpiece
 from drex_jax.text.bert.network import ACTIVATIONS
 
 TEXTS = ["It holds the tune.", "", "good picks, bad strings!", "Café", "it " * 40, "a" * 200, "don't"]
@@ -243,6 +243,13 @@ def _cut(path):
         ("tokenizer.json", lambda path: path.write_text('{"model": 3}'), "tokenizer.json: the tokenizer is None"),
         ("tokenizer.json", lambda path: path.write_text('{"model": {"type": "BPE"}}'), "the tokenizer is BPE"),
         ("tokenizer.json", lambda path: path.write_text('{"model": {"type": "WordPiece"}}'), "tokenizer.json: damaged"),
+        ("config.json", lambda path: path.write_text("[" * 10**5), "config.json: damaged"),
+        ("config.json", lambda path: path.write_text('{"model_type": ' + "[" * 200 + "]" * 200 + "}"), "damaged"),
+        (
+            "tokenizer.json",
+            lambda path: path.write_text('{"model": {"type": "WordPiece"}, "normalizer": [{"Regex": "(a+)+$"}]}'),
+            "tokenizer.json: has a regular expression",
+        ),
         ("model.safetensors", pathlib.Path.unlink, "model.safetensors: there is no such file; only safetensors"),
         ("model.safetensors", _cut, "model.safetensors: damaged, or no safetensors file"),
         ("model.safetensors", lambda path: path.write_bytes(b"x" * 100), "model.safetensors: damaged, or no"),
@@ -265,6 +272,18 @@ def test_no_folder_and_missing_libraries(tmp_path, monkeypatch, folder):
             patch.setitem(sys.modules, library, None)
             with pytest.raises(UserError, match=rf"needs the library {library}: pip install 'drex_jax\[bert\]'"):
                 BertEncoder.load(folder)
+
+
+def test_a_tensor_named_after_a_layer_of_five_thousand_digits(tmp_path):
+    tiny.write(tmp_path, tiny.tensors() | {f"encoder.layer.{'9' * 5000}.x": np.ones(1, np.float32)})
+    BertEncoder.load(tmp_path)
+
+
+@pytest.mark.parametrize(("module", "name"), [(weights, "MAX_WEIGHT_BYTES"), (wordpiece, "MAX_VOCABULARY_BYTES")])
+def test_files_are_bounded(tmp_path, monkeypatch, module, name):
+    monkeypatch.setattr(module, name, 100)
+    with pytest.raises(UserError, match="at most 100 are read"):
+        BertEncoder.load(tiny.write(tmp_path))
 
 
 def test_weights_that_were_pickled_are_never_read(tmp_path):
