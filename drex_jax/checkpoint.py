@@ -22,7 +22,10 @@ from drex_jax import processes
 from drex_jax.errors import DivergedError, UserError
 
 KEPT = 2  # the newest checkpoints kept; the best parameters travel inside each
-PATIENCE = 10**9  # seconds: Orbax gives a save up by the clock, which may jump
+PATIENT = ocp.options.AsyncOptions(  # Orbax gives saves up by the clock, which may jump: from 1970 to now, say
+    timeout_secs=4 * 10**9,
+    create_directories_asynchronously=False,  # or its writers wait for them, for as long as no option says
+)
 DIGEST = "sha256"  # beside what it is of
 
 
@@ -30,8 +33,7 @@ class Checkpoints:
     """The training checkpoints of one run. A context manager: leaving it waits for the last asynchronous save."""
 
     def __init__(self, folder: pathlib.Path):
-        patient = ocp.options.AsyncOptions(timeout_secs=PATIENCE)
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, async_options=patient)
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, async_options=PATIENT)
         self._folder = folder.resolve()
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is no folder; remove it, the run keeps its checkpoints there")
@@ -184,7 +186,7 @@ def save_model(folder: pathlib.Path, arrays: dict[str, Any]) -> None:
     """
     arrays = jax.device_get(_without_empty(arrays))  # as they are to one process, whatever devices they are on
     arrays = arrays | {DIGEST: np.frombuffer(bytes.fromhex(_digest(_values(arrays))), np.uint8)}
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(async_options=PATIENT) as checkpointer:
         checkpointer.save(folder.resolve(), arrays, force=True)
 
 
