@@ -30,14 +30,18 @@ DIGEST = "sha256"  # beside what it is of
 
 
 class Checkpoints:
-    """The training checkpoints of one run. A context manager: leaving it waits for the last asynchronous save."""
+    """The training checkpoints of one run. A context manager: leaving it waits for the last asynchronous save.
+
+    Attributes:
+      folder: where they are.
+    """
 
     def __init__(self, folder: pathlib.Path):
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, async_options=PATIENT)
-        self._folder = folder.resolve()
+        self.folder = folder.resolve()
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is no folder; remove it, the run keeps its checkpoints there")
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -67,7 +71,7 @@ class Checkpoints:
             step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), facts=ocp.args.JsonSave(content))
         )
         if not saved:
-            raise RuntimeError(f"{self._folder}: step {step} was not saved: it exists")
+            raise RuntimeError(f"{self.folder}: step {step} was not saved: it exists")
 
     def restore(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest checkpoint that can be read: (step, arrays, facts); None if there is none.
@@ -92,7 +96,7 @@ class Checkpoints:
             return step, _with_empty(restored["arrays"], like), restored["facts"]["facts"]
         if steps:
             raise UserError(
-                f"{self._folder}: none of the checkpoints {steps} can be read; remove the folder to start over"
+                f"{self.folder}: none of the checkpoints {steps} can be read; remove the folder to start over"
             )
         return None
 
@@ -101,7 +105,7 @@ class Checkpoints:
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore())
         restored = None
         for read in (
-            lambda _: _check(target, self._folder / str(step) / "arrays"),
+            lambda _: _check(target, self.folder / str(step) / "arrays"),
             lambda _: self._manager.restore(step, args=args),
             _verified,
         ):
@@ -112,7 +116,7 @@ class Checkpoints:
                 fault = str(error).splitlines()[0] if str(error) else type(error).__name__
             if processes.agree(bool(fault))[0]:
                 reason = fault or "another process cannot read it"
-                logging.warning("checkpoint %d of %s cannot be read and is skipped: %s", step, self._folder, reason)
+                logging.warning("checkpoint %d of %s cannot be read and is skipped: %s", step, self.folder, reason)
                 return None
         return restored
 
