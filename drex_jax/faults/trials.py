@@ -36,16 +36,16 @@ from drex_jax.report import page
 NOBODY = 65534  # a user who may write nothing of ours
 CHUNK = 15  # damages of one model's checkpoints
 TRIALS = {  # of the full suite
-    "kill": 22,
-    "save": 22,
-    "stop": 11,
-    "full": 11,
-    "tmpfs": 6,
-    "damage": 165,
+    "kill": 20,
+    "save": 20,
+    "stop": 10,
+    "full": 10,
+    "tmpfs": 5,
+    "damage": 150,
     "update": 30,
     "report": 10,
     "two": 5,
-    "clock": 6,
+    "clock": 5,
     "rights": 4,
     "readonly": 4,
 }
