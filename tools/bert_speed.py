@@ -8,9 +8,10 @@
 Each call encodes all texts, tokenization included: mean pooling, length 1, at most 128 tokens. PyTorch runs
 `transformers`' BertModel with its fused attention, on the same word pieces, the longest first, each batch padded to its
 longest: 32 texts a batch, as sentence-transformers does it, and as many as one batch of ours has tokens. Calls
-alternate; figures are the median with the lowest and the highest, by the clock and by CPU seconds of all threads: where
-others use the machine, too, only the second mean much. The first call of ours, with compilation, is told apart. Load is
-the machine's average over the last minute.
+alternate; figures are the median with the lowest and the highest, by the clock and by CPU seconds of all threads. Where
+others use the machine, too, only CPU seconds mean much, and only on one core (`taskset -c 0`): PyTorch's threads spend
+them waiting for each other, too. The first call of ours, with compilation, is told apart. Load is the machine's average
+over the last minute.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from drex_jax.cores import available_cores
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 from drex_jax.parallel import Devices
@@ -66,7 +68,7 @@ def by_length(pieces: Tokens, rows_for: Callable[[int], int]) -> Batches:
 def torch_encoder(folder: str) -> Callable[[int, Batches], np.ndarray]:
     """(texts, batches) -> vectors [texts, D] by PyTorch."""
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(available_cores())
     model = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation="sdpa").eval()
 
     def encode(count: int, batches: Batches) -> np.ndarray:
@@ -116,8 +118,7 @@ def main() -> None:
     }
     tokens = int(pieces().lengths.sum())
     padded = sum(batch.ids.size for batch in batches(pieces(), 1, CPU_BUDGET))
-    cores = len(os.sched_getaffinity(0))
-    print(f"{count:,} texts, {tokens:,} tokens, {padded / tokens:.3f} with our padding; {cores} cores")
+    print(f"{count:,} texts, {tokens:,} tokens, {padded / tokens:.3f} with our padding; {available_cores()} cores")
     print(f"load {os.getloadavg()[0]:.2f} at the start")
     expected, *first = timed(calls["ours"])
     print("first call of ours, with compilation: {:.1f} s, {:.1f} CPU seconds".format(*first), flush=True)

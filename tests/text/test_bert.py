@@ -86,6 +86,8 @@ def test_one_by_one_and_on_one_device_as_in_a_batch(folder, encoder):
     alone = BertEncoder.load(folder, devices=Devices("none"))
     one_by_one = np.concatenate([alone.encode([text], max_tokens=MAX_TOKENS) for text in TEXTS])
     np.testing.assert_allclose(together, one_by_one, atol=1e-5)
+    in_batches = alone.encode(TEXTS * 60, max_tokens=MAX_TOKENS)  # several under way at once
+    np.testing.assert_allclose(in_batches, np.tile(one_by_one, (60, 1)), atol=1e-5)
     assert encoder.encode([], max_tokens=2).shape == (0, 16)
 
 

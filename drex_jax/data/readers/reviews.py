@@ -13,7 +13,6 @@ import contextlib
 import itertools
 import logging
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from drex_jax.cores import available_cores
 from drex_jax.data.chunk import Chunk
 from drex_jax.data.quarantine import Quarantine
 from drex_jax.data.readers import columns
@@ -79,7 +79,7 @@ def _on_all_cores(
     blocks: Iterator[tuple[int, bytes]], form: Format, scale: tuple[float, float], remember: Remember
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """As `_kept` of each block in turn, made by processes that work ahead."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     spawned = multiprocessing.get_context("spawn")  # a fork of a process that has threads may hang
     pending: collections.deque[tuple[int, bytes, concurrent.futures.Future | None]] = collections.deque()
 

@@ -9,7 +9,6 @@ Texts are packed into batches of a few static shapes (`packing`), each of about 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from drex_jax.cores import available_cores
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 from drex_jax.errors import UserError
@@ -48,8 +48,9 @@ class TokenFeatures(NamedTuple):
 
 
 class BertEncoder:
-    """A BERT on the devices there are. Letters: n texts, D width; R rows, T tokens of a row,
-    S texts that it has room for.
+    """A BERT on the devices there are.
+
+    Letters: n texts, D width, R rows of a batch, T tokens of a row, S texts that a row has room for.
 
     Attributes:
       architecture: its sizes.
@@ -151,7 +152,7 @@ class BertEncoder:
         Other devices run one batch after another, and several must all begin them in the same order.
         """
         program, kind = self._program(pooling, normalize), self._devices.kind
-        at_once = _cores() if kind == "cpu" and len(self._devices) == 1 else 1
+        at_once = available_cores() if kind == "cpu" and len(self._devices) == 1 else 1
         waiting: list[tuple[Batch, Future[jax.Array]]] = []
 
         def run(batch: Batch) -> jax.Array:
@@ -188,10 +189,6 @@ class BertEncoder:
 def _require_pooling(pooling: str) -> None:
     if pooling not in POOLINGS:
         raise ValueError(f"pooling {pooling!r} should be one of {' '.join(POOLINGS)}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _strings(texts: Sequence[str]) -> Strings:
