@@ -30,6 +30,8 @@ TINY = (
     "--config.model.feature_size=4",
     "--config.train.bptt_windows=2",
     "--config.baselines=('global_mean', 'running_bias')",
+    "--config.devices.count=1",
+    "--config.devices.mapping=none",
 )
 RESULTS: dict[str, Any] = {
     "model": "drex",

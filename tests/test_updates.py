@@ -250,7 +250,7 @@ def mmrec(folder: pathlib.Path, rows: list[tuple[int, int, int, int]], features:
         np.save(folder / f"{name}_feat.npy", values.astype(np.float32))
 
 
-@pytest.mark.parametrize("name", [pytest.param("crane", marks=pytest.mark.thorough), "lightgcn"])
+@pytest.mark.parametrize("name", ["crane", "lightgcn"])
 def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarray], tmp_path: pathlib.Path) -> None:
     """As if they had been among the train interactions; who is new has no embedding, and a new item no features."""
     rng = np.random.default_rng(1)
