@@ -238,11 +238,4 @@ def _workdir(given: str | None, reference: str | None, suffix: str, writes: bool
 
 def _stored(workdir: pathlib.Path) -> ConfigDict | None:
     path = workdir / "config.json"
-    if not path.exists():
-        return None
-    config = config_lib.from_json(path)
-    try:
-        validation.check(config)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return config
+    return validation.read_config(path) if path.exists() else None

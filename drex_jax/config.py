@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from drex_jax.errors import UserError
+from drex_jax.files import json_of
 
 Config = Any  # a ConfigDict, to whoever reads its fields: what they hold has no static types
 
@@ -81,6 +82,7 @@ def base() -> ConfigDict:
     config.data.cache_dir = placeholder(str)  # for compiled programs; None: drex_jax in the user's cache folder
     config.data.max_interactions = placeholder(int)  # the earliest n in time order
     config.data.max_bad_share = 0.05  # stop above this share of rejected rows
+    config.data.max_ids = 100_000_000  # stop above so many different users, or items: they are held in memory
     config.data.k_core = 0  # keep users and items with at least k interactions, iterated; 0: off
     config.data.rating_min = placeholder(float)  # the scale; None: the data set's definition
     config.data.rating_max = placeholder(float)
@@ -262,11 +264,12 @@ MAY_CHANGE = (  # of a run that is trained on; `train.epochs` where the learning
     "train.checkpoint_seconds",
     "train.checkpoint_steps",
     "train.tensorboard",
+)
+LEFT_ASIDE = (  # what a run computes does not depend on it
+    "devices.",  # but for rounding
+    "tune.",  # which searches read (`drex_jax.tune`)
     "data.cache_dir",
 )
-
-
-LEFT_ASIDE = ("devices.", "tune.")  # changes nothing but rounding; is read by searches (`drex_jax.tune`)
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
@@ -294,7 +297,7 @@ def from_json(path: pathlib.Path) -> Config:
       UserError: the file is missing, is no such JSON, or has a field or a type that this version does not know.
     """
     try:
-        stored = ConfigDict(json.loads(path.read_bytes()))
+        stored = ConfigDict(json_of(path))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: the folder {path.parent} holds no run") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -327,7 +330,7 @@ def add_column(config: ConfigDict, name: str) -> None:
 def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
     """One `field: stored value, given value` for every field in which two complete configurations differ.
 
-    `LEFT_ASIDE` is: a run may go on on other devices.
+    What is in `LEFT_ASIDE` may differ: a run may go on on other devices.
     """
     theirs, ours = flatten(stored), flatten(given)
     names = sorted(name for name in theirs | ours if not name.startswith(LEFT_ASIDE))

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drex_jax.errors import UserError
-from drex_jax.files import write_text
+from drex_jax.files import json_of, write_text
 from drex_jax.models.drex.schedule import StepCosts
 
 SHIPPED = pathlib.Path(__file__).with_name("costs.json")
@@ -104,7 +104,7 @@ def write(path: pathlib.Path, device_kind: str, source: str, sizes: Mapping[int,
 def _read(path: pathlib.Path) -> Table:
     """A file's content, every table in it checked."""
     try:
-        table = json.loads(path.read_text())
+        table = json_of(path)
     except OSError as error:
         raise UserError(f"{path}: the step costs cannot be read ({error.strerror})") from None
     except ValueError:

@@ -27,6 +27,7 @@ HISTORY, VOCABULARY, TOKENS, FACTS = "history", "vocabulary.model", "tokens", "f
 PIECES = "pieces"  # in place of the vocabulary, where a BERT reads the texts
 QUARANTINE = "quarantine.jsonl"
 FACT_KEYS = ("sha256", "rows_read", "duplicates", "rejected", "notices", "noise_floor", "vocabulary", "seconds")
+FACT_TYPES = {"notices": list, "vocabulary": bool, "seconds": dict}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,9 +134,10 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     Raises:
       UserError: a file of it is missing or damaged.
     """
-    facts = read_json(workdir / HISTORY / FACTS, FACT_KEYS)
+    facts = _facts(workdir)
     ordered, parts = open_interactions(config, workdir)
-    words, tokens = open_vocabulary(config, workdir), open_tokens(workdir, parts)
+    words = open_vocabulary(config, workdir)
+    tokens = None if words is None else open_tokens(workdir, parts, len(words))
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
     events = modalities.events(ordered, sizes, tokens, shuffle)
@@ -150,18 +152,18 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     return Dataset(ordered, parts, events, words, facts)
 
 
-def open_tokens(workdir: pathlib.Path, parts: Split) -> Tokens | None:
-    """The tokens of a run directory in the order of learning; None where the data have no texts.
+def open_tokens(workdir: pathlib.Path, parts: Split, vocabulary_size: int) -> Tokens:
+    """The tokens of a run directory that has a vocabulary, in the order of learning.
 
     Raises:
       UserError: a file is missing or damaged.
     """
-    history = workdir / HISTORY
-    if not read_json(history / FACTS, FACT_KEYS)["vocabulary"]:
-        return None
-    tokens, rows = Tokens.load(history / TOKENS), modalities.learning_order(parts)
+    folder = workdir / HISTORY / TOKENS
+    tokens, rows = Tokens.load(folder), modalities.learning_order(parts)
     if len(tokens.cut) != len(rows):
-        raise UserError(f"{history / TOKENS}: {len(tokens.cut):,} texts for {len(rows):,} interactions; damaged")
+        raise UserError(f"{folder}: {len(tokens.cut):,} texts for {len(rows):,} interactions; damaged")
+    if len(tokens.ids) and not 0 <= tokens.ids.min() <= tokens.ids.max() < vocabulary_size:
+        raise UserError(f"{folder}: tokens beyond the {vocabulary_size:,} of the vocabulary; damaged")
     return tokens if np.array_equal(rows, np.arange(len(rows))) else tokens.take(rows)
 
 
@@ -171,8 +173,7 @@ def open_vocabulary(config: Config, workdir: pathlib.Path) -> Vocabulary | WordP
     Raises:
       UserError: a file is missing or damaged.
     """
-    history = workdir / HISTORY
-    facts = read_json(history / FACTS, FACT_KEYS)
+    history, facts = workdir / HISTORY, _facts(workdir)
     if not facts["vocabulary"]:
         return None
     if facts.get("bert"):
@@ -189,6 +190,15 @@ def open_interactions(config: Config, workdir: pathlib.Path) -> tuple[Interactio
     interactions = Interactions.load(workdir / HISTORY)
     parts = _split(interactions, config)
     return modalities.in_learning_order(interactions, parts), parts
+
+
+def _facts(workdir: pathlib.Path) -> dict:
+    path = workdir / HISTORY / FACTS
+    facts = read_json(path, FACT_KEYS)
+    for name, kind in FACT_TYPES.items():
+        if not isinstance(facts[name], kind):
+            raise UserError(f"{path}: damaged; its {name} is {facts[name]!r}")
+    return facts
 
 
 def _split(interactions: Interactions, config: Config) -> Split:

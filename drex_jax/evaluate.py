@@ -131,7 +131,6 @@ class Evaluator:
           devices: number of devices, which share predictions and lists.
           compile_program: makes a compiled function of a program over them.
         """
-        options = dataclasses.replace(options, block=-(-options.block // devices) * devices)
         self._model, self._events, self._options, self._devices = model, events, options, devices
         self._begins = np.cumsum((0, *sizes))
         rated = events.has_rating
@@ -145,7 +144,15 @@ class Evaluator:
         self._compile = compile_program
         self._rate = compile_program(partial(_rates, model.rate))
         self._prequential_ranking = PrequentialRanking(
-            model.rank, events, self._first, options.mask, int(self._begins[1]), options.block, compile_program
+            model.rank,
+            events,
+            self._relevant,
+            self._first,
+            options.mask,
+            int(self._begins[1]),
+            options.block,
+            devices,
+            compile_program,
         )
 
     def validate(self, params: Params, names: set[str]) -> Metrics:
@@ -309,7 +316,7 @@ class Evaluator:
         predicted = self.predictions(params, trace.user_before, trace.item_before) if self._model.rates else np.zeros(0)
         metrics, arrays = self._rating_metrics(predicted, rows)
         if ranking and self._model.ranks and self._relevant[rows].any():
-            ranks = self._prequential_ranking.ranks(params, start.item, trace, rows)[self._relevant[rows]]
+            ranks = self._prequential_ranking.ranks(params, start.item, trace, rows)
             metrics |= ranking_metrics(ranks, np.arange(len(ranks)), len(ranks), self._options.cutoffs)
             metrics["lists"] = float(len(ranks))
             interaction = rows.start + np.flatnonzero(self._relevant[rows])

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax import config as config_lib
-from drex_jax import curves, explain
+from drex_jax import curves, explain, validation
 from drex_jax.data import synthetic
 from drex_jax.data.synthetic_text import BLAME, PRAISE
 from drex_jax.data.tokens import Tokens
@@ -30,7 +29,7 @@ def measured(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
     Raises:
       UserError: there is no finished DReX run, or it is damaged, or too small for a pair.
     """
-    config = config_lib.from_json(workdir / "config.json")
+    config = validation.read_config(workdir / "config.json")
     if config.model.name != "drex":
         raise UserError(f"{workdir}: a run of {config.model.name}; only DReX is explained")
     run = open_run(workdir)

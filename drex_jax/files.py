@@ -10,7 +10,12 @@ import pathlib
 from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO
 
+import orjson
+
 from drex_jax.errors import UserError
+
+MAX_JSON_BYTES = 256 << 20  # of one file: what a run writes is far below it
+MAX_JSON_LEVELS = 100  # lists and objects within one another
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -46,7 +51,7 @@ def read_json(path: pathlib.Path, keys: Collection[str]) -> dict[str, Any]:
       UserError: it is missing or damaged.
     """
     try:
-        value = json.loads(path.read_text())
+        value = json_of(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); the run directory is not complete") from None
     except ValueError:
@@ -54,6 +59,36 @@ def read_json(path: pathlib.Path, keys: Collection[str]) -> dict[str, Any]:
     if not isinstance(value, dict) or not value.keys() >= set(keys):
         raise UserError(f"{path}: damaged; it should be a JSON object with {' '.join(keys)}, as the run wrote it")
     return value
+
+
+def json_of(path: pathlib.Path) -> Any:
+    """What a JSON file says that need not be trusted.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is no JSON, or beyond `MAX_JSON_BYTES` or `MAX_JSON_LEVELS`.
+    """
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"above {MAX_JSON_BYTES:,} bytes")
+    return parsed(path.read_bytes())
+
+
+def parsed(text: bytes) -> Any:
+    """What a piece of JSON says.
+
+    Raises:
+      ValueError: it is none, or beyond `MAX_JSON_LEVELS`.
+    """
+    value = orjson.loads(text)
+    if _deeper(value, MAX_JSON_LEVELS):
+        raise ValueError(f"more than {MAX_JSON_LEVELS} levels")
+    return value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether a value has more levels than so many."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _deeper(each, levels - 1) for each in inner)
 
 
 def _finite(value: Any) -> Any:

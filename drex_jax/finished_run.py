@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from drex_jax import checkpoint, config, scorers, updates
+from drex_jax import checkpoint, scorers, updates, validation
 from drex_jax.config import Config
 from drex_jax.dataset import open_interactions
 from drex_jax.errors import UserError
@@ -49,7 +49,7 @@ def settings_of(folder: pathlib.Path) -> Config:
     """
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} holds no run (no {CONFIG}); python -m drex_jax.main --config=... makes one")
-    settings: Any = config.from_json(folder / CONFIG)
+    settings = validation.read_config(folder / CONFIG)
     if not (folder / RESULTS).exists():
         raise UserError(f"{folder} holds a run that is not finished (no {RESULTS}); run its command again")
     results_of(folder)

@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 
+from drex_jax.data import npy
 from drex_jax.errors import UserError
 from drex_jax.files import replacing
 
@@ -27,11 +28,17 @@ def read(path: pathlib.Path) -> Arrays:
       UserError: the file is missing or damaged.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("compressed, which `write` does not do")  # and what could be far larger than the file
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays.items())
+            found = dict(arrays.items())
+        if not all(isinstance(array, np.ndarray) for array in found.values()):  # bytes of what is no array
+            raise ValueError("holds something else than arrays")
+        return found
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror or error}); a finished run has its lists there"
         ) from None
-    except (ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile):
+    except (ValueError, LookupError, AttributeError, RuntimeError, zipfile.BadZipFile, *npy.NO_HEADER):
         raise UserError(f"{path}: damaged; it should hold the lists that the run wrote") from None

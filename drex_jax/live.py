@@ -148,10 +148,9 @@ class Refining:
     @functools.cached_property
     def _encoded(self) -> Tokens:
         """Of the texts that the run began with."""
+        assert self.vocabulary is not None
         _, parts = open_interactions(self._settings, self._folder)
-        tokens = open_tokens(self._folder, parts)
-        assert tokens is not None
-        return tokens
+        return open_tokens(self._folder, parts, len(self.vocabulary))
 
     def _events_of(
         self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]], num_users: int, num_items: int

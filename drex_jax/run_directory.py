@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -23,12 +24,28 @@ CHECKPOINTS, LOG = "checkpoints", "metrics.jsonl"
 MADE = (f"{HISTORY}/{FACTS}", HISTORY, CHECKPOINTS, "replicas", "baselines", SCHEDULE, LOG, CONFIG)  # before training
 
 
+def require_own_files(workdir: pathlib.Path) -> None:
+    """Makes sure that what is written to or removed from a run directory is in it, whoever made the directory.
+
+    Raises:
+      UserError: a link in it leads out of it.
+    """
+    own = workdir.resolve()
+    for folder, folders, files in os.walk(workdir):
+        for path in (pathlib.Path(folder, name) for name in (*folders, *files)):
+            if path.is_symlink() and not pathlib.Path(os.path.realpath(path)).is_relative_to(own):
+                raise UserError(
+                    f"{path} is a link that leads out of the run directory, which has to hold its files itself"
+                )
+
+
 def results_of(workdir: pathlib.Path) -> dict[str, Any]:
     """What is in the `results.json` of a finished run.
 
     Raises:
-      UserError: it is missing, damaged or of a newer version.
+      UserError: it is missing, damaged or of a newer version, or a link leads out of the directory.
     """
+    require_own_files(workdir)
     path = workdir / RESULTS
     schema = read_json(path, ("schema",))["schema"]
     if type(schema) is not int or schema < 1:  # True is an int
@@ -38,7 +55,10 @@ def results_of(workdir: pathlib.Path) -> dict[str, Any]:
             f"{path} is of schema {schema}, and this version reads up to {SCHEMA}: a newer drex_jax made the run; "
             "update the package"
         )
-    return read_json(path, RESULT_KEYS)
+    results = read_json(path, RESULT_KEYS)
+    if not isinstance(results["seeds"], list) or not all(type(seed) is int for seed in results["seeds"]):
+        raise UserError(f"{path}: damaged; its seeds are {results['seeds']!r}")  # they name folders
+    return results
 
 
 @contextlib.contextmanager

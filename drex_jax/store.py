@@ -164,6 +164,8 @@ class Store:
             raise _DamagedError("it is another entry under this one's name")
         arrays = {}
         for name, dtype, shape, offset, checksum in described["arrays"]:
+            if np.dtype(dtype).hasobject:  # of which bytes would be taken for addresses
+                raise _DamagedError(f"array {name!r} holds Python objects")
             arrays[name] = np.ndarray(shape, dtype, data, offset)
             if size <= self._verify_bytes and _digest(arrays[name]) != checksum:
                 raise _DamagedError(f"array {name!r} does not fit its checksum")

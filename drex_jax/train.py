@@ -45,8 +45,10 @@ from drex_jax.run_directory import (
     SCHEMA,
     SCORER,
     given_back_on_a_mistake,
+    require_own_files,
     results_of,
 )
+from drex_jax.validation import read_config
 
 LOGGER = logging.getLogger(__name__)
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
@@ -168,7 +170,7 @@ def reopen(workdir: pathlib.Path) -> tuple[Config, Dataset, Model, evaluation.Ev
     Raises:
       UserError: the directory is damaged.
     """
-    config = config_lib.from_json(workdir / CONFIG)
+    config = read_config(workdir / CONFIG)
     machine = build.machine(config)
     dataset = open_dataset(config, workdir)
     model = build.build(config.model.name, _settled(config, workdir), dataset, config.seed, machine)
@@ -181,6 +183,7 @@ def check_agreement(config: Config, workdir: pathlib.Path) -> None:
     Raises:
       UserError: the fields that differ, or a directory with parts of a run and no configuration.
     """
+    require_own_files(workdir)
     path = workdir / CONFIG
     left = [name for name in (RESULTS, RUN, f"{HISTORY}/{FACTS}", "checkpoints") if (workdir / name).exists()]
     if left and not path.exists():

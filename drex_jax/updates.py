@@ -25,7 +25,7 @@ from drex_jax import lock
 from drex_jax.data import storage
 from drex_jax.data.interactions import Interactions
 from drex_jax.errors import UserError
-from drex_jax.files import write_text
+from drex_jax.files import MAX_JSON_BYTES, parsed, write_text
 from drex_jax.models.protocol import Carry
 
 LOG, FOLDER, LOCK, SCHEMA = "updates.jsonl", "updates", "updates.lock", "rows 1"
@@ -52,17 +52,26 @@ def batches(folder: pathlib.Path) -> list[dict[str, Any]]:
     """
     path = folder / LOG
     try:
-        lines = path.read_text().splitlines()
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise UserError(f"{path}: damaged; a line a batch makes no {path.stat().st_size:,} bytes")
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-        if len(found) < number or not isinstance(found[-1], dict) or not found[-1].keys() >= set(KEYS):
-            raise UserError(f"{path}, line {number}: damaged; it should be a JSON object with {' '.join(KEYS)}")
+    return [_batch(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _batch(path: pathlib.Path, number: int, line: bytes) -> dict[str, Any]:
+    """One line. The batches are numbered from 1 on, and so the folder that it names is one of this run."""
+    found: Any = None
+    with contextlib.suppress(ValueError):
+        found = parsed(line)
+    whole = isinstance(found, dict) and found.keys() >= set(KEYS) and isinstance(found["sha256"], list)
+    if not whole or (type(found["batch"]), found["batch"]) != (int, number):  # True is 1
+        raise UserError(
+            f"{path}, line {number}: damaged; it should be a JSON object with {' '.join(KEYS)}, of batch {number}"
+        )
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from drex_jax import config as config_lib
-from drex_jax.config import RANKER_FIELDS, RANKERS
+from drex_jax.config import RANKER_FIELDS, RANKERS, Config, from_json
 from drex_jax.errors import UserError
 from drex_jax.metrics.ranking import METRICS
 
@@ -106,6 +107,7 @@ RULES: dict[str, Rule] = {
     "data.cache_dir": optional(NAMED),
     "data.max_interactions": optional(whole(1)),
     "data.max_bad_share": share(),
+    "data.max_ids": whole(1),
     "data.k_core": whole(0),
     "data.rating_min": optional(number(-1e6, 1e6)),  # what float32 can tell apart and square
     "data.rating_max": optional(number(-1e6, 1e6)),
@@ -234,6 +236,24 @@ def check(config: ConfigDict) -> None:
             )
         _require(name, fields[name], rule)
     _check_together(fields)
+
+
+def read_config(path: pathlib.Path) -> Config:
+    """The configuration of a run, checked, from its `config.json`.
+
+    `data.cache_dir` is not taken over: programs that were compiled lie there and are run, and a run directory need not
+    be trusted.
+
+    Raises:
+      UserError: the file is missing or damaged, or a field has a wrong value.
+    """
+    config = from_json(path)
+    config.data.cache_dir = None
+    try:
+        check(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return config
 
 
 def suggestion(name: str, fields: Iterable[str]) -> str:

@@ -236,3 +236,11 @@ def test_damaged_model(tmp_path: pathlib.Path, damage: Callable[[pathlib.Path], 
     assert refused >= 2
     with pytest.raises(UserError, match="nowhere"):
         load_model(tmp_path / "nowhere", LIKE)
+
+
+def test_a_model_that_would_fill_the_memory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save_model(tmp_path / "model", {"zeros": np.zeros(10**6)})
+    assert checkpoint.load_arrays(tmp_path / "model")["zeros"].shape == (10**6,)
+    monkeypatch.setattr(checkpoint, "EXPANDS_FREELY", 10**6)
+    with pytest.raises(UserError, match=r"no finished model can be read there \(8,000,0.. bytes of arrays in"):
+        checkpoint.load_arrays(tmp_path / "model")

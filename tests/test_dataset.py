@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from typing import Any
 
@@ -111,3 +112,24 @@ def test_order_of_learning_under_a_random_split(tmp_path: pathlib.Path) -> None:
     assert (np.diff(dataset.interactions.timestamp[:train]) >= 0).all()
     assert dataset.events.user[0] == dataset.events.item[0] == 0
     assert dataset.events.user[:train].max() + 1 == len(set(dataset.events.user[:train].tolist()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("notices", 3), ("vocabulary", "no"), ("seconds", None), ("notices", {"a": "b"})]
+)
+def test_facts_of_other_types(tmp_path: pathlib.Path, name: str, value: Any) -> None:
+    prepare(settings(), tmp_path)
+    path = tmp_path / "history" / "facts.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(UserError, match=rf"facts.json: damaged; its {name} is"):
+        open_dataset(settings(), tmp_path)
+
+
+def test_tokens_beyond_the_vocabulary(tmp_path: pathlib.Path) -> None:
+    prepare(settings(), tmp_path)
+    path = tmp_path / "history" / "tokens" / "ids.npy"
+    ids = np.load(path)
+    ids[3] = 300
+    np.save(path, ids)
+    with pytest.raises(UserError, match="tokens beyond the 300 of the vocabulary"):
+        open_dataset(settings(), tmp_path)

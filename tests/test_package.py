@@ -1,5 +1,6 @@
 """What is installed is what is here: metadata, packages, names, and a README whose commands are the ones that run."""
 
+import ast
 import importlib
 import importlib.metadata
 import pathlib
@@ -10,6 +11,8 @@ import tomllib
 import drex_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
+RUN_WHAT_IS_READ = {"eval", "exec", "compile", "__import__", "exec_module", "unsafe_load"}
+UNPICKLE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -34,6 +37,23 @@ def test_every_module_imports() -> None:
     assert len(names) > 10
     for name in names:
         importlib.import_module(name)
+
+
+def test_nothing_that_is_read_is_run() -> None:
+    """Experiment files are code, and said to be; all else is data. `ast.literal_eval` runs nothing."""
+    for file in (ROOT / "drex_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {alias.name.split(".")[0] for alias in node.names} | {str(getattr(node, "module", ""))}
+                assert not names & UNPICKLE, f"{file}:{node.lineno}"
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            own = isinstance(node.func, ast.Name) or name != "compile"  # of the built-in functions
+            assert not own or name not in RUN_WHAT_IS_READ or file.name == "command.py", f"{file}:{node.lineno}"
+            if name == "load" and isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "np":
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert given.get("allow_pickle") == "False", f"{file}:{node.lineno}"
 
 
 def test_files_are_named_for_what_they_hold() -> None:

@@ -1,6 +1,7 @@
 """The store: the same request finds the same result, another never does, and no fault of the disk stops a run."""
 
 import errno
+import hashlib
 import itertools
 import json
 import logging
@@ -269,6 +270,22 @@ def test_an_entry_under_another_name_is_not_served(tmp_path, caplog):
     assert made
     assert_same(result, MADE)
     assert "another entry" in warnings_of(caplog)[0]
+
+
+def test_bytes_are_never_taken_for_objects(tmp_path, caplog):
+    """Addresses, they would be: an entry that somebody has made to fit its checksums."""
+    store = Store(tmp_path)
+    ask(store)
+    (entry,) = entries(tmp_path)
+    sound = entry.read_bytes()
+    begin = sound.index(b'{"key"')
+    described = json.loads(sound[begin:-48])
+    described["arrays"] = [["out", "|O", [1], 0, "0" * 64]]
+    footer = json.dumps(described).encode()
+    trailer = hashlib.sha256(footer).digest() + len(footer).to_bytes(8, "little") + sound[-8:]
+    entry.write_bytes(sound[:begin] + footer + trailer)
+    assert ask(store)[1]
+    assert "Python objects" in warnings_of(caplog)[0]
 
 
 def test_a_removed_entry_is_made_again_without_a_word(tmp_path, caplog):

@@ -110,7 +110,9 @@ def test_records_that_are_damaged(run: pathlib.Path) -> None:
     recommender.save()
     log = run / "updates.jsonl"
     whole = log.read_text()
-    for damaged in ("{", "[]", '{"batch": 1}'):
+    line = json.loads(whole)
+    elsewhere = [json.dumps(line | {"batch": batch}) for batch in ("../..", "/", 2, True, 1.0)]  # they name a folder
+    for damaged in ("{", "[]", '{"batch": 1}', "[" * 10**5, json.dumps(line | {"sha256": 1}), *elsewhere):
         log.write_text(damaged)
         with pytest.raises(UserError, match=r"updates.jsonl, line 1: damaged"):
             Recommender.load(run)

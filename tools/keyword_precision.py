@@ -13,8 +13,7 @@ import sys
 
 import numpy as np
 
-from drex_jax import config as config_lib
-from drex_jax import explain
+from drex_jax import explain, validation
 from drex_jax.data import synthetic
 from drex_jax.dataset import Dataset, open_dataset
 from drex_jax.errors import UserError
@@ -35,7 +34,7 @@ def compare(workdir: pathlib.Path) -> dict[str, tuple[float, float]]:
     Raises:
       UserError: the run is not one of synthetic reviews, or is damaged.
     """
-    config = config_lib.from_json(workdir / "config.json")
+    config = validation.read_config(workdir / "config.json")
     if config.data.format != "synthetic":
         raise UserError(f"{workdir}: its data are not synthetic, so there is no truth to compare with")
     found = explain.KeywordProfiles.load(workdir / explain.KEYWORDS)

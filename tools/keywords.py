@@ -13,8 +13,7 @@ import sys
 
 import numpy as np
 
-from drex_jax import config as config_lib
-from drex_jax import explain
+from drex_jax import explain, validation
 from drex_jax.dataset import open_dataset
 from drex_jax.errors import UserError
 
@@ -28,7 +27,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         profiles = explain.KeywordProfiles.load(arguments.workdir / explain.KEYWORDS)
-        dataset = open_dataset(config_lib.from_json(arguments.workdir / "config.json"), arguments.workdir)
+        dataset = open_dataset(validation.read_config(arguments.workdir / "config.json"), arguments.workdir)
     except UserError as error:
         print(f"keywords: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,9 @@ import numpy as np
 from drex_jax.data.chunk import Chunk
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings, gather
+from drex_jax.errors import UserError
+
+MAX_IDS = 100_000_000  # distinct users, or items: some 15 GB of memory while they are numbered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,7 @@ def assemble(
     max_interactions: int | None = None,
     k_core: int = 0,
     scratch: Path | None = None,
+    max_ids: int = MAX_IDS,
 ) -> Assembled:
     """One table of all chunks, the same bytes however their rows were ordered and cut into chunks.
 
@@ -56,8 +60,12 @@ def assemble(
       max_interactions: None for all.
       k_core: keep users and items with at least so many interactions; 0 or 1 keeps all.
       scratch: as for `drex_jax.data.scratch.room`.
+      max_ids: the most users, and the most items, that there may be.
+
+    Raises:
+      UserError: there are more.
     """
-    columns, user_ids, item_ids = _gather(chunks)
+    columns, user_ids, item_ids = _gather(chunks, max_ids)
     n = len(columns)
     rows = _order(columns, _byte_rank(user_ids), _byte_rank(item_ids))
     distinct = len(rows)
@@ -115,7 +123,7 @@ class _Columns:
         return len(self.user)
 
 
-def _gather(chunks: Iterable[Chunk]) -> tuple[_Columns, list[bytes], list[bytes]]:
+def _gather(chunks: Iterable[Chunk], max_ids: int) -> tuple[_Columns, list[bytes], list[bytes]]:
     """The columns, and the user and item ids by number."""
     user_numbers: dict[bytes, int] = {}
     item_numbers: dict[bytes, int] = {}
@@ -124,8 +132,8 @@ def _gather(chunks: Iterable[Chunk]) -> tuple[_Columns, list[bytes], list[bytes]
     parts: list[Chunk] = []
     nothing = Strings.empty(0)
     for chunk in chunks:
-        users.append(numbers_of(chunk.user, user_numbers))
-        items.append(numbers_of(chunk.item, item_numbers))
+        users.append(numbers_of(chunk.user, user_numbers, max_ids))
+        items.append(numbers_of(chunk.item, item_numbers, max_ids))
         parts.append(dataclasses.replace(chunk, user=nothing, item=nothing))
     widths = {name: vectors.shape[1] for part in parts for name, vectors in part.vectors.items()}
     has_split = any(part.split is not None for part in parts)
@@ -146,13 +154,16 @@ def _gather(chunks: Iterable[Chunk]) -> tuple[_Columns, list[bytes], list[bytes]
     return columns, list(user_numbers), list(item_numbers)
 
 
-def numbers_of(ids: Strings, known: dict[bytes, int]) -> np.ndarray:
-    """int32 [n]: the number of each id, new ids being added to `known`."""
+def numbers_of(ids: Strings, known: dict[bytes, int], max_ids: int = MAX_IDS) -> np.ndarray:
+    """int32 [n]: the number of each id, new ids being added to `known`. Raises `UserError` above `max_ids` of them."""
     data, offsets = ids.data.tobytes(), ids.offsets.tolist()
-    return np.array(
-        [known.setdefault(data[begin:end], len(known)) for begin, end in itertools.pairwise(offsets)],
-        np.int32,
-    )
+    numbers = [known.setdefault(data[begin:end], len(known)) for begin, end in itertools.pairwise(offsets)]
+    if len(known) > max_ids:
+        raise UserError(
+            f"more than {max_ids:,} different users or items, such as {ascii(ids[len(ids) - 1])[:80]}; is it the right "
+            "column? data.max_ids says how many there may be"
+        )
+    return np.array(numbers, np.int32)
 
 
 def _concatenate(parts: list[np.ndarray], dtype: type) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -164,12 +165,14 @@ class Interactions:
         """
         header = storage.read_header(folder, SCHEMA)
         try:
-            name, n, names = str(header["name"]), int(header["interactions"]), list(header["vectors"])
-            item_names = list(header.get("item_vectors", ()))  # older folders have none
-            low_high = None if header["rating_range"] is None else tuple(map(float, header["rating_range"]))
-            has_split = bool(header["given_split"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{Path(folder) / 'columns.json'}: damaged ({error!r})") from error
+            name, n, has_split = str(header["name"]), int(header["interactions"]), bool(header["given_split"])
+            names, item_names = (
+                _names(header["vectors"]),
+                _names(header.get("item_vectors", [])),
+            )  # older ones have none
+            low_high = None if header["rating_range"] is None else _scale(header["rating_range"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"{Path(folder) / 'columns.json'}: damaged ({type(error).__name__})") from error
         columns: dict[str, np.ndarray] = {
             "user": storage.read_array(folder, "user", np.int32, mmap=mmap),
             "item": storage.read_array(folder, "item", np.int32, mmap=mmap),
@@ -213,7 +216,7 @@ class Interactions:
             item_ids=ids["item"],
             text=text,
             vectors=vectors,
-            rating_range=low_high,  # pyright: ignore[reportArgumentType]
+            rating_range=low_high,
             given_split=given_split,
             item_vectors=item_vectors,
             **columns,
@@ -236,6 +239,21 @@ class Interactions:
             digest.update(str((column.dtype.str, column.shape)).encode())
             digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
+
+
+def _names(value: object) -> list[str]:
+    """Distinct names. Raises ValueError."""
+    if not isinstance(value, list) or not all(type(name) is str for name in value) or len(set(value)) < len(value):
+        raise ValueError("no list of names")
+    return value
+
+
+def _scale(value: object) -> tuple[float, float]:
+    """The ends of a scale. Raises ValueError or TypeError."""
+    low, high = map(float, value)  # pyright: ignore[reportArgumentType] (what is not two numbers raises)
+    if not -math.inf < low < high < math.inf:
+        raise ValueError("no scale")
+    return low, high
 
 
 def _require(holds: bool, promise: str) -> None:

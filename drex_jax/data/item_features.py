@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import tokenize
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from drex_jax.data import npy
 from drex_jax.errors import UserError
 
 SUFFIX = "_feat.npy"
+MAX_WIDTH = 65_536  # numbers of an item
 EXPECTED = "numbers [items, width] that numpy.save wrote, a row for each item id"
 _BLOCK_BYTES = 1 << 24  # of features converted and checked at once
 
@@ -42,20 +43,20 @@ def open_array(path: Path) -> np.ndarray:
       UserError: the file cannot be read, is no .npy, is damaged, or holds anything else.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = npy.mapped(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); expected {EXPECTED}") from error
-    except (ValueError, EOFError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
+    except ValueError as error:
         raise UserError(
-            f"{path}: damaged, or Python objects, which are never loaded; expected {EXPECTED} (allow_pickle=False)"
+            f"{path}: damaged, an archive of arrays or Python objects, which are never loaded; expected {EXPECTED} "
+            "(allow_pickle=False)"
         ) from error
-    if not isinstance(array, np.ndarray):  # an archive of arrays
-        array.close()
-        raise UserError(f"{path}: an archive of arrays; expected {EXPECTED}")
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
         raise UserError(f"{path}: holds {array.dtype}; expected {EXPECTED}: float16, float32, float64 or integers")
     if array.ndim != 2 or not array.shape[1]:
         raise UserError(f"{path}: holds an array of shape {array.shape}; expected {EXPECTED}")
+    if array.shape[1] > MAX_WIDTH:
+        raise UserError(f"{path}: {array.shape[1]:,} numbers an item; at most {MAX_WIDTH:,} are read")
     return array
 
 

@@ -83,7 +83,11 @@ def _row(path: Path, number: int, line: bytes, quarantine: Quarantine) -> tuple[
     if type(name) is not str or not name:
         quarantine.reject(path, number, "no asin", row)
         return None
-    return name.encode("utf-8", "replace"), text_of(row)
+    try:
+        return name.encode("utf-8", "replace"), text_of(row)
+    except RecursionError:
+        quarantine.reject(path, number, "nested too deep", name)
+        return None
 
 
 def text_of(row: dict) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from drex_jax.data import item_features, synthetic
-from drex_jax.data.assemble import Assembled, assemble
+from drex_jax.data.assemble import MAX_IDS, Assembled, assemble
 from drex_jax.data.chunk import Chunk
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.quarantine import Quarantine
@@ -43,6 +44,7 @@ class DataOptions:
     name: str = ""
     max_interactions: int | None = None
     max_bad_share: float = 0.05
+    max_ids: int = MAX_IDS
     k_core: int = 0
     rating_min: float | None = None
     rating_max: float | None = None
@@ -91,19 +93,20 @@ def load(
       options: what to read.
       quarantine_path: the file that gets the rejected rows (written anew); None: they are counted only.
       remember: keeps what was read of large files of JSON lines.
-      widths: of a table's vectors, by name; None: the first of each name tells.
+      widths: of a table's vectors, by name; None: that of most of them.
 
     Raises:
       UserError: an unknown format; options that make no sense; a missing, empty or wrong-format file; more bad rows
-        than `max_bad_share`; nothing left after `k_core`; features that do not fit the items.
+        than `max_bad_share`, or more users or items than `max_ids`; nothing left after `k_core`; features that do not
+        fit the items.
     """
     _check(options)
     with Quarantine(quarantine_path) as quarantine:
-        source, scale, chunks, noise_floor = _open(options, quarantine, remember, widths or {})
+        source, scale, chunks, noise_floor = opened(options, quarantine, remember, widths or {})
         features = item_features.find(Path(source).parent, options.item_features) if options.format == "mmrec" else {}
         name = options.name or _default_name(options.format, source)
         scratch = None if quarantine.path is None else quarantine.path.parent
-        assembled = assemble(chunks, name, scale, options.max_interactions, options.k_core, scratch)
+        assembled = assemble(chunks, name, scale, options.max_interactions, options.k_core, scratch, options.max_ids)
         _refuse_bad(options, source, assembled.rows, quarantine)
         if not len(assembled.interactions):
             raise UserError(f"data.k_core={options.k_core}: no interaction of {source} is in so dense a core")
@@ -144,10 +147,13 @@ def _with_features(assembled: Assembled, source: Path, features: dict[str, Path]
     return dataclasses.replace(assembled, interactions=dataclasses.replace(interactions, item_vectors=vectors))
 
 
-def _open(
-    options: DataOptions, quarantine: Quarantine, remember: Remember, widths: Mapping[str, int]
+def opened(
+    options: DataOptions,
+    quarantine: Quarantine,
+    remember: Remember = make_anew,
+    widths: Mapping[str, int] = types.MappingProxyType({}),
 ) -> tuple[str, tuple[float, float] | None, Iterator[Chunk], float | None]:
-    """(source, rating scale, chunks, noise floor) of the data set."""
+    """(source, rating scale, chunks, noise floor) of the data set; arguments and errors as of `load`."""
     if options.format == "synthetic":
         world = synthetic.generate(**dataclasses.asdict(options.synthetic))
         floor = (

@@ -16,7 +16,10 @@ TORN = "the file ends early"
 
 def shown(value: object) -> str:
     """What a report says of a value: ASCII, cut to 80 characters."""
-    return ascii(value)[:MAX_VALUE_CHARACTERS]
+    try:
+        return ascii(value)[:MAX_VALUE_CHARACTERS]
+    except RecursionError:
+        return "<nested too deep to be shown>"
 
 
 class Quarantine:

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from drex_jax.data import npy
 from drex_jax.data.strings import Strings
 from drex_jax.errors import UserError
+from drex_jax.files import json_of
 
 _MAP_FROM_BYTES = 1 << 16  # a smaller column is read at once
 
@@ -29,10 +31,10 @@ def write_columns(folder: str | Path, header: dict, columns: Mapping[str, np.nda
         new.mkdir()
         for name, column in columns.items():
             if isinstance(column, Strings):
-                np.save(new / f"{name}.bytes.npy", column.data, allow_pickle=False)
-                np.save(new / f"{name}.offsets.npy", column.offsets, allow_pickle=False)
+                _save(new / f"{name}.bytes.npy", column.data)
+                _save(new / f"{name}.offsets.npy", column.offsets)
             else:
-                np.save(new / f"{name}.npy", column, allow_pickle=False)
+                _save(new / f"{name}.npy", column)
         (new / "columns.json").write_bytes(orjson.dumps(header, option=orjson.OPT_INDENT_2))
         if folder.exists():
             folder.replace(temporary / "old")
@@ -41,14 +43,22 @@ def write_columns(folder: str | Path, header: dict, columns: Mapping[str, np.nda
         shutil.rmtree(temporary)
 
 
+def _save(path: Path, column: np.ndarray) -> None:
+    """`np.save`, but for a full disk, on which that may lose the end of a small file and not say so."""
+    column = np.ascontiguousarray(column)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(column))
+        file.write(column.reshape(-1).view(np.uint8).data)
+
+
 def read_header(folder: str | Path, schema: str) -> dict:
     """The JSON object of a folder written by `write_columns`, whose "schema" must be `schema`; else `UserError`."""
     path = Path(folder) / "columns.json"
     try:
-        header = orjson.loads(path.read_bytes())
+        header = json_of(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a folder of saved columns") from error
-    except orjson.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); the run directory is damaged") from error
     if not isinstance(header, dict) or header.get("schema") != schema:
         raise UserError(f"{path}: not of schema {schema!r}; the run directory is damaged")
@@ -59,18 +69,17 @@ def read_array(folder: str | Path, name: str, dtype: type, ndim: int = 1, mmap: 
     """One column, memory-mapped if large. Raises `UserError` if it is missing, damaged or of another type."""
     path = Path(folder) / f"{name}.npy"
     try:
-        large = mmap and path.stat().st_size >= _MAP_FROM_BYTES
-        column = np.load(path, mmap_mode="r" if large else None, allow_pickle=False)
+        column = npy.mapped(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: damaged; the run directory is damaged") from error
     if column.dtype != dtype or column.ndim != ndim:
         raise UserError(
             f"{path}: holds {column.dtype} of {column.ndim} dimensions, not {np.dtype(dtype)} of {ndim}; "
             "the run directory is damaged"
         )
-    return column
+    return column if mmap and column.nbytes >= _MAP_FROM_BYTES else np.array(column)
 
 
 def read_strings(folder: str | Path, name: str, mmap: bool = True) -> Strings:

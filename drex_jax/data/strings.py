@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from drex_jax.data.scratch import room
+from drex_jax.errors import UserError
 
 _TAKE_ROWS = 1 << 14
 
@@ -69,7 +70,12 @@ class Strings:
     def __getitem__(self, index: int) -> str:
         if not -len(self) <= index < len(self):
             raise IndexError(f"string {index} of {len(self)}")
-        return self.bytes_at(index % len(self)).decode()
+        try:
+            return self.bytes_at(index % len(self)).decode()
+        except UnicodeDecodeError as error:  # readers let nothing else through: it came from a damaged folder
+            raise UserError(
+                f"string {index} of {len(self):,} is no UTF-8 ({error}); the run directory is damaged"
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))

@@ -29,6 +29,7 @@ UNKNOWN = 1
 MAX_TRAINING_BYTES = 20_000_000  # about 40,000 reviews: more changes the pieces little and takes minutes
 THREADS = 2  # of training, fixed: the count changes the bytes of a trained model
 PART_ROWS = 65_536  # texts that are encoded, and kept, together
+MAX_BYTES = 256 << 20  # of a model
 VERSION = 1  # of what the same texts and vocabulary are encoded to
 ENCODE_ROWS = 20_000  # texts held as Python objects at once
 _SPACE = "\u2581"  # what sentencepiece writes at the start of a word
@@ -83,6 +84,8 @@ class Vocabulary:
     def load(cls, path: str | Path) -> Vocabulary:
         """Read what `save` wrote. Raises UserError for a missing or damaged file."""
         try:
+            if Path(path).stat().st_size > MAX_BYTES:
+                raise UserError(f"{path}: damaged vocabulary; it has more than {MAX_BYTES:,} bytes")
             vocabulary = cls(Path(path).read_bytes())
         except OSError as error:
             raise UserError(

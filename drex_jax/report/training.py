@@ -41,7 +41,7 @@ def read_log(path: pathlib.Path) -> tuple[dict[int, list[float]], dict[int, dict
             losses.setdefault(epoch, []).append(float(one["loss"]))
             if one.get("validation"):
                 validations[epoch] = one["validation"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return losses, validations
 

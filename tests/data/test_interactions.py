@@ -96,6 +96,42 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rating_range", [1, 2, 3]),
+        ("rating_range", [5, 1]),
+        ("rating_range", ["nan", 5]),
+        ("vectors", "ab"),
+        ("vectors", [["a"]]),
+        ("item_vectors", ["a", "a"]),
+        ("interactions", 1e999),
+        ("interactions", None),
+    ],
+)
+def test_a_header_with_other_values(tmp_path, field, value):
+    example().save(tmp_path)
+    header = json.loads((tmp_path / "columns.json").read_text())
+    (tmp_path / "columns.json").write_text(json.dumps(header | {field: value}))
+    with pytest.raises(UserError, match=r"columns.json: damaged"):
+        Interactions.load(tmp_path)
+
+
+def test_a_column_never_takes_more_than_its_file(tmp_path):
+    example().save(tmp_path)
+    path = tmp_path / "rating.npy"
+    path.write_bytes(path.read_bytes().replace(b"(6,), }" + b" " * 12, b"(6" + b"0" * 12 + b",), }"))
+    with pytest.raises(UserError, match=r"rating.npy: damaged"):
+        Interactions.load(tmp_path)
+
+
+def test_an_id_that_is_no_text(tmp_path):
+    example().save(tmp_path)
+    np.save(tmp_path / "user_ids.bytes.npy", np.full_like(np.load(tmp_path / "user_ids.bytes.npy"), 0xFF))
+    with pytest.raises(UserError, match=r"string 0 of .* is no UTF-8"):
+        list(Interactions.load(tmp_path).user_ids)
+
+
 def test_validate_names_the_broken_promise():
     good = example()
     good.validate()

@@ -40,6 +40,13 @@ def test_three_releases(tmp_path):
     assert read(tmp_path / "meta.gz", [gzip.compress(b"\n".join(lines))])[0] == found
 
 
+def test_lists_nested_too_deep(tmp_path):
+    deep = b'{"asin": "A1", "title": ' + b"[" * 1000 + b'"x"' + b"]" * 1000 + b"}"
+    found, quarantine = read(tmp_path / "meta", [deep, json.dumps(OF_2018).encode()])
+    assert list(found) == [b"A2"]
+    assert dict(quarantine.by_reason) == {"nested too deep": 1}
+
+
 def test_what_is_passed_over(tmp_path):
     lines = [
         b"{'asin': 'A2', 'title': None}",

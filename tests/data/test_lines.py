@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from drex_jax.data.quarantine import Quarantine
 from drex_jax.data.readers import lines
 from drex_jax.data.readers.lines import Lines, json_rows
+from drex_jax.errors import UserError
 
 
 def read(path, skip_blank=True):
@@ -126,3 +127,20 @@ def test_lines_that_are_no_json_object(tmp_path, line, reason):
     quarantine = Quarantine()
     assert list(json_rows(path, quarantine)) == [(1, {"b": 1}), (4, {"b": 2})]
     assert dict(quarantine.by_reason) == {reason: 1}
+
+
+def test_a_gzip_bomb_stops_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "EXPANDS_FREELY", 3 << 20)
+    path, read = tmp_path / "bomb.gz", []
+    path.write_bytes(gzip.compress(b"x" * (64 << 20), 9))
+    with pytest.raises(UserError, match=r"bomb.gz: uncompressed it is more than 200 times as large.*gunzip"):
+        read.extend(map(len, lines.blocks(path)))
+    assert sum(read) <= max(3 << 20, 200 * path.stat().st_size)
+
+
+def test_a_file_that_shrinks_well_is_no_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "EXPANDS_FREELY", 0)
+    path, rows = tmp_path / "table.gz", b"".join(b"%d\t%d\t1.0\t0\t0\n" % (n // 9, n % 9) for n in range(200_000))
+    path.write_bytes(gzip.compress(rows, 9))
+    assert b"".join(lines.blocks(path)) == rows
+    assert len(rows) > 6 * path.stat().st_size

@@ -10,6 +10,8 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.data.loading import DataOptions, SyntheticOptions, load
 from drex_jax.data.quarantine import Quarantine
 from drex_jax.errors import UserError
+from drex_jax.fuzzing import samples
+from drex_jax.fuzzing.readers import TABLE
 
 
 def rows(n):
@@ -63,6 +65,27 @@ def test_the_share_of_bad_rows(tmp_path, bad, stops):
 
 def test_duplicates_are_outside_the_share(tmp_path):
     assert load(DataOptions("yelp", write(tmp_path / "f", rows(10) * 20)))[1].duplicates == 190
+
+
+def test_the_number_of_different_ids_is_bounded(tmp_path):
+    path = write(tmp_path / "f", rows(50))
+    assert load(DataOptions("yelp", path, max_ids=7))[0].num_users == 7
+    with pytest.raises(UserError, match=r"more than 6 different users or items, such as 'u\d'.*data.max_ids"):
+        load(DataOptions("yelp", path, max_ids=6))
+
+
+def test_a_value_nested_deeper_than_can_be_shown(tmp_path):
+    deep = '{"user_id": ' + "[" * 1000 + "]" * 1000 + "}"
+    _, report = load(DataOptions("yelp", write(tmp_path / "f", [*rows(50), deep])), tmp_path / "q.jsonl")
+    assert report.by_reason == {"user is neither a string nor an integer": 1}
+    assert "nested too deep to be shown" in (tmp_path / "q.jsonl").read_text()
+
+
+def test_a_split_nested_deeper_than_can_be_spelt(tmp_path):
+    lines = [json.dumps(samples.table_row(number)) for number in range(50)]
+    deep = json.dumps(samples.table_row(50) | {"split": 0}).replace('"split": 0', '"split": ' + "[" * 1000 + "]" * 1000)
+    options = DataOptions("table", write(tmp_path / "f", [*lines, deep]), columns=TABLE, rating_min=1, rating_max=5)
+    assert load(options)[1].by_reason == {"split is none of 0 train, 1 validation, 2 test": 1}
 
 
 def test_a_torn_gzip_is_said_loudly(tmp_path):
@@ -120,6 +143,58 @@ def test_synthetic_says_so_with_its_noise_floor():
     assert 0 < report.noise_floor < 1
     assert "synthetic" in report.notices[0]
     assert f"{report.noise_floor:.4f}" in report.notices[0]
+
+
+MADE = {
+    "amazon": (DataOptions("amazon"), "reviews.json"),
+    "yelp": (DataOptions("yelp"), "yelp_academic_dataset_review.json"),
+    "movielens": (DataOptions("movielens"), "ratings.csv"),
+    "u.data": (DataOptions("movielens"), "u.data"),
+    "csv": (DataOptions("table", rating_min=1, rating_max=5, columns={**TABLE, "image": "image"}), "table.csv"),
+    "jsonl": (DataOptions("table", rating_min=1, rating_max=5, columns={**TABLE, "image": "image"}), "table.jsonl"),
+    "parquet": (DataOptions("table", rating_min=1, rating_max=5, columns={**TABLE, "image": "image"}), "t.parquet"),
+    "mmrec": (DataOptions("mmrec", rating_min=1, rating_max=5), "some.inter"),
+}  # fmt: skip
+
+
+def made(kind, numbers):
+    """Rows of a format by their numbers: every fifth is bad, and some are there twice."""
+    tables = [samples.table_row(n) | ({"rating": 9} if n % 5 == 0 else {}) for n in numbers]
+    for n, row in zip(numbers, tables, strict=True):
+        row["image"] = [0.5, 1.0, n] if n % 4 == 0 else row["image"]  # fewer are three wide
+    if kind in ("amazon", "yelp"):
+        make = samples.amazon_row if kind == "amazon" else samples.yelp_row
+        return samples.json_lines([make(n) | ({"stars": 9, "overall": 9} if n % 5 == 0 else {}) for n in numbers])
+    if kind == "movielens":
+        lines = [f"{n % 3},{n % 4},{9 if n % 5 == 0 else 2.5},{1e9 + n:.0f}" for n in numbers]
+        return "\n".join(["userId,movieId,rating,timestamp", *lines]).encode()
+    if kind in ("u.data", "mmrec"):
+        lines = [f"{n % 3}\t{n % 4}\t{9 if n % 5 == 0 else 2}\t{n}" + "\t0" * (kind == "mmrec") for n in numbers]
+        return "\n".join([*["userID\titemID\trating\ttimestamp\tx_label"] * (kind == "mmrec"), *lines]).encode()
+    if kind == "csv":
+        return samples.separated(tables, ",")
+    return samples.parquet(tables) if kind == "parquet" else samples.json_lines(tables)
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_the_order_of_rows_changes_nothing(tmp_path, kind):
+    options, name = MADE[kind]
+    options = DataOptions(**{**vars(options), "path": str(tmp_path / name), "max_bad_share": 0.6})
+    numbers = [*range(19), *range(1, 19, 3)]
+    tables = []
+    for seed in range(4):
+        random.Random(seed).shuffle(numbers)
+        (tmp_path / name).write_bytes(made(kind, numbers))
+        tables.append(load(options))
+    assert tables[0][1].rejected >= 3
+    assert tables[0][1].duplicates >= 3
+    for interactions, report in tables[1:]:
+        assert interactions.sha256() == tables[0][0].sha256()
+        assert (report.kept, report.duplicates, report.by_reason) == (
+            tables[0][1].kept,
+            tables[0][1].duplicates,
+            tables[0][1].by_reason,
+        )
 
 
 YELP_CSV = {"user": "user_id", "item": "business_id", "rating": "stars", "timestamp": "date", "text": "text"}

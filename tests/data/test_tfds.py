@@ -278,14 +278,17 @@ def damage(what, folder):
         (folder / reviews.QUARANTINE).write_bytes(b'{"line": 1, "reason": "x"}\n')
     elif what == "no object":
         (folder / "metadata.json").write_text("[]")
+    elif what == "another class":
+        described = json.loads((folder / "features.json").read_text())
+        (folder / "features.json").write_text(json.dumps(described | {"pythonClassName": "antigravity.Feature"}))
     else:
         (folder / what).write_text("{torn")
 
 
 @pytest.mark.parametrize(
     "what",
-    ["cut", "flipped", "lost", "half a quarantine", "no object", "metadata.json", "dataset_info.json", "features.json",
-     reviews.QUARANTINE],
+    ["cut", "flipped", "lost", "half a quarantine", "no object", "another class", "metadata.json", "dataset_info.json",
+     "features.json", reviews.QUARANTINE],
 )  # fmt: skip
 @pytest.mark.parametrize("with_raw", [True, False])
 def test_damage_is_told_in_one_line(raw, tmp_path, what, with_raw):

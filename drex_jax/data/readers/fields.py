@@ -178,7 +178,7 @@ def time_parser(time_format: str) -> Callable[[object], float]:
 def split_part(value: object) -> int:
     """0 train, 1 validation, 2 test, from such a number or word."""
     number = parsed(value)
-    key = f"{number:g}" if type(number) is float or type(number) is int else str(number).lower()
+    key = f"{number:g}" if type(number) in (float, int) else number.lower() if type(number) is str else ""
     if key not in _SPLITS:
         raise BadField("split is none of 0 train, 1 validation, 2 test", value)
     return _SPLITS[key]

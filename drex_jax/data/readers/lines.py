@@ -17,6 +17,8 @@ from drex_jax.progress import progress
 MAX_LINE_BYTES = 8_000_000  # escapes can make a line of JSON six times as long as the text it holds
 TOO_LONG = f"line above {MAX_LINE_BYTES:,} bytes"
 BLOCK_BYTES = 1 << 20
+MAX_EXPANSION = 200  # times that gzip may have made a file smaller; text has become 3 to 20 times smaller, tables 50
+EXPANDS_FREELY = 256 << 20  # bytes, however small the file is
 _COMPRESSED_BYTES = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -114,7 +116,7 @@ def blocks(path: Path) -> Iterator[bytes]:
 
     Raises:
       TornError: after the last good byte of a gzip that ends early or is damaged.
-      UserError: the file cannot be read.
+      UserError: the file cannot be read, or is a gzip that expands beyond measure.
     """
     try:
         with (
@@ -134,8 +136,13 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 
 def _inflate(file: BinaryIO) -> Iterator[bytes]:
-    """The bytes of the gzip members of a binary file, one after the other."""
-    member, pending = zlib.decompressobj(31), b""
+    """The bytes of the gzip members of a binary file, one after the other.
+
+    Raises:
+      TornError: after the last good byte.
+      UserError: they are so many more than the file's that it must have been made to fill memories and disks.
+    """
+    member, pending, inflated = zlib.decompressobj(31), b"", 0
     while True:
         if not pending:
             pending = file.read(_COMPRESSED_BYTES)
@@ -154,6 +161,12 @@ def _inflate(file: BinaryIO) -> Iterator[bytes]:
         except zlib.error as error:
             yield from _up_to_damage(before, pending)
             raise TornError("the gzip stream is damaged") from error
+        inflated += len(block)
+        if inflated > max(EXPANDS_FREELY, MAX_EXPANSION * file.tell()):
+            raise UserError(
+                f"{file.name}: uncompressed it is more than {MAX_EXPANSION} times as large, at {inflated:,} bytes, and "
+                "read no further; if it is what it should be, uncompress it first (gunzip)"
+            )
         if block:
             yield block
         if member.eof:

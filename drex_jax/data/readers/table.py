@@ -8,8 +8,10 @@ a list of numbers, or a string that spells one.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from drex_jax.data.chunk import Chunk, ChunkBuilder
@@ -62,7 +64,8 @@ def read(
       time_format: see `fields.time_parser`.
       rating_range: the scale; needed if there is a rating column.
       quarantine: told of bad rows.
-      widths: of vectors, by our name; the first of a name that is not here tells its width.
+      widths: of vectors, by our name; that of a name which is not here is the width that most of its vectors have (of
+        several such, the greatest), for which the file is read once more.
 
     Raises:
       UserError: a column that the file's header, or every JSON object, lacks, no user or item column, no rating range,
@@ -79,7 +82,20 @@ def read(
         )
     if "timestamp" not in columns:
         quarantine.notices.append(f"{path.name}: no time column, every interaction is at second 0")
-    return _chunks(path, _rows(path, columns, quarantine), columns, time_format, rating_range, quarantine, dict(widths))
+    rows, unknown = _rows(path, columns, quarantine), set(columns) - set(KNOWN) - set(widths)
+    known = {**widths, **_widths(path, columns, unknown)}
+    return _chunks(path, rows, columns, time_format, rating_range, quarantine, known)
+
+
+def _widths(path: Path, columns: Mapping[str, str], names: Iterable[str]) -> dict[str, int]:
+    """The width of each vector modality, whatever the order of the rows."""
+    counts = {name: collections.Counter[int]() for name in names}
+    for _, value in _rows(path, columns, Quarantine()) if counts else ():
+        for name, count in counts.items():
+            with contextlib.suppress(fields.BadField):
+                vector = fields.vector(value(name), None)
+                count.update([] if vector is None else [len(vector)])
+    return {name: max(count, key=lambda width: (count[width], width)) for name, count in counts.items() if count}
 
 
 def _chunks(
@@ -89,7 +105,7 @@ def _chunks(
     time_format: str,
     rating_range: tuple[float, float] | None,
     quarantine: Quarantine,
-    widths: dict[str, int],
+    widths: Mapping[str, int],
 ) -> Iterator[Chunk]:
     parse_time = fields.time_parser(time_format)
     low, high = rating_range or (0.0, 0.0)
@@ -112,10 +128,6 @@ def _chunks(
             )
         except fields.BadField as bad:
             quarantine.reject(path, line, bad.reason, bad.value)
-            continue
-        for name, vector in zip(names, vectors, strict=True):
-            if vector is not None:
-                widths.setdefault(name, len(vector))
         if builder.full:
             yield builder.take()
     yield builder.take()

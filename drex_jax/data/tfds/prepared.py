@@ -29,6 +29,7 @@ from drex_jax.data.tfds.reviews import QUARANTINE, SPLIT, NoRowsError, Reviews, 
 from drex_jax.data.tfds.tables import ReviewTable, TripAdvisorReviews
 from drex_jax.data.tfds.yelp import YelpReviews
 from drex_jax.errors import UserError
+from drex_jax.files import json_of
 from drex_jax.keeping import Remember
 from drex_jax.progress import progress
 
@@ -192,13 +193,26 @@ def _opened(folder: Path) -> DataSet:
             there = (folder / name).stat().st_size
             if there != size:
                 raise _damaged(folder, f"{name} has {there:,} bytes of {size:,}")
-        for name in ("dataset_info.json", "features.json", QUARANTINE):
+        for name in ("dataset_info.json", QUARANTINE):
             (folder / name).stat()
+        if not _only_of_tfds(json_of(folder / "features.json")):
+            raise _damaged(folder, "features.json names a class that is not of TFDS")
     except OSError as error:
         raise _damaged(folder, f"{Path(error.filename or folder).name}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(folder, "metadata.json is not as it was written") from None
     return DataSet(folder, facts)
+
+
+def _only_of_tfds(described: Any) -> bool:
+    """Whether the classes that a description of features names, whose modules TFDS imports, are its own."""
+    if isinstance(described, list):
+        return all(map(_only_of_tfds, described))
+    if not isinstance(described, dict):
+        return True
+    named = [described[key] for key in ("pythonClassName", "python_class_name") if key in described]
+    own = all(isinstance(name, str) and name.startswith("tensorflow_datasets.") for name in named)
+    return own and all(map(_only_of_tfds, described.values()))
 
 
 def _damaged(folder: Path, why: str) -> UserError:

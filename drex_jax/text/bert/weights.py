@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from drex_jax.errors import UserError
+from drex_jax.files import json_of
 from drex_jax.text.bert.network import ACTIVATIONS, Architecture
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -23,6 +23,7 @@ _SIZES = {  # fields of `config.json`, and ours
     "intermediate_size": "hidden",
     "max_position_embeddings": "positions",
 }
+MAX_WEIGHT_BYTES = 16 << 30  # of the file; BERT-large has 1.3 GB
 _FLOATS = ("F16", "BF16", "F32")
 _OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # of early checkpoints
 
@@ -34,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
       UserError: it is missing or no JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_of(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); a BERT folder has one") from None
     except ValueError:
@@ -100,6 +101,8 @@ def read_params(folder: Path, architecture: Architecture) -> Params:
     if not path.exists():
         raise UserError(f"{path}: there is no such file; only safetensors can be read, never pickled weights")
     try:
+        if path.stat().st_size > MAX_WEIGHT_BYTES:
+            raise UserError(f"{path}: {path.stat().st_size:,} bytes; at most {MAX_WEIGHT_BYTES:,} are read")
         with safetensors.safe_open(path, framework="flax") as file:
             return _Reader(path, file, architecture).params()
     except (safetensors.SafetensorError, OSError) as error:
@@ -113,7 +116,7 @@ class _Reader:
         self._path, self._file, self._architecture = path, file, architecture
         self._names = set(file.keys())
         self._prefix = "bert." if any(name.startswith("bert.") for name in self._names) else ""
-        begins = re.escape(f"{self._prefix}encoder.layer.") + r"(\d+)\."
+        begins = re.escape(f"{self._prefix}encoder.layer.") + r"(\d{1,9})\."
         deepest = max((int(found[1]) for name in self._names if (found := re.match(begins, name))), default=-1)
         if deepest >= architecture.layers:
             raise UserError(f"{path}: has a layer {deepest}, from 0, and {CONFIG} says {architecture.layers} layers")

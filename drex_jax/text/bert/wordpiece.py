@@ -17,6 +17,7 @@ from drex_jax.text.bert import weights
 TOKENIZER, VOCABULARY, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
 START, END, UNKNOWN = "[CLS]", "[SEP]", "[UNK]"
 CONTINUES = "##"  # what a piece inside a word begins with
+MAX_VOCABULARY_BYTES = 256 << 20
 LONGEST_WORD = 100  # characters; a longer word is unknown
 ENCODE_ROWS = 4096  # texts held as Python objects at once
 
@@ -53,10 +54,13 @@ class WordPiece:
             raise UserError("BERT needs the library tokenizers: pip install 'drex_jax[bert]'") from None
         path = folder / TOKENIZER
         if path.exists():
-            model = weights.read_json(path).get("model")
+            stated = weights.read_json(path)
+            model = stated.get("model")
             kind = model.get("type") if isinstance(model, dict) else None
             if kind != "WordPiece":
                 raise UserError(f"{path}: the tokenizer is {kind}; BERT's is WordPiece")
+            if _has_key(stated, "Regex"):
+                raise UserError(f"{path}: has a regular expression, which BERT's tokenizers do without, and is not run")
             try:
                 return cls(tokenizers.Tokenizer.from_file(str(path)), path, vocabulary_size), (path,)
             except Exception as error:  # the library raises nothing narrower
@@ -95,8 +99,17 @@ class WordPiece:
         return Tokens(np.concatenate(parts), offsets, np.concatenate(cut))
 
 
+def _has_key(value: Any, key: str) -> bool:
+    """Whether an object in a JSON value, the words of a vocabulary left out, has a key."""
+    if isinstance(value, dict):
+        return key in value or any(_has_key(inner, key) for name, inner in value.items() if name != "vocab")
+    return isinstance(value, list) and any(_has_key(inner, key) for inner in value)
+
+
 def _words(path: Path) -> dict[str, int]:
     try:
+        if path.stat().st_size > MAX_VOCABULARY_BYTES:
+            raise UserError(f"{path}: {path.stat().st_size:,} bytes; at most {MAX_VOCABULARY_BYTES:,} are read")
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it should have a word piece a line") from None
