@@ -18,7 +18,7 @@ from drex_jax.data import leaks, vocabulary
 from drex_jax.data.vocabulary import Vocabulary
 from drex_jax.dataset import Dataset, open_dataset
 from drex_jax.errors import UserError
-from drex_jax.run_directory import CONFIG, RUN
+from drex_jax.run_directory import CONFIG, RUN, require_own_files
 
 
 class Check(NamedTuple):
@@ -56,8 +56,9 @@ def of_run(workdir: pathlib.Path) -> list[Check]:
     """Those of a run directory, finished or not.
 
     Raises:
-      UserError: it holds no run, or none that has read its data, or a file of it is damaged.
+      UserError: it holds no run, or none that has read its data, a file of it is damaged, or a link leads out of it.
     """
+    require_own_files(workdir)
     config = config_lib.from_json(workdir / CONFIG)
     return checks(config, open_dataset(config, workdir), workdir)
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from typing import Any
 
 import pytest
 
@@ -16,25 +15,19 @@ from drex_jax.errors import UserError
 from drex_jax.finished_run import trained
 from drex_jax.run_directory import results_of
 
-
-def differing(first: dict[str, Any], second: dict[str, Any]) -> set[str]:
-    return {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)}
+RUNS = ["finished_popularity", pytest.param("finished_drex", marks=pytest.mark.thorough)]
 
 
-def again(workdir: pathlib.Path, folder: pathlib.Path) -> set[str]:
-    """What differs in the results of a run of the same configuration, in another place and with another cache."""
+@pytest.mark.parametrize("run", RUNS)
+def test_results_are_the_same_but_for_the_time(
+    run: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path
+) -> None:
+    """In another place, and with another cache."""
+    workdir = request.getfixturevalue(run)
     settings = config.from_json(workdir / "config.json")
-    settings.data.cache_dir = str(folder / "cache")
-    return differing(results_of(workdir), train.train(settings, folder / "run"))
-
-
-def test_results_are_the_same_but_for_the_time(finished_popularity: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    assert again(finished_popularity, tmp_path) == {"timing"}
-
-
-@pytest.mark.thorough
-def test_results_with_texts_are_the_same_but_for_the_time(finished_drex: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    assert again(finished_drex, tmp_path) == {"timing"}
+    settings.data.cache_dir = str(tmp_path / "cache")
+    first, second = results_of(workdir), train.train(settings, tmp_path / "run")
+    assert {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)} == {"timing"}
 
 
 def test_results_name_their_configuration(finished_popularity: pathlib.Path) -> None:
@@ -57,19 +50,20 @@ def test_the_hash_of_a_configuration_is_of_what_decides_its_results() -> None:
     assert {name for name in aside if not name.startswith(("devices.", "tune."))} == saving | places
 
 
+@pytest.mark.parametrize("run", RUNS)
 def test_a_trial_has_no_test(
-    finished_popularity: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    run: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = config.from_json(finished_popularity / "config.json")
-    dataset = prepare(settings, tmp_path)
-    given: list[Any] = []
-    true_fit = fit.fit
+    """And chooses what the run chose that has one."""
+    workdir = request.getfixturevalue(run)
+    settings = config.from_json(workdir / "config.json")
+    dataset, given, true_fit = prepare(settings, tmp_path), [], fit.fit
     monkeypatch.setattr(fit, "fit", lambda *arguments: given.extend(arguments) or true_fit(*arguments))
-    chosen = train.fit_trial("popularity", settings, dataset, build.machine(settings), tmp_path).selection
-    assert chosen.value == results_of(finished_popularity)["selection"]["value"]
-    assert [len(segment) for segment in given[0].segments()] == [*dataset.sizes[:2], 0]
-    tested = given[1].evaluate_test({}, chosen)
-    assert not any(metrics for metrics in tested.metrics.values())
+    chosen = train.fit_trial(settings.model.name, settings, dataset, build.machine(settings), tmp_path).selection
+    assert dataclasses.asdict(chosen) == results_of(workdir)["selection"]
+    model, evaluator = given[:2]
+    assert [len(segment) for segment in model.segments()] == [*dataset.sizes[:2], 0]
+    assert len(evaluator._events) == sum(dataset.sizes[:2])
 
 
 def test_a_record_of_other_parameters_is_refused(finished_popularity: pathlib.Path, tmp_path: pathlib.Path) -> None:
