@@ -181,6 +181,20 @@ def _slots(counts: np.ndarray) -> int:
     return int(sizes[np.argmin([(-(-counts // size)).sum() * (PRODUCT_COST + size) for size in sizes])])
 
 
+def stored(scores: jax.Array, number: jax.Array) -> jax.Array:
+    """The same scores [b, C], computed once, so that an item scores as high as itself and as its equals.
+
+    XLA computes what is cheap anew wherever it is used, drops `optimization_barrier` before that, and two computations of
+    one score can differ in its last digit. What is written to, at a place that it cannot tell is none, it has to store.
+
+    Args:
+      scores: to be compared with each other.
+      number: any int that is not negative and not known to the compiler.
+    """
+    nowhere = jnp.stack([number, number]) + len(scores)  # two: a single write would be no loop, and fused
+    return scores.at[nowhere, 0].set(0.0, mode="drop")
+
+
 def _compare(rank, axis, params, user_rows, item_rows, user, item, row, column):
     """Of G chunks: scores of the rows' own items [G, b, S], how many candidates score as high [G, b, S], scores of
     exclusions [G, X].
@@ -193,7 +207,7 @@ def _compare(rank, axis, params, user_rows, item_rows, user, item, row, column):
         user, item, row, column = chunk
         with jax.default_matmul_precision("highest"):  # so that no accelerator's short products make ties
             scores = rank(params, user_rows[user], item_rows)
-        scores = jax.lax.optimization_barrier(scores)  # computed once, so that an item scores as high as itself
+        scores = stored(scores, user[0])
         own = jnp.take_along_axis(scores, item, axis=1)
         as_high = scores[:, None, :] >= own[:, :, None]  # [b, S, C] that is never stored; false for NaN
         ahead = as_high.sum(2, dtype=jnp.float32).astype(jnp.int32)  # exact below 2^24; CPUs add floats many at a time

@@ -1,9 +1,9 @@
 """Ranks of interactions' items at their moments, each interaction scored before it is learned from.
 
 Nothing is sorted, and no mask of the catalogue is made: users are scored against the item table as it was when their
-block began, and of the items met so far those that score as high as the own one are counted. What a user touched, and
-items that changed inside the block before the user's moment, are few: their scores are read out, and the count is put
-right. The users of a block are scored a chunk at a time, so that scores never leave the caches of a CPU.
+block began, the scores of items that changed inside the block before the user's moment are replaced, and of the items met
+so far those that score as high as the own one are counted. What a user touched is little: it is counted by itself, and
+subtracted. The users of a block are scored a chunk at a time, so that scores never leave the caches of a CPU.
 
 Letters: n interactions; S interactions of a block; G chunks of it, each of R judged interactions and X exclusions;
 I items, E row size.
@@ -36,15 +36,12 @@ class Chunks(NamedTuple):
     Attributes:
       place: int32 [G, R], of each in the block; one behind its end in padding.
       own: int32 [G, R], its item.
-      prior: int32 [G, R], the place of its item's last interaction before it in the block; -1 where there is none.
-      excluded: bool [G, R, S]: the user touched the item of an interaction before, or it is the own one.
-      row, column: int32 [G, X], the judged interaction and the item of each exclusion; R in padding.
+      row, column: int32 [G, X], the judged interaction and the item of each exclusion, which the user touched before or
+        is the own one; R in padding.
     """
 
     place: np.ndarray
     own: np.ndarray
-    prior: np.ndarray
-    excluded: np.ndarray
     row: np.ndarray
     column: np.ndarray
 
@@ -109,7 +106,6 @@ class PrequentialRanking:
         self._exclusions[rows] = 1 + self._past.counts(events.user[rows], self._until[rows])
         average = int(self._exclusions.sum()) // max(len(rows), 1)
         self._capacity = max(int(self._exclusions.max(initial=1)), 2 * average * self._rows)
-        self._place = np.full(events.num_items, -1, np.int32)  # of each item in the block at hand
         self._program = compile_program(partial(_moment_ranks, rank))
 
     def ranks(self, params: Params, table: jax.Array, trace: Trace, rows: slice) -> np.ndarray:
@@ -167,15 +163,14 @@ class PrequentialRanking:
 
     def _block(self, cuts: Sequence[int]) -> tuple[Block, np.ndarray, np.ndarray]:
         """A block; bool [G, R], where it has judged interactions; for each of these whether its item is a candidate."""
-        begin, end = cuts[0], cuts[-1]
-        item = self._events.item[begin:end]
-        place = np.flatnonzero(self._judged[begin:end])
-        moments, own = begin + place, item[place]
+        item = self._events.item[cuts[0] : cuts[-1]]
+        place = np.flatnonzero(self._judged[cuts[0] : cuts[-1]])
+        moments, own = cuts[0] + place, item[place]
         row, column = self._past.touched(self._events.user[moments], self._until[moments])
         touched = np.zeros(len(place), bool)
         touched[row[column == own[row]]] = True
         row, column = np.concatenate([row, np.flatnonzero(~touched)]), np.concatenate([column, own[~touched]])
-        previous, following = neighbours(item, self._events.num_items)
+        _, following = neighbours(item, self._events.num_items)
 
         chunk = np.searchsorted(cuts, moments, "right") - 1
         slot = np.arange(len(place)) - np.searchsorted(chunk, chunk)
@@ -183,14 +178,8 @@ class PrequentialRanking:
         row, column = row[order], column[order]
         number = np.arange(len(row)) - np.searchsorted(chunk[row], chunk[row])  # of each exclusion in its chunk
 
-        shape = self._chunks, self._rows
-        judged, excluded = np.zeros(shape, bool), np.zeros((*shape, self._span), bool)
+        judged = np.zeros((self._chunks, self._rows), bool)
         judged[chunk, slot] = True
-        self._place[item] = np.arange(len(item))
-        there = self._place[column] >= 0
-        excluded[chunk[row[there]], slot[row[there]], self._place[column[there]]] = True  # at one place of the item
-        excluded[..., : len(item)] = excluded[..., self._place[item]]  # at all of them
-        self._place[item] = -1
 
         def filled(filler: int, size: int, places: Any, values: np.ndarray) -> np.ndarray:
             array = np.full((self._chunks, size), filler, np.int32)
@@ -204,8 +193,6 @@ class PrequentialRanking:
         chunks = Chunks(
             filled(len(item), self._rows, rows, place),
             filled(0, self._rows, rows, own),
-            filled(-1, self._rows, rows, previous[place]),
-            excluded,
             filled(self._rows, self._capacity, exclusions, slot[row]),
             filled(0, self._capacity, exclusions, column),
         )
@@ -274,16 +261,16 @@ def _moment_ranks(
         user, row = user_before[here[0] + chunk.place], jnp.arange(len(chunk.place))
         with jax.default_matmul_precision("highest"):  # so that no accelerator's short products make ties
             scores, changed = rank(params, user, table), rank(params, user, after)  # [R, I], [R, S]
-        scores = jax.lax.optimization_barrier(scores)  # computed once, so that an item scores as high as itself
-        own = jnp.where(chunk.prior < 0, scores[row, chunk.own], changed[row, chunk.prior])[:, None]
-        met = first < here[1] + chunk.place[:, None]  # [R, I] that is never stored
-        ahead = (met & (scores >= own)).sum(1, dtype=jnp.float32)  # false for NaN; exact below 2^24; fast on CPUs
         j, k = jnp.arange(span), chunk.place[:, None]
-        current = (j < k) & (k <= block.following) & ~chunk.excluded  # j is the item's last interaction before k
-        ahead += (current * ((changed >= own) - (scores[:, block.item] >= own).astype(jnp.float32))).sum(1)
-        as_high = scores.at[chunk.row, chunk.column].get(mode="fill", fill_value=-jnp.inf) >= own[chunk.row, 0]
+        current = (j < k) & (k <= block.following)  # j is the item's last interaction before k
+        columns = jnp.where(current, block.item, table.shape[0])
+        scores = scores.at[row[:, None], columns].set(changed, mode="drop")  # now stored: see `frozen_ranking.stored`
+        own = scores[row, chunk.own]
+        met = first < here[1] + k  # [R, I] that is never stored
+        ahead = (met & (scores >= own[:, None])).sum(1, dtype=jnp.float32)  # false for NaN; exact below 2^24
+        as_high = scores.at[chunk.row, chunk.column].get(mode="fill", fill_value=-jnp.inf) >= own[chunk.row]
         ahead = ahead.at[chunk.row].add(-as_high.astype(jnp.float32), mode="drop")
-        return jnp.where(own[:, 0] > -jnp.inf, 1 + ahead.astype(jnp.int32), 0)
+        return jnp.where(own > -jnp.inf, 1 + ahead.astype(jnp.int32), 0)
 
     ranks = jax.lax.map(chunk_ranks, jax.tree.map(axis.own, block.chunks))
     return axis.everyone(ranks), table.at[block.replaced].set(after, mode="drop")

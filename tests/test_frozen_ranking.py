@@ -25,7 +25,7 @@ Pairs = tuple[np.ndarray, np.ndarray]
 
 
 def product(params, user, item):
-    return user @ item.T
+    return user[:, :1] + item[:, 0] + 0.3171 * (user @ item.T)  # rounded; equal only where both parts are
 
 
 def twin(scores: np.ndarray, relevant: Pairs, masked: Pairs, candidates: set[int]) -> dict[int, list[int]]:
