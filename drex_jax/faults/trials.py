@@ -173,7 +173,7 @@ def damaged(lab: Lab, trials: int) -> list[str | None]:
         restore = Checkpoints.restore
 
         def many(self: Checkpoints, like: Any) -> Any:
-            if self.folder != clean.resolve():
+            if self.folder != clean:
                 return restore(self, like)
             Checkpoints.restore = restore
             logging.getLogger().addFilter(lambda record: bool(said.append(record.getMessage())))
