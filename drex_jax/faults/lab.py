@@ -191,7 +191,7 @@ class Lab:
             place = str(folder.relative_to(workdir))
             if step != newest:
                 return f"{place}: went on from {step}, though {newest} was committed: {ended.err[-600:]}"
-            if step and alone.saved.get((place, step)) != digest:
+            if step and alone.saved.get((place, step), digest) != digest:  # a stop saves what nothing else does
                 return f"{place}: step {step} was never saved so"
         return other_end(workdir, alone)
 
