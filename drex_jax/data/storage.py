@@ -45,7 +45,7 @@ def write_columns(folder: str | Path, header: dict, columns: Mapping[str, np.nda
 def _save(path: Path, column: np.ndarray) -> None:
     """`np.save`, but for a full disk: to a file of Python's NumPy writes past it, and may not say what it lost."""
     with path.open("wb") as file:
-        np.lib.format.write_array(SimpleNamespace(write=file.write), column, allow_pickle=False)  # pyright: ignore
+        np.lib.format.write_array(SimpleNamespace(write=file.write), column, allow_pickle=False)  # pyright: ignore[reportArgumentType]
 
 
 def read_header(folder: str | Path, schema: str) -> dict:
