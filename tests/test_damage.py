@@ -18,7 +18,8 @@ def test_a_sharding_that_is_none(tmp_path: pathlib.Path, caplog: pytest.LogCaptu
         for step in (1, 2):
             checkpoints.save(step, ARRAYS, {"step": step})
     file = tmp_path / "checkpoints" / "2" / "arrays" / "_sharding"
-    assert b"SingleDeviceSharding" in (content := file.read_bytes())
+    content = file.read_bytes()
+    assert b"SingleDeviceSharding" in content
     file.write_bytes(content.replace(b"SingleDeviceSharding", b"SingleDeviceSharting"))  # one bit
     with caplog.at_level(logging.WARNING), Checkpoints(tmp_path / "checkpoints") as checkpoints:
         found = checkpoints.restore(ARRAYS)
