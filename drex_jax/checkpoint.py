@@ -27,6 +27,7 @@ PATIENT = ocp.options.AsyncOptions(  # Orbax gives saves up by the clock, which 
     timeout_secs=4 * 10**9,
     create_directories_asynchronously=False,  # or its writers wait for them, for as long as no option says
 )
+NO_DAMAGE = (jax.errors.JaxRuntimeError, MemoryError)  # what is wrong with the machine, and not with a file
 DIGEST = "sha256"  # beside what it is of
 MAX_EXPANSION = 200  # times that arrays may be larger than their files, which are compressed
 EXPANDS_FREELY = 1 << 30  # bytes, however small the files are
@@ -115,7 +116,9 @@ class Checkpoints:
             fault = ""
             try:
                 restored = read(restored)
-            except (ValueError, FileNotFoundError, KeyError, OSError) as error:
+            except NO_DAMAGE:
+                raise
+            except Exception as error:  # what Orbax makes of damage is of any kind
                 fault = str(error).splitlines()[0] if str(error) else type(error).__name__
             if processes.agree(bool(fault))[0]:
                 reason = fault or "another process cannot read it"
@@ -226,7 +229,9 @@ def load_arrays(folder: pathlib.Path) -> Any:
         said = arrays.pop(DIGEST, None)
         if said is not None and said.tobytes().hex() != _digest(_values(arrays)):
             raise ValueError("what is there is not what was saved: the SHA-256 is another one")
-    except (ValueError, FileNotFoundError, KeyError, OSError, AttributeError) as error:
+    except NO_DAMAGE:
+        raise
+    except Exception as error:
         raise _unreadable(folder, error) from None
     return arrays
 

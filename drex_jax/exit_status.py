@@ -10,9 +10,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from drex_jax.errors import Stopped, UserError
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 DONE, BUG, MISTAKE, STOPPED = 0, 1, 2, 75
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # or no right to it
@@ -76,10 +79,10 @@ def as_one_of_many(work: Callable[[], int]) -> int:
     return status
 
 
-def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What `sys.excepthook` does with an exception that nobody catches: prints it, unless it follows from another."""
-    if not (kind is RuntimeError and str(error) == TOO_LATE):
-        sys.__excepthook__(kind, error, trace)
+def unraisable(lost: UnraisableHookArgs, report: Callable[[Any], object] = sys.unraisablehook) -> None:
+    """What `sys.unraisablehook` does with an exception that nobody can catch: tells it, unless it follows from one."""
+    if not (lost.exc_type is RuntimeError and str(lost.exc_value) == TOO_LATE):
+        report(lost)
 
 
 def _silence() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import pathlib
 from typing import Any
@@ -13,6 +14,8 @@ import orjson
 from drex_jax import processes
 from drex_jax.errors import UserError
 from drex_jax.files import write_text
+
+LOGGER = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -30,18 +33,20 @@ class MetricsLog:
             self._file = nowhere.open("a")
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
+        kept: dict[int, bytes] = {}
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: is no file; remove it, the run logs its steps there")
         if path.exists():
             for line in path.read_bytes().splitlines(keepends=True):
                 try:
-                    if line.endswith(b"\n") and orjson.loads(line)["step"] <= step:
-                        kept.append(line)
+                    if line.endswith(b"\n") and 0 < (logged := orjson.loads(line)["step"]) <= step:
+                        kept.setdefault(logged, line)
                 except (orjson.JSONDecodeError, KeyError, TypeError):
-                    break  # a line torn by a crash, and nothing useful after it
+                    continue  # torn by a crash, after `step`; or damaged, which is told
+        if len(kept) < step:
+            LOGGER.warning("%s: the lines of %d of %d steps are damaged or gone", path, step - len(kept), step)
         self._board = _tensorboard(path.parent / "tensorboard", step) if tensorboard else None
-        write_text(path, b"".join(kept).decode())
+        write_text(path, b"".join(kept[each] for each in sorted(kept)).decode())
         self._file = path.open("a")
 
     def __enter__(self) -> MetricsLog:

@@ -1,6 +1,6 @@
 """What updates leave in a run directory: one line a batch, and the newest state of everything that they move.
 
-    updates.jsonl             a line for every batch that was committed
+    updates.jsonl             a line for every batch that was committed; of the newest, `saved` is the SHA-256
     updates/N/interactions/   all rows since training, in the order in which they were applied
     updates/N/rows/           everyone's rows after them
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import pathlib
 import shutil
@@ -86,7 +87,7 @@ def read(folder: pathlib.Path) -> tuple[list[dict[str, Any]], Saved | None]:
     while True:
         known = batches(folder)
         try:
-            return known, _read(folder / FOLDER / str(known[-1]["batch"])) if known else None
+            return known, _read(folder / FOLDER, known[-1]) if known else None
         except UserError:
             if batches(folder) == known:
                 raise
@@ -134,12 +135,13 @@ def commit(
         since.save(place / "interactions")
         rows = {"user": np.asarray(carry.user), "item": np.asarray(carry.item)}
         storage.write_columns(place / "rows", {"schema": SCHEMA}, rows)
-        try:
-            _read(place)
-        except UserError as error:  # NumPy may lose the end of a small file on a full disk and not say so
-            raise OSError(f"not written whole: {error}") from None
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = {"batch": batch, "at": at, **facts, "users": len(rows["user"]), "items": len(rows["item"])}
+        line["saved"] = _digest(Saved(since, Carry(**rows)))  # pyright: ignore[reportArgumentType]
+        try:
+            _read(folder / FOLDER, line)
+        except UserError as error:
+            raise OSError(f"not written whole: {error}") from None
         now = [*map(dict, known), line]
         write_text(folder / LOG, "".join(f"{json.dumps(each)}\n" for each in now))
         with contextlib.suppress(OSError):  # the batch is committed; what is left of older ones is nobody's
@@ -149,8 +151,21 @@ def commit(
         return now
 
 
-def _read(place: pathlib.Path) -> Saved:
+def _read(folder: pathlib.Path, line: Mapping[str, Any]) -> Saved:
+    """What a line of the log names. One that an older version wrote has no digest to check."""
+    place = folder / str(line["batch"])
     since = Interactions.load(place / "interactions")
     storage.read_header(place / "rows", SCHEMA)
     user, item = (storage.read_array(place / "rows", side, np.float32, 2) for side in ("user", "item"))
-    return Saved(since, Carry(user, item))  # pyright: ignore[reportArgumentType] (NumPy's serve)
+    saved = Saved(since, Carry(user, item))  # pyright: ignore[reportArgumentType] (NumPy's serve)
+    if line.get("saved") not in (None, _digest(saved)):
+        raise UserError(f"{place}: what is there is not what was saved, its SHA-256 is another; the update is damaged")
+    return saved
+
+
+def _digest(saved: Saved) -> str:
+    digest = hashlib.sha256(saved.since.sha256().encode())
+    for rows in saved.carry:
+        digest.update(f"{rows.dtype} {rows.shape}\n".encode())
+        digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()

@@ -381,6 +381,20 @@ def test_a_checkpoint_every_so_many_steps(
     assert found == saved
 
 
+def test_a_checkpoint_every_so_many_seconds(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that nobody sets: here a step takes four seconds, and the other clock is not there."""
+    found, now, save = [], [0.0], Checkpoints.save
+
+    def noted(self: Checkpoints, step: int, *arguments: Any) -> None:
+        found.append(step)
+        save(self, step, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    run(tmp_path, Toy(before=lambda step: now.__setitem__(0, now[0] + 4.0)), checkpoint_seconds=18.0)
+    assert found == [5, 10, 12]
+
+
 @pytest.mark.parametrize("steps", [1, STEPS])
 def test_exploding_learning_rate(tmp_path: pathlib.Path, steps: int) -> None:
     with pytest.raises(UserError, match=r"(not finite at|inf after|nan after) step \d"):

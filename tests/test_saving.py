@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from drex_jax import Recommender, updates
+from drex_jax.data import storage
 from drex_jax.errors import UserError
 
 LAST = 2e9
@@ -66,10 +67,10 @@ def test_a_load_while_somebody_commits(run: pathlib.Path, monkeypatch: pytest.Mo
     updated(run, "ann").save()
     writers, read = [updated(run, "bob", LAST + 1)], updates._read
 
-    def slowly(place: pathlib.Path) -> Any:
+    def slowly(*arguments: Any) -> Any:
         if writers:
             writers.pop().save()  # takes the batch away that was to be read
-        return read(place)
+        return read(*arguments)
 
     monkeypatch.setattr(updates, "_read", slowly)
     assert Recommender.load(run).knows_user("bob")
@@ -117,20 +118,32 @@ def test_a_disk_that_is_full(run: pathlib.Path) -> None:
 
 
 def test_columns_that_were_not_written_whole(run: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recommender, write = updated(run, "ann"), np.save
+    recommender, write = updated(run, "ann"), storage._save
 
-    def cut(path: pathlib.Path, *arguments: Any, **named: Any) -> None:
-        write(path, *arguments, **named)
+    def cut(path: pathlib.Path, column: np.ndarray) -> None:
+        write(path, column)
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr("drex_jax.data.storage.np.save", cut)
+        patch.setattr(storage, "_save", cut)
         with pytest.raises(UserError, match="not written whole"):
             recommender.save()
     assert not Recommender.load(run).knows_user("ann")
     recommender.save()
     assert Recommender.load(run).knows_user("ann")
+
+
+@pytest.mark.parametrize("column", ["rows/user.npy", "rows/item.npy", "interactions/timestamp.npy"])
+def test_a_bit_that_flips_in_an_update(run: pathlib.Path, column: str) -> None:
+    """The columns are as well formed as they were."""
+    updated(run, "ann").save()
+    file = run / "updates" / "1" / column
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"updates/1: what is there is not what was saved"):
+        Recommender.load(run)
 
 
 def test_places_where_nothing_can_be_saved(run: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -79,7 +79,7 @@ def test_a_run_is_saved_under_another_name(run: pathlib.Path, tmp_path: pathlib.
     assert len(updates.batches(tmp_path / "other" / "copy")) == 1
 
 
-@pytest.mark.parametrize("fails", ["drex_jax.data.storage.np.save", "drex_jax.updates.write_text"])
+@pytest.mark.parametrize("fails", ["drex_jax.data.storage._save", "drex_jax.updates.write_text"])
 def test_a_crash_while_saving_leaves_the_old_run(
     run: pathlib.Path, fails: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import orjson
@@ -44,11 +45,9 @@ def write_columns(folder: str | Path, header: dict, columns: Mapping[str, np.nda
 
 
 def _save(path: Path, column: np.ndarray) -> None:
-    """`np.save`, but for a full disk, on which that may lose the end of a small file and not say so."""
-    column = np.ascontiguousarray(column)
+    """`np.save`, but for a full disk: to a file of Python's NumPy writes past it, and may not say what it lost."""
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(column))
-        file.write(column.reshape(-1).view(np.uint8).data)
+        np.lib.format.write_array(SimpleNamespace(write=file.write), column, allow_pickle=False)  # pyright: ignore[reportArgumentType]
 
 
 def read_header(folder: str | Path, schema: str) -> dict:

@@ -65,7 +65,7 @@ class Lab:
     """
 
     def __init__(self, folder: pathlib.Path, seed: int, models: Sequence[str]):
-        self.folder, self.draw = folder, random.Random(seed)
+        self.folder, self.draw = folder.resolve(), random.Random(seed)
         self.keep: list[pathlib.Path] = []
         self._numbers, self._turns = itertools.count(), itertools.cycle(models)
         self._undisturbed: dict[str, Undisturbed] = {}
@@ -80,7 +80,7 @@ class Lab:
             (folder / f"{name}.json").write_text(config.to_json(settings))
             (folder / f"{name}.py").write_text(
                 "import pathlib\nfrom drex_jax.config import from_json\n\n\ndef get_config():\n"
-                f"    return from_json(pathlib.Path({str(folder / name)!r} + '.json'))\n"
+                "    return from_json(pathlib.Path(__file__).with_suffix('.json'))\n"
             )
         for name in ("old", "new"):
             rows = [{"user": f"{name}{n}", "item": f"item{n}", "timestamp": 2e9 + n} for n in range(40)]
@@ -188,10 +188,10 @@ class Lab:
         if ended.status != 0:
             return f"the same command ended with {ended.status}: {ended.err[-600:]}"
         for folder, newest, step, digest in noted_in(log):
-            place = str(folder.relative_to(workdir.resolve()))
+            place = str(folder.relative_to(workdir))
             if step != newest:
                 return f"{place}: went on from {step}, though {newest} was committed: {ended.err[-600:]}"
-            if step and alone.saved.get((place, step)) != digest:
+            if step and alone.saved.get((place, step), digest) != digest:  # a stop saves what nothing else does
                 return f"{place}: step {step} was never saved so"
         return other_end(workdir, alone)
 
@@ -220,7 +220,7 @@ def noted_in(log: pathlib.Path) -> list[tuple[pathlib.Path, int, int, str]]:
 
 def watch(workdir: pathlib.Path, part: str, seen: Callable[[int], object]) -> None:
     """Calls `seen` with a number, from 1, whenever a file of the directory is touched whose path contains `part`."""
-    numbers, folder = itertools.count(1), str(workdir.resolve())
+    numbers, folder = itertools.count(1), str(workdir)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in TOUCH and arguments and folder in (path := str(arguments[0])) and part in path:

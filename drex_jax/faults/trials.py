@@ -157,10 +157,14 @@ def damaged(lab: Lab, trials: int) -> list[str | None]:
         file = draw.choice([path for path in (copy / newest).rglob("*") if path.is_file() and path.stat().st_size])
         DAMAGES[how](file, draw, copy / newest)
         said.clear()
-        with Checkpoints(copy) as checkpoints:
-            step, arrays, _ = checkpoints.restore(like) or (0, None, None)
+        what = f"{alone.model}, {how} {file.relative_to(copy)}"
+        try:
+            with Checkpoints(copy) as checkpoints:
+                step, arrays, _ = checkpoints.restore(like) or (0, None, None)
+        except Exception as error:
+            return f"{what}: {error!r}"
         shutil.rmtree(copy.parent)
-        what = f"{alone.model}, {how} {file.relative_to(copy)}: step {step}, {said}"
+        what += f": step {step}, {said}"
         if alone.saved.get((place, step)) != digest_of(arrays):
             return f"{what}: another state"
         if str(step) == newest:
@@ -173,7 +177,7 @@ def damaged(lab: Lab, trials: int) -> list[str | None]:
         restore = Checkpoints.restore
 
         def many(self: Checkpoints, like: Any) -> Any:
-            if self.folder != clean.resolve():
+            if self.folder != clean:
                 return restore(self, like)
             Checkpoints.restore = restore
             logging.getLogger().addFilter(lambda record: bool(said.append(record.getMessage())))
