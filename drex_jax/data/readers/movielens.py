@@ -2,8 +2,8 @@
 
 A user's tags for a movie become the text of that user's rating of it, in time order, joined by ", ". The text is read
 at the moment of the rating, so a later tag would tell the future: only tags no later than the rating are joined.
-The others, tags of movies the user never rated, and those of a rating that has more than 20 kB of them, are left out and
-counted in a notice.
+The others, tags of movies the user never rated, and those of a rating that has more than 20 kB of them, are left out
+and counted in a notice.
 """
 
 from __future__ import annotations
