@@ -30,7 +30,7 @@ from drex_jax.models.protocol import Carry
 from drex_jax.text.bert import weights, wordpiece
 
 USERS, ITEMS = 6, 5  # of a run
-CARRY: Any = Carry(np.zeros((USERS, 1), np.float32), np.ones((ITEMS, 1), np.float32))
+CARRY = Carry(*(np.ones((number, 1), np.float32) for number in (USERS, ITEMS)))  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
 
 def _npy(array: np.ndarray, pickled: bool = False) -> bytes:
@@ -104,7 +104,9 @@ def words(folder: pathlib.Path) -> Target:
             assert not len(tokens.ids) or tokens.ids.max() < len(read), "tokens beyond the vocabulary"
             assert len(read.words(tokens).word) == len(tokens.ids), "tokens of no word"
 
-    return Target([vocabulary.train(texts, 30).model], check)
+    trained = vocabulary.train(texts, 30)
+    assert trained is not None, "no vocabulary"
+    return Target([trained.model], check)
 
 
 # A folder of files: an input is the number of a file, and what is written into it.
