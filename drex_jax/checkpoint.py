@@ -23,22 +23,28 @@ from drex_jax import processes
 from drex_jax.errors import DivergedError, UserError
 
 KEPT = 2  # the newest checkpoints kept; the best parameters travel inside each
-PATIENCE = 10**9  # seconds: Orbax gives a save up by the clock, which may jump
+PATIENT = ocp.options.AsyncOptions(  # Orbax gives saves up by the clock, which may jump: from 1970 to now, say
+    timeout_secs=4 * 10**9,
+    create_directories_asynchronously=False,  # or its writers wait for them, for as long as no option says
+)
 DIGEST = "sha256"  # beside what it is of
 MAX_EXPANSION = 200  # times that arrays may be larger than their files, which are compressed
 EXPANDS_FREELY = 1 << 30  # bytes, however small the files are
 
 
 class Checkpoints:
-    """The training checkpoints of one run. A context manager: leaving it waits for the last asynchronous save."""
+    """The training checkpoints of one run. A context manager: leaving it waits for the last asynchronous save.
+
+    Attributes:
+      folder: where they are.
+    """
 
     def __init__(self, folder: pathlib.Path):
-        patient = ocp.options.AsyncOptions(timeout_secs=PATIENCE)
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, async_options=patient)
-        self._folder = folder.resolve()
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True, async_options=PATIENT)
+        self.folder = folder.resolve()
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is no folder; remove it, the run keeps its checkpoints there")
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -68,7 +74,7 @@ class Checkpoints:
             step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), facts=ocp.args.JsonSave(content))
         )
         if not saved:
-            raise RuntimeError(f"{self._folder}: step {step} was not saved: it exists")
+            raise RuntimeError(f"{self.folder}: step {step} was not saved: it exists")
 
     def restore(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest checkpoint that can be read: (step, arrays, facts); None if there is none.
@@ -93,7 +99,7 @@ class Checkpoints:
             return step, _with_empty(restored["arrays"], like), restored["facts"]["facts"]
         if steps:
             raise UserError(
-                f"{self._folder}: none of the checkpoints {steps} can be read; remove the folder to start over"
+                f"{self.folder}: none of the checkpoints {steps} can be read; remove the folder to start over"
             )
         return None
 
@@ -102,7 +108,7 @@ class Checkpoints:
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore())
         restored = None
         for read in (
-            lambda _: _check(target, self._folder / str(step) / "arrays"),
+            lambda _: _check(target, self.folder / str(step) / "arrays"),
             lambda _: self._manager.restore(step, args=args),
             _verified,
         ):
@@ -113,7 +119,7 @@ class Checkpoints:
                 fault = str(error).splitlines()[0] if str(error) else type(error).__name__
             if processes.agree(bool(fault))[0]:
                 reason = fault or "another process cannot read it"
-                logging.warning("checkpoint %d of %s cannot be read and is skipped: %s", step, self._folder, reason)
+                logging.warning("checkpoint %d of %s cannot be read and is skipped: %s", step, self.folder, reason)
                 return None
         return restored
 
@@ -187,7 +193,7 @@ def save_model(folder: pathlib.Path, arrays: dict[str, Any]) -> None:
     """
     arrays = jax.device_get(_without_empty(arrays))  # as they are to one process, whatever devices they are on
     arrays = arrays | {DIGEST: np.frombuffer(bytes.fromhex(_digest(_values(arrays))), np.uint8)}
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(async_options=PATIENT) as checkpointer:
         checkpointer.save(folder.resolve(), arrays, force=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import keyword
 import os
@@ -264,6 +265,11 @@ MAY_CHANGE = (  # of a run that is trained on; `train.epochs` where the learning
     "train.checkpoint_steps",
     "train.tensorboard",
 )
+LEFT_ASIDE = (  # what a run computes does not depend on it
+    "devices.",  # but for rounding
+    "tune.",  # which searches read (`drex_jax.tune`)
+    "data.cache_dir",
+)
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
@@ -324,12 +330,23 @@ def add_column(config: ConfigDict, name: str) -> None:
 def differences(stored: ConfigDict, given: ConfigDict) -> list[str]:
     """One `field: stored value, given value` for every field in which two complete configurations differ.
 
-    What a run computes does not depend on `devices`, but for rounding: it may go on on others. Nor does it depend on
-    `tune`, which searches read (`drex_jax.tune`), or on `data.cache_dir`.
+    What is in `LEFT_ASIDE` may differ: a run may go on on other devices.
     """
-    theirs, ours, aside = flatten(stored), flatten(given), ("devices.", "tune.", "data.cache_dir")
-    names = sorted(name for name in theirs | ours if not name.startswith(aside))
+    theirs, ours = flatten(stored), flatten(given)
+    names = sorted(name for name in theirs | ours if not name.startswith(LEFT_ASIDE))
     return [f"{n}: {theirs.get(n)!r}, now {ours.get(n)!r}" for n in names if theirs.get(n) != ours.get(n)]
+
+
+def sha256(config: ConfigDict) -> str:
+    """A fingerprint of what decides what a run computes: equal for runs that are to give equal results on equal data.
+
+    Left out: `LEFT_ASIDE`; what says only when a run saves and what it shows; and where the data are, which
+    `dataset.sha256` stands for.
+    """
+    aside = {*MAY_CHANGE, "data.path", "data.tfds_dir"} - {"train.epochs"}
+    fields = {name: value for name, value in flatten(config).items() if not name.startswith(LEFT_ASIDE)}
+    kept = {name: value for name, value in fields.items() if name not in aside}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def require_agreement(stored: ConfigDict, given: ConfigDict, workdir: pathlib.Path, *, goes_on: bool = False) -> None:

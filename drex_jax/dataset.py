@@ -54,6 +54,12 @@ class Dataset:
         """Train, validation and test interactions."""
         return len(self.split.train), len(self.split.validation), len(self.split.test)
 
+    def without_test(self) -> Dataset:
+        """The same as one reads it who has yet to choose: train and validation alone."""
+        train, validation, _ = self.sizes
+        parts = dataclasses.replace(self.split, test=self.split.test[:0])
+        return dataclasses.replace(self, split=parts, events=self.events[: train + validation])
+
     def ratings_only(self) -> Dataset:
         """The same without texts and vectors."""
         return dataclasses.replace(
@@ -115,6 +121,7 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
         "notices": notices,
         "noise_floor": report.noise_floor,
         "vocabulary": words is not None,
+        "vocabulary_fitted_on": words.fitted_on if isinstance(words, Vocabulary) else None,
         "bert": None if model is None else model.fingerprint,
         "seconds": seconds,
     }

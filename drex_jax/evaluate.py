@@ -2,7 +2,8 @@
 
 *Frozen*: everyone's rows as they were at the end of train; *ranking* is the same for models that only rank, on
 validation too. *Prequential*: validation, then test, each interaction scored first and then learned from. No test
-figure exists before selection is final: `evaluate_test` takes the frozen selection record.
+figure exists before selection is final: it takes the frozen record of these very parameters, and who has seen one can
+no longer validate.
 
 Formulas: `drex_jax.metrics`. Ties are broken against the model (an item of equal score stands ahead of a relevant
 one). An item outside the candidates is a miss.
@@ -71,11 +72,18 @@ class Selection:
       metric: its name.
       value: on validation: prequential, or of the full ranking without `Options.prequential`.
       epoch: of the chosen parameters, counted from 1; 0 for a closed-form model.
+      params_sha256: of the chosen parameters; empty in what older versions wrote.
     """
 
     metric: str
     value: float
     epoch: int
+    params_sha256: str = ""
+
+    @classmethod
+    def of(cls, params: Params, metric: str, value: float, epoch: int) -> Selection:
+        """The record of these parameters."""
+        return cls(metric, value, epoch, _digest(params))
 
 
 class Tested(NamedTuple):
@@ -85,9 +93,10 @@ class Tested(NamedTuple):
       metrics: of each way of evaluating.
       carry: the rows after the whole file.
       lists: of each way, what its metrics are made of, for paired tests. Ranking: `ranks` and `lists` int [m], as
-        `drex_jax.metrics.ranking.ranking_per_list` takes them, `user` int [lists] and, prequential,
-        `interaction` int [lists], their numbers in the order of learning. Ratings: `row` int [n], numbers of the rated
-        test interactions, `rating` and `predicted` float32 [n]. What there is nothing of is left out.
+        `drex_jax.metrics.ranking.ranking_per_list` takes them, `user` int [lists] and, of each rank, `item` int [m]
+        or, prequential, `interaction` int [lists], its number in the order of learning. Ratings: `row` int [n],
+        numbers of the rated test interactions, `rating` and `predicted` float32 [n]. What there is nothing of is left
+        out.
     """
 
     metrics: dict[str, Metrics]
@@ -122,7 +131,6 @@ class Evaluator:
           devices: number of devices, which share predictions and lists.
           compile_program: makes a compiled function of a program over them.
         """
-        options = dataclasses.replace(options, block=-(-options.block // devices) * devices)
         self._model, self._events, self._options, self._devices = model, events, options, devices
         self._begins = np.cumsum((0, *sizes))
         rated = events.has_rating
@@ -132,17 +140,31 @@ class Evaluator:
         self._first[present] = first
         self._prepared: dict[int, tuple[FrozenRanking, int]] = {}
         self._replayed: tuple[str, Any, Any] = "", None, None  # the last parameters, rows after train, after validation
+        self._tested = False
         self._compile = compile_program
         self._rate = compile_program(partial(_rates, model.rate))
         self._prequential_ranking = PrequentialRanking(
-            model.rank, events, self._first, options.mask, int(self._begins[1]), options.block, compile_program
+            model.rank,
+            events,
+            self._relevant,
+            self._first,
+            options.mask,
+            int(self._begins[1]),
+            options.block,
+            devices,
+            compile_program,
         )
 
     def validate(self, params: Params, names: set[str]) -> Metrics:
         """Metrics of validation: prequential, where the catalogue is ranked only if a name of `names` needs it.
 
         Without `Options.prequential` those of the full ranking by the rows after train.
+
+        Raises:
+          RuntimeError: test figures are out; what is chosen now would not be chosen on validation alone.
         """
+        if self._tested:
+            raise RuntimeError("this evaluator has given test figures: nothing more is selected by it; make another")
         model = self._model
         train, validation, _ = model.segments()
         start = model.after(params, model.start(params), train)
@@ -171,15 +193,17 @@ class Evaluator:
     def evaluate_test(self, params: Params, selection: Selection) -> Tested:
         """Test metrics: `frozen` and `prequential`, or `ranking` alone without `Options.prequential`.
 
+        They end selection: `validate` is refused from now on.
+
         Raises:
           TypeError: `selection` is not a `Selection` with a finite value: selection is not final.
+          ValueError: it is the record of other parameters.
         """
-        if not isinstance(selection, Selection) or not math.isfinite(selection.value):
-            raise TypeError(f"test metrics need the frozen Selection record, not {selection!r}")
+        chosen = self._require_final(params, selection)
         model = self._model
         train, validation, test = model.segments()
         digest, after_train, before_test = self._replayed
-        if digest != _digest(params):
+        if digest != chosen:
             after_train = model.after(params, model.start(params), train)
             before_test = model.after(params, after_train, validation)
         after_test, trace = model.observe(params, before_test, test)
@@ -193,14 +217,16 @@ class Evaluator:
         metrics = {way: values for way, (values, _) in found.items()}
         return Tested(metrics, after_test, {way: arrays for way, (_, arrays) in found.items()})
 
-    def prequential_test(self, params: Params, start: Carry, trace: Trace) -> Metrics:
+    def prequential_test(self, params: Params, selection: Selection, start: Carry, trace: Trace) -> Metrics:
         """Prequential metrics of a test that was observed elsewhere, judged by what this one's events are.
 
         Args:
           params: of the model.
+          selection: as for `evaluate_test`, which says what is raised.
           start: everyone's rows before the test.
           trace: of its interactions.
         """
+        self._require_final(params, selection)
         return self._prequential(params, start, trace, 2, self._options.ranking)[0]
 
     def predictions(self, params: Params, user: jax.Array, item: jax.Array) -> np.ndarray:
@@ -209,6 +235,16 @@ class Evaluator:
         padding = ((0, -n % self._devices), (0, 0))
         predicted = np.asarray(self._rate(params, jnp.pad(user, padding), jnp.pad(item, padding)))[:n]
         return predicted if self._options.rating_range is None else np.clip(predicted, *self._options.rating_range)
+
+    def _require_final(self, params: Params, selection: Selection) -> str:
+        """The fingerprint of the parameters that a record is of; selection ends."""
+        if not isinstance(selection, Selection) or not math.isfinite(selection.value):
+            raise TypeError(f"test metrics need the frozen Selection record, not {selection!r}")
+        digest = _digest(params)
+        if selection.params_sha256 != digest:
+            raise ValueError(f"the parameters have SHA-256 {digest}, and {selection!r} is of others")
+        self._tested = True
+        return digest
 
     def _rows(self, part: int) -> slice:
         return slice(int(self._begins[part]), int(self._begins[part + 1]))
@@ -271,7 +307,7 @@ class Evaluator:
         metrics |= {"lists": float(len(lists.users)), "candidates": float(lists.num_candidates)}
         if self._options.mask == "mmrec":
             metrics["users_dropped"] = float(dropped)
-        return metrics, {"user": lists.users, "ranks": ranks, "lists": lists.lists}
+        return metrics, {"user": lists.users, "item": lists.items, "ranks": ranks, "lists": lists.lists}
 
     def _prequential(
         self, params: Params, start: Carry, trace: Trace, part: int, ranking: bool
@@ -280,7 +316,7 @@ class Evaluator:
         predicted = self.predictions(params, trace.user_before, trace.item_before) if self._model.rates else np.zeros(0)
         metrics, arrays = self._rating_metrics(predicted, rows)
         if ranking and self._model.ranks and self._relevant[rows].any():
-            ranks = self._prequential_ranking.ranks(params, start.item, trace, rows)[self._relevant[rows]]
+            ranks = self._prequential_ranking.ranks(params, start.item, trace, rows)
             metrics |= ranking_metrics(ranks, np.arange(len(ranks)), len(ranks), self._options.cutoffs)
             metrics["lists"] = float(len(ranks))
             interaction = rows.start + np.flatnonzero(self._relevant[rows])

@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from types import TracebackType
 
 from drex_jax.errors import Stopped, UserError
 
@@ -18,6 +19,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
 UNNAMED = re.compile(r"\d+ requested and \d+ written")  # what NumPy says of a full disk, without a number
 OF_CHECKPOINTS = re.compile(r"os_error_code='(\d+)'")  # what TensorStore says, in errors of several types
 NOWHERE = "No usable temporary directory"
+TOO_LATE = "Event loop is closed"  # what Orbax's other writers meet when one of them has failed, which is told
 
 
 def say(text: str) -> None:
@@ -72,6 +74,12 @@ def as_one_of_many(work: Callable[[], int]) -> int:
     if status != DONE and joined is not None:
         joined.leave(status)
     return status
+
+
+def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What `sys.excepthook` does with an exception that nobody catches: prints it, unless it follows from another."""
+    if not (kind is RuntimeError and str(error) == TOO_LATE):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _silence() -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import pathlib
 from typing import Any, NamedTuple
 
+import jax
+
 from drex_jax import checkpoint, scorers, updates, validation
 from drex_jax.config import Config
 from drex_jax.dataset import open_interactions
 from drex_jax.errors import UserError
+from drex_jax.evaluate import Selection
 from drex_jax.files import read_json
 from drex_jax.journal import Journal
-from drex_jax.models.protocol import Carry, Params
-from drex_jax.run_directory import CONFIG, MODEL, RESULTS, SCORER, results_of
+from drex_jax.models.protocol import Carry, Model, Params
+from drex_jax.run_directory import CONFIG, MODEL, RESULTS, RUN, RUN_KEYS, SCORER, results_of
 from drex_jax.scorers import Scorer
 
 
@@ -76,6 +79,25 @@ def open_run(folder: pathlib.Path) -> FinishedRun:
         carry = saved.carry
         _require_rows(folder / updates.FOLDER, carry, len(journal.users), len(journal.items))
     return FinishedRun(folder, settings, scorer, params, carry, journal, batches)
+
+
+def trained(model: Model, folder: pathlib.Path) -> tuple[Params, Selection]:
+    """The parameters that validation chose for the seed whose folder it is, and the record of that.
+
+    Raises:
+      UserError: they are missing or damaged, or not of each other.
+    """
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    carry = jax.eval_shape(model.start, shapes)
+    params = checkpoint.load_model(folder / MODEL, {"params": shapes, "carry": carry})["params"]
+    stored = read_json(folder / RUN, RUN_KEYS)["selection"]
+    try:
+        selection = Selection.of(params, stored["metric"], stored["value"], stored["epoch"])
+    except (TypeError, KeyError):
+        raise UserError(f"{folder / RUN}: damaged; its selection should have a metric, a value and an epoch") from None
+    if stored.get("params_sha256", selection.params_sha256) != selection.params_sha256:  # older runs do not have it
+        raise UserError(f"{folder / MODEL}: these are not the parameters that {folder / RUN} says validation chose")
+    return params, selection
 
 
 def _require_rows(path: pathlib.Path, carry: Carry, users: int, items: int) -> None:

@@ -140,7 +140,7 @@ def fit(
     if not steps_per_epoch:
         name = options.selection if options.selection in choices else next(iter(choices), "none")
         params = init(jax.random.key(seeds[0]))
-        selection = Selection(name, evaluator.validate(params, {name}).get(name, 0.0), 0)
+        selection = Selection.of(params, name, evaluator.validate(params, {name}).get(name, 0.0), 0)
         timing = dict.fromkeys(TIMING) | {"steps": 0, "epochs": 0, "replicas": len(seeds)}
         return [Fitted(params, selection, timing) for _ in seeds]
     if options.selection not in choices:
@@ -244,7 +244,7 @@ def fit(
     fitted = []
     for replica, params in zip(progress.replicas, trainer.each(state.best), strict=True):
         assert replica.best_value is not None
-        selection = Selection(options.selection, replica.best_value, replica.best_epoch)
+        selection = Selection.of(params, options.selection, replica.best_value, replica.best_epoch)
         fitted.append(Fitted(devices.place(params), selection, timing))
     return fitted
 

@@ -2,9 +2,10 @@
 
 Nothing is sorted: the rank of an item is one more than the number of items that score as high, so a block of users
 costs one product with the item table and one pass over the scores for each relevant item. The exclusions of a user
-(what is masked, and the other relevant items) are counted by their own few scores and subtracted.
+(what is masked, and the other relevant items) are counted by their own few scores and subtracted. A block is scored a
+chunk of rows at a time, so that scores never leave the caches of a CPU.
 
-Letters: L lists, m relevant pairs, I items, C candidates, b rows of a block, S slots of a row, X exclusions of a block.
+Letters: L lists, m relevant pairs, I items, C candidates, b rows of a chunk, S slots of a row, X exclusions of a chunk.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from drex_jax.progress import iterated
 
 PRODUCT_COST = 2  # a row of scores costs about as much as comparing it with so many relevant items
 MOST_SLOTS = 64
-BLOCK_BYTES = 12 << 20  # of scores: larger ones leave a CPU's caches, and cost a page fault every 4 KiB
-LEAST_ROWS = 32  # of a block, however large the catalogue: products with fewer are slow
+CHUNK_BYTES = 2 << 20  # of scores: what leaves a CPU's caches costs a page fault every 4 KiB, too
+LEAST_ROWS = 16  # of a chunk, however large the catalogue: products with fewer are slow
 
 
 class FrozenRanking:
     """The full ranking of some users' relevant items. What does not depend on the model's rows is prepared once.
 
-    Scores take 4 b C bytes, and two blocks are alive at a time, with b at most `block` rows and what `BLOCK_BYTES`
-    holds (but at least `LEAST_ROWS`): 24 MiB up to 98,304 candidates and 256 bytes a candidate beyond.
+    Scores take 4 b C bytes a device, with b at most `block` rows and what `CHUNK_BYTES` holds, but at least
+    `LEAST_ROWS`.
 
     Attributes:
       users: int [L], the user of each list, ascending.
       lists: int [m], the list of each relevant pair, ascending.
+      items: int [m], the item of each.
       num_candidates: C.
     """
 
@@ -61,6 +63,7 @@ class FrozenRanking:
         num_items = len(candidates)
         pairs, hidden = (np.unique(user.astype(np.int64) * num_items + item) for user, item in (relevant, masked))
         owner, item = np.divmod(pairs, num_items)
+        self.items = item
         self.users, self.lists = np.unique(owner, return_inverse=True)
         self.num_candidates = int(candidates.sum())
         self._candidates = None if candidates.all() else np.flatnonzero(candidates)
@@ -109,7 +112,7 @@ class FrozenRanking:
 
 
 class _Blocks:
-    """Rows in blocks of one shape, a chunk of rows and their exclusions for each device."""
+    """Rows in blocks of one shape: some chunks of rows and their exclusions for each device."""
 
     def __init__(
         self,
@@ -122,18 +125,19 @@ class _Blocks:
         devices: int,
     ):
         """`user` [n], `items` [n, S]: of each row; `excluded` [X in all], of which row k's end before `ends[k]`."""
-        self._devices, self._items, self._ends = devices, items, ends
-        fitting = max(LEAST_ROWS, BLOCK_BYTES // (4 * max(num_candidates, 1)))
-        size = -(-min(block, fitting, max(len(user), 1)) // devices)  # rows a device
+        self._items, self._ends = items, ends
+        own = -(-min(block, max(len(user), 1)) // devices)  # rows of a block, a device
+        size = min(own, max(LEAST_ROWS, CHUNK_BYTES // (4 * max(num_candidates, 1))))
+        self._chunks = -(-own // size) * devices  # of a block
         begins = np.concatenate([[0], ends])
         average = int(begins[-1]) * size // max(len(user), 1)
-        capacity = max(2 * average, int(np.diff(begins).max(initial=0)), 1)  # exclusions a device
+        capacity = max(2 * average, int(np.diff(begins).max(initial=0)), 1)  # exclusions of a chunk
         self._cuts = [0]
         while self._cuts[-1] < len(user):
             begin = self._cuts[-1]
             fits = int(np.searchsorted(begins, begins[begin] + capacity, "right")) - 1
             self._cuts.append(min(begin + size, fits, len(user)))
-        chunks = -(-(len(self._cuts) - 1) // devices) * devices
+        chunks = -(-(len(self._cuts) - 1) // self._chunks) * self._chunks
         self._user = np.zeros((chunks, size), np.int32)
         self._item = np.zeros((chunks, size, items.shape[1]), np.int32)
         self._row, self._column = (np.zeros((chunks, capacity), np.int32) for _ in range(2))
@@ -149,10 +153,9 @@ class _Blocks:
         """Own scores float32 [n, S] and how many others score as high int64 [n, S]; the host works one block behind."""
         own, ahead = np.zeros(self._items.shape, np.float32), np.zeros(self._items.shape, np.int64)
         waiting: tuple[int, Any] | None = None
-        for first in iterated(range(0, len(self._user), self._devices), "ranking", "blocks of users"):
-            part = slice(first, first + self._devices)
-            columns = (self._user[part], self._item[part], self._row[part], self._column[part])
-            results = program(*(np.concatenate(column) for column in columns))
+        for first in iterated(range(0, len(self._user), self._chunks), "ranking", "blocks of users"):
+            part = slice(first, first + self._chunks)
+            results = program(self._user[part], self._item[part], self._row[part], self._column[part])
             if waiting:
                 self._collect(*waiting, own, ahead)
             waiting = first, results
@@ -162,16 +165,14 @@ class _Blocks:
 
     def _collect(self, first: int, results: Any, own: np.ndarray, ahead: np.ndarray) -> None:
         """Writes a block's results to its rows."""
-        scores, counts, excluded = (
-            np.asarray(result).reshape(self._devices, -1, *result.shape[1:]) for result in results
-        )
-        for device, chunk in enumerate(range(first, min(first + self._devices, len(self._cuts) - 1))):
+        scores, counts, excluded = (np.asarray(result) for result in results)
+        for number, chunk in enumerate(range(first, min(first + self._chunks, len(self._cuts) - 1))):
             begin, end = self._cuts[chunk], self._cuts[chunk + 1]
             begins = self._begins[begin : end + 1] - self._begins[begin]
-            mine, row = scores[device, : end - begin], self._row[chunk, : begins[-1]]
-            as_high = excluded[device, : begins[-1], None] >= mine[row]  # [X, S]
+            mine, row = scores[number, : end - begin], self._row[chunk, : begins[-1]]
+            as_high = excluded[number, : begins[-1], None] >= mine[row]  # [X, S]
             own[begin:end] = mine
-            ahead[begin:end] = counts[device, : end - begin] - np.add.reduceat(as_high, begins[:-1], 0, np.int64)
+            ahead[begin:end] = counts[number, : end - begin] - np.add.reduceat(as_high, begins[:-1], 0, np.int64)
 
 
 def _slots(counts: np.ndarray) -> int:
@@ -181,16 +182,22 @@ def _slots(counts: np.ndarray) -> int:
 
 
 def _compare(rank, axis, params, user_rows, item_rows, user, item, row, column):
-    """Scores of the rows' own items [b, S], how many candidates score as high [b, S], scores of exclusions [X].
+    """Of G chunks: scores of the rows' own items [G, b, S], how many candidates score as high [G, b, S], scores of
+    exclusions [G, X].
 
-    `user_rows` [U, E], `item_rows` [C, E]; `user` int [b]; `item` int [b, S]; `row`, `column` int [X]: the row, of
-    those of its device, and the candidate of each exclusion.
+    `user_rows` [U, E], `item_rows` [C, E]; `user` int [G, b]; `item` int [G, b, S]; `row`, `column` int [G, X]: the
+    row, of those of its chunk, and the candidate of each exclusion.
     """
-    user, item, row, column = (axis.own(rows) for rows in (user, item, row, column))
-    with jax.default_matmul_precision("highest"):  # so that no accelerator's short products make ties
-        scores = rank(params, user_rows[user], item_rows)
-    scores = jax.lax.optimization_barrier(scores)  # computed once, so that an item scores as high as itself
-    own = jnp.take_along_axis(scores, item, axis=1)
-    as_high = scores[:, None, :] >= own[:, :, None]  # [b, S, C] that is never stored; false for NaN
-    ahead = as_high.sum(2, dtype=jnp.float32).astype(jnp.int32)  # exact below 2^24; CPUs add floats many at a time
-    return tuple(axis.everyone(values) for values in (own, ahead, scores[row, column]))
+
+    def compare(chunk):
+        user, item, row, column = chunk
+        with jax.default_matmul_precision("highest"):  # so that no accelerator's short products make ties
+            scores = rank(params, user_rows[user], item_rows)
+        scores = jax.lax.optimization_barrier(scores)  # computed once, so that an item scores as high as itself
+        own = jnp.take_along_axis(scores, item, axis=1)
+        as_high = scores[:, None, :] >= own[:, :, None]  # [b, S, C] that is never stored; false for NaN
+        ahead = as_high.sum(2, dtype=jnp.float32).astype(jnp.int32)  # exact below 2^24; CPUs add floats many at a time
+        return own, ahead, scores[row, column]
+
+    found = jax.lax.map(compare, tuple(axis.own(rows) for rows in (user, item, row, column)))
+    return tuple(axis.everyone(values) for values in found)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from drex_jax import command as command_lib
 from drex_jax.config import Config
-from drex_jax.exit_status import as_one_of_many, say, status_of
+from drex_jax.exit_status import as_one_of_many, say, status_of, uncaught
 from drex_jax.signals import SAVED, stop_on_signals
 
 ASKED = "there was nothing to save; run the same command again"
@@ -52,6 +52,7 @@ def begin(config: Config) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("drex_jax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs each error's traceback, and then raises it
+    sys.excepthook = uncaught
     from drex_jax import processes  # JAX is imported here, so that a mistake in the flags is answered at once
 
     processes.connect(config.devices.distributed)

@@ -10,17 +10,27 @@ import platform
 import time
 from typing import Any
 
-import jax
-
-from drex_jax import __version__, build, checkpoint, explain, fit, list_files, processes, reviews, scorers, search
+from drex_jax import (
+    __version__,
+    build,
+    checkpoint,
+    explain,
+    fit,
+    leak_report,
+    list_files,
+    processes,
+    reviews,
+    scorers,
+    search,
+)
 from drex_jax import config as config_lib
 from drex_jax import evaluate as evaluation
 from drex_jax.build import Machine
 from drex_jax.config import Config
-from drex_jax.data import leaks
 from drex_jax.dataset import FACTS, HISTORY, Dataset, open_dataset, read_into
 from drex_jax.errors import UserError
 from drex_jax.files import read_json, write_text
+from drex_jax.finished_run import trained
 from drex_jax.keeping import Remember
 from drex_jax.lock import sole_writer
 from drex_jax.models.drex.model import DReX
@@ -80,7 +90,7 @@ def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     name = config.model.name
     runs = _runs(name, config, dataset, machine, workdir, seeds)
     baselines = {name: _baseline(name, config, dataset, machine, workdir, runs) for name in config.baselines}
-    first = runs[0]
+    first, checks = runs[0], leak_report.checks(config, dataset, workdir)
     results = {
         "schema": SCHEMA,
         "model": config.model.name,
@@ -92,6 +102,7 @@ def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             "interactions": len(dataset.interactions),
             **{name: dataset.facts[name] for name in ("rows_read", "duplicates", "rejected", "noise_floor")},
         },
+        "config": {"sha256": config_lib.sha256(config)},
         "split": {
             "kind": dataset.split.kind,
             "sizes": dataset.split.sizes,
@@ -103,7 +114,7 @@ def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         **_summary(runs),
         "baselines": {name: baseline for name, baseline in baselines.items() if baseline is not None},
         "schedule": first["schedule"],
-        "leaks": [*dataset.split.leaks, *leaks.found(dataset.interactions, dataset.sizes, config.data.k_core)],
+        "leaks": [sentence for check in checks for sentence in leak_report.sentences(check)],
         "notices": dataset.facts["notices"],
         "timing": {
             **first["timing"],
@@ -147,9 +158,8 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     config, _, model, evaluator = reopen(workdir)
     runs = []
     for seed in results["seeds"]:
-        folder = seed_folder(workdir, config, seed)
-        selection = evaluation.Selection(**read_json(folder / RUN, RUN_KEYS)["selection"])
-        test = evaluator.evaluate_test(trained_params(model, folder), selection).metrics
+        params, selection = trained(model, seed_folder(workdir, config, seed))
+        test = evaluator.evaluate_test(params, selection).metrics
         runs.append({"selection": dataclasses.asdict(selection), "test": test})
     return results | _summary(runs)
 
@@ -165,15 +175,6 @@ def reopen(workdir: pathlib.Path) -> tuple[Config, Dataset, Model, evaluation.Ev
     dataset = open_dataset(config, workdir)
     model = build.build(config.model.name, _settled(config, workdir), dataset, config.seed, machine)
     return config, dataset, model, build.evaluator(model, config, dataset, machine)
-
-
-def trained_params(model: Model, folder: pathlib.Path) -> Any:
-    """The parameters that validation chose for the seed whose folder it is.
-
-    Raises:
-      UserError: they are missing or damaged.
-    """
-    return checkpoint.load_model(folder / MODEL, _finished_arrays(model))["params"]
 
 
 def check_agreement(config: Config, workdir: pathlib.Path) -> None:
@@ -219,6 +220,7 @@ def _runs(
         (together,) = processes.agree(processes.is_first() and _together(config, model, machine, len(seeds)))
         if not begun:
             processes.write_json(root / SCHEDULE, {"width": _width(model), "together": together})
+        fitted: dict[int, fit.Fitted] = {}
         for group in [seeds] if together else [[seed] for seed in seeds]:
             if all(done[seed] for seed in group):
                 continue
@@ -226,11 +228,11 @@ def _runs(
             own = {seed: folders[seed] for seed in group}
             how = _fit_options(name, config)
             start = reviews.pretrained(config, dataset.vocabulary) if isinstance(model, DReX) else None
-            fitted = fit.fit(model, evaluator, how, own, dataset.sizes[0], machine.devices, start)
-            for seed, result in zip(group, fitted, strict=True):
-                timing = result.timing | {"build_seconds": build_seconds}
-                result = result._replace(timing=timing)
-                _finish(name, config, dataset, model, evaluator, folders[seed], seed, result, constants)
+            of_group = fit.fit(model, evaluator, how, own, dataset.sizes[0], machine.devices, start)
+            fitted |= zip(group, of_group, strict=True)
+        for seed, result in fitted.items():  # only when nothing is left to be selected
+            result = result._replace(timing=result.timing | {"build_seconds": build_seconds})
+            _finish(name, config, dataset, model, evaluator, folders[seed], seed, result, constants)
     return [read_json(folder / RUN, RUN_KEYS) for folder in folders.values()]
 
 
@@ -299,14 +301,16 @@ def _settled(config: Config, folder: pathlib.Path) -> Config:
 def fit_trial(
     name: str, config: Config, dataset: Dataset, machine: Machine, folder: pathlib.Path, **constants: float
 ) -> fit.Fitted:
-    """Trains a model on the first seed, to be judged on validation alone; goes on from what is in `folder`.
+    """Trains a model on the first seed, to be judged on validation; test is not there.
+
+    Goes on from what is in `folder`.
 
     Raises:
       UserError: as `fit.fit`.
       Stopped: SIGTERM or SIGINT came; everything is saved.
     """
     begun = processes.first_sees(folder / SCHEDULE)
-    config = _settled(config, folder)
+    config, dataset = _settled(config, folder), dataset.without_test()
     model = build.build(name, config, dataset, config.seed, machine, **constants)
     evaluator = build.evaluator(model, config, dataset, machine)
     if not begun:
@@ -383,9 +387,3 @@ def _schedule(model: Any) -> dict[str, Any] | None:
         "bound": sum(schedule.bound for schedule in schedules),
         "fill": sum(len(schedule.step) for schedule in schedules) / max(steps * width, 1),
     }
-
-
-def _finished_arrays(model: Any) -> dict[str, Any]:
-    """The shapes of a finished model's arrays."""
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    return {"params": params, "carry": jax.eval_shape(model.start, params)}

@@ -25,7 +25,7 @@ from drex_jax.models.drex.network import NetworkOptions
 from drex_jax.models.drex.refiner import Options as DReXOptions
 from drex_jax.models.protocol import Carry, Trace
 
-SELECTION = Selection("mse", 1.0, 3)
+SELECTION = Selection.of({}, "mse", 1.0, 3)  # of models without parameters
 OPTIONS = Options(cutoffs=(1, 3, 10), threshold=4.0, rating_range=(1.0, 5.0))
 
 
@@ -200,7 +200,8 @@ def twin_ratings(events: Events, predicted: np.ndarray, begin: int) -> dict[str,
 
 def on_test(model: Any, events: Events, sizes: tuple[int, int, int], options: Options = OPTIONS, params: Any = None):
     evaluator = Evaluator(model, events, sizes, options)
-    return evaluator.evaluate_test(params or {}, SELECTION)[0]
+    params = params or {}
+    return evaluator.evaluate_test(params, Selection.of(params, "mse", 1.0, 3))[0]
 
 
 def check(found: dict[str, float], expected: dict[str, float]) -> None:
@@ -374,6 +375,35 @@ def test_no_test_metric_without_a_final_selection(selection: Any) -> None:
     evaluator = Evaluator(Popularity(events, sizes_of(events)), events, sizes_of(events), OPTIONS)
     with pytest.raises(TypeError, match="Selection"):
         evaluator.evaluate_test({}, selection)
+
+
+def test_a_selection_is_of_its_parameters_alone() -> None:
+    events = make_events(0)
+    evaluator = Evaluator(Popularity(events, sizes_of(events)), events, sizes_of(events), OPTIONS)
+    for selection in (Selection.of({"weight": np.ones(2)}, "mse", 1.0, 3), Selection("mse", 1.0, 3)):
+        with pytest.raises(ValueError, match="is of others"):
+            evaluator.evaluate_test({}, selection)
+    assert evaluator.validate({}, {"ndcg@3"})  # nothing was seen of test
+
+
+def test_who_has_seen_test_figures_selects_no_more() -> None:
+    events = make_events(0)
+    sizes = sizes_of(events)
+    model = Popularity(events, sizes)
+    evaluator = Evaluator(model, events, sizes, OPTIONS)
+    evaluator.validate({}, {"ndcg@3"})
+    evaluator.evaluate_test({}, SELECTION)
+    evaluator.evaluate_test({}, SELECTION)  # of another seed, say
+    with pytest.raises(RuntimeError, match="nothing more is selected"):
+        evaluator.validate({}, {"ndcg@3"})
+    again = Evaluator(model, events, sizes, OPTIONS)
+    *before, test = model.segments()
+    start = before[-1].after
+    with pytest.raises(TypeError, match="Selection"):
+        again.prequential_test({}, None, start, test.trace)  # pyright: ignore[reportArgumentType]
+    again.prequential_test({}, SELECTION, start, test.trace)
+    with pytest.raises(RuntimeError, match="nothing more is selected"):
+        again.validate({}, {"ndcg@3"})
 
 
 def test_data_without_ratings() -> None:

@@ -18,6 +18,7 @@ import pytest
 from drex_jax import fit as loop
 from drex_jax.checkpoint import Checkpoints
 from drex_jax.errors import Stopped, UserError
+from drex_jax.evaluate import Selection
 from drex_jax.fit import Options, fit
 from drex_jax.models.axis import ALONE, Axis
 from drex_jax.models.protocol import Program
@@ -324,7 +325,7 @@ def test_patience_and_the_best_parameters(
         with pytest.raises(Stopped):
             run(tmp_path, stopping_at(stop), judge, **changes)
     fitted = run(tmp_path, judge=judge, **changes)
-    assert dataclasses.astuple(fitted.selection) == (selection, values[best], best + 1)
+    assert fitted.selection == Selection.of(fitted.params, selection, values[best], best + 1)
     assert fitted.timing["epochs"] == epochs == len(judge.seen)
     assert same(fitted.params, judge.seen[best])
     assert not same(fitted.params, judge.seen[-1])
@@ -401,7 +402,7 @@ def test_selection_that_does_not_exist_lists_the_choices(tmp_path: pathlib.Path,
 
 def test_closed_form_model_has_nothing_to_train(tmp_path: pathlib.Path) -> None:
     fitted = run(tmp_path, Toy(0), Judge([0.5]), selection="mae")
-    assert dataclasses.astuple(fitted.selection) == ("mse", 0.5, 0)
+    assert fitted.selection == Selection.of(fitted.params, "mse", 0.5, 0)
     assert list(tmp_path.iterdir()) == []
 
 

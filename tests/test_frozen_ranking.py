@@ -20,7 +20,7 @@ from drex_jax.models.baselines.popularity import Popularity
 from drex_jax.models.protocol import Carry
 from drex_jax.parallel import Devices
 
-SELECTION = Selection("recall@3", 0.5, 2)
+SELECTION = Selection.of({}, "recall@3", 0.5, 2)
 Pairs = tuple[np.ndarray, np.ndarray]
 
 
@@ -157,9 +157,10 @@ def evaluator(events: Events, sizes: tuple[int, int, int], mask: str) -> Evaluat
 def test_ranking_alone_equals_the_twin(mask: str) -> None:
     events, sizes = make_events()
     judge = evaluator(events, sizes, mask)
+    validated = judge.validate({}, {"recall@3"})
     tested = judge.evaluate_test({}, SELECTION)
     assert set(tested.metrics) == set(tested.lists) == {"ranking"}
-    for part, found in ((1, judge.validate({}, {"recall@3"})), (2, tested.metrics["ranking"])):
+    for part, found in ((1, validated), (2, tested.metrics["ranking"])):
         lists = expected_lists(events, sizes, mask, part)
         of = np.repeat(np.arange(len(lists)), [len(ranks) for ranks in lists])
         expected = ranking_per_list(np.concatenate(lists), of, len(lists), (1, 3, 10))

@@ -41,7 +41,7 @@ class Ended(NamedTuple):
 
 
 def environment(devices: int = 1, **others: str) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_llvm_disable_expensive_passes=true"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)} | others
 
 

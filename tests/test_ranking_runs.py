@@ -92,9 +92,10 @@ def test_a_run_stopped_and_evaluated_again(
 
 
 def _params(workdir: pathlib.Path) -> Any:
-    from drex_jax import build, checkpoint
+    from drex_jax import build
     from drex_jax.dataset import open_dataset
+    from drex_jax.finished_run import trained
 
     options = config.from_json(workdir / "config.json")
     model = build.build(options.model.name, options, open_dataset(options, workdir), 0, build.machine(options))
-    return checkpoint.load_model(workdir / train.MODEL, train._finished_arrays(model))["params"]
+    return trained(model, workdir)[0]

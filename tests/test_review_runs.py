@@ -15,6 +15,7 @@ import pytest
 from drex_jax import Recommender, build, config, main, train, validation
 from drex_jax.dataset import Dataset, open_dataset
 from drex_jax.errors import Stopped, UserError
+from drex_jax.finished_run import trained
 from drex_jax.models.baselines.narre import NARRE
 from drex_jax.report import answers
 from drex_jax.scorers import scorer
@@ -69,7 +70,7 @@ def test_a_recommender_answers_as_the_model_does(run: tuple[pathlib.Path, dict[s
     workdir, _, data = run
     options = config.from_json(workdir / "config.json")
     model = build.build("narre", options, data, 0, build.machine(options))
-    params = train.trained_params(model, workdir)
+    params, _ = trained(model, workdir)
     carry, recommender = model.start(params), Recommender.load(workdir)
     users, items = list(data.interactions.user_ids), list(data.interactions.item_ids)
     expected = np.clip(model.rate(params, carry.user[:10], carry.item[:10]), 1, 5)

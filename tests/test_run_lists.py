@@ -36,7 +36,7 @@ def test_a_ranker_run_can_be_compared(tmp_path: pathlib.Path, monkeypatch: pytes
     assert set(results["test"]) == {"ranking"}
     for folder, figures in zip((tmp_path, tmp_path / "replicas" / "1"), results["per_seed"], strict=True):
         kept = list_files.read(folder / "lists" / "ranking.npz")
-        assert set(kept) == {"user", "ranks", "lists"}
+        assert set(kept) == {"user", "item", "ranks", "lists"}
         values = ranking_per_list(kept["ranks"], kept["lists"], len(kept["user"]), (1, 5))
         assert {name: figures["ranking"][name] for name in values} == {n: float(v.mean()) for n, v in values.items()}
     assert "recall@5" in table.format_results(results)

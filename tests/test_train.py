@@ -65,7 +65,7 @@ def test_results_have_every_key(whole: tuple[pathlib.Path, dict[str, Any]]) -> N
     assert results["split"]["kind"] == "global_time"
     assert sum(results["split"]["sizes"].values()) == 160
     assert set(results["split"]["boundaries"]) == {"validation", "test"}
-    assert set(results["selection"]) == {"metric", "value", "epoch"}
+    assert set(results["selection"]) == {"metric", "value", "epoch", "params_sha256"}
     assert set(results["schedule"]) >= {"depth", "width", "steps", "bound", "fill"}
     assert 0 < results["schedule"]["fill"] <= 1
     assert results["schedule"]["steps"] >= results["schedule"]["bound"]
@@ -258,7 +258,7 @@ def test_biases_on_real_data(real_data: pathlib.Path, format_: str, path: str, r
     for name in ("running_bias", "bias"):
         model = build.build(name, settings, dataset, 0, machine)
         evaluator = Evaluator(model, dataset.events, dataset.sizes, build.evaluation(settings, dataset))
-        found[name] = evaluator.evaluate_test({}, Selection("mse", 0.0, 0))[0]
+        found[name] = evaluator.evaluate_test({}, Selection.of({}, "mse", 0.0, 0))[0]
     assert found["running_bias"]["prequential"]["mse"] == pytest.approx(running, abs=0.002)
     assert found["bias"]["frozen"]["mse"] == pytest.approx(static, abs=0.002)
     assert found["bias"]["frozen"]["mse"] == pytest.approx(found["bias"]["prequential"]["mse"], rel=1e-6)

@@ -6,10 +6,11 @@
 (`-P`: beside this file lies profile.py, which would hide the standard module of that name.)
 
 Each call encodes all texts, tokenization included: mean pooling, length 1, at most 128 tokens. PyTorch runs
-`transformers`' BertModel with its fused attention, on the same word pieces, in the same batches as ours (`ours`), and
-as sentence-transformers does it, sorted by length in batches of 32 (`by 32`). Calls alternate; the figure is the median
-with the lowest and the highest. The first call of ours, with compilation, is told apart. Load is the machine's average
-over the last minute; it must be near 0 at the start for figures to mean much.
+`transformers`' BertModel with its fused attention, on the same word pieces, the longest first, each batch padded to its
+longest: 32 texts a batch, as sentence-transformers does it, and as many as one batch of ours has tokens. Calls
+alternate; figures are the median with the lowest and the highest, by the clock and by CPU seconds of all threads: where
+others use the machine, too, only the second mean much. The first call of ours, with compilation, is told apart. Load is
+the machine's average over the last minute.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 from drex_jax.parallel import Devices
 from drex_jax.text.bert import BertEncoder
-from drex_jax.text.bert import encoder as bert_encoder
+from drex_jax.text.bert.encoder import CPU_BUDGET
+from drex_jax.text.bert.packing import batches
 
 MAX_TOKENS = 128
 Batches = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -47,15 +49,17 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def by_32(pieces: Tokens) -> Batches:
-    """The longest first, 32 texts a batch, each padded to its longest: as `bert_encoder.batches`."""
-    order = np.argsort(-pieces.lengths, kind="stable")
-    for begin in range(0, len(order), 32):
-        rows = order[begin : begin + 32]
+def by_length(pieces: Tokens, rows_for: Callable[[int], int]) -> Batches:
+    """(rows, ids, lengths): the longest first, as many as `rows_for` says of the longest, padded to it."""
+    order, begin = np.argsort(-pieces.lengths, kind="stable"), 0
+    while begin < len(order):
+        longest = int(pieces.lengths[order[begin]])
+        rows = order[begin : begin + rows_for(longest)]
+        begin += len(rows)
         lengths = pieces.lengths[rows]
-        ids = np.zeros((len(rows), lengths.max()), np.int32)
-        within = np.arange(ids.shape[1]) < lengths[:, None]
-        ids[within] = pieces.ids[(pieces.offsets[rows, None] + np.arange(ids.shape[1]))[within]]
+        ids = np.zeros((len(rows), longest), np.int32)
+        within = np.arange(longest) < lengths[:, None]
+        ids[within] = pieces.ids[(pieces.offsets[rows, None] + np.arange(longest))[within]]
         yield rows, ids, lengths
 
 
@@ -72,10 +76,22 @@ def torch_encoder(folder: str) -> Callable[[int, Batches], np.ndarray]:
                 mask = torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
                 features = model(torch.from_numpy(ids).long(), attention_mask=mask.long()).last_hidden_state
                 pooled = torch.where(mask[..., None], features, 0.0).sum(1) / mask.sum(1)[:, None]
-                found[rows] = torch.nn.functional.normalize(pooled)[: len(rows)].numpy()
+                found[rows] = torch.nn.functional.normalize(pooled).numpy()
         return found
 
     return encode
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What the call returns, its seconds by the clock and its CPU seconds."""
+    clock, cpu = time.perf_counter(), time.process_time()
+    found = call()
+    return found, time.perf_counter() - clock, time.process_time() - cpu
+
+
+def figures(values: np.ndarray) -> str:
+    """Median, lowest and highest."""
+    return f"{np.median(values):.1f} ({values.min():.1f} to {values.max():.1f})"
 
 
 def main() -> None:
@@ -90,33 +106,31 @@ def main() -> None:
     def pieces() -> Tokens:
         return encoder.pieces(texts, MAX_TOKENS)
 
-    def ours() -> Batches:
-        return bert_encoder.batches(pieces(), encoder.max_tokens, 1, bert_encoder.CPU_BUDGET)
-
     calls: dict[str, Callable[[], Any]] = {
         "ours": lambda: encoder.encode(texts, max_tokens=MAX_TOKENS),
-        "torch, the same batches": lambda: theirs(count, ours()),
-        "torch, by 32": lambda: theirs(count, by_32(pieces())),
+        "torch, 32 texts a batch": lambda: theirs(count, by_length(pieces(), lambda _: 32)),
+        f"torch, {CPU_BUDGET} tokens a batch": lambda: theirs(
+            count, by_length(pieces(), lambda longest: CPU_BUDGET // longest)
+        ),
         "word pieces alone": pieces,
     }
     tokens = int(pieces().lengths.sum())
-    padded = sum(ids.size for _, ids, _ in ours())
-    print(f"{count:,} texts, {tokens:,} tokens, {padded / tokens:.3f} with padding; {os.cpu_count()} cores")
+    padded = sum(batch.ids.size for batch in batches(pieces(), 1, CPU_BUDGET))
+    cores = len(os.sched_getaffinity(0))
+    print(f"{count:,} texts, {tokens:,} tokens, {padded / tokens:.3f} with our padding; {cores} cores")
     print(f"load {os.getloadavg()[0]:.2f} at the start")
-    begin = time.perf_counter()
-    expected = calls["ours"]()
-    print(f"first call of ours, with compilation: {time.perf_counter() - begin:.1f} s", flush=True)
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    expected, *first = timed(calls["ours"])
+    print("first call of ours, with compilation: {:.1f} s, {:.1f} CPU seconds".format(*first), flush=True)
+    times: dict[str, list[list[float]]] = {name: [] for name in calls}
     for _ in range(given.repeats):
         for name, call in calls.items():
-            begin = time.perf_counter()
-            found = call()
-            times[name].append(time.perf_counter() - begin)
+            found, *seconds = timed(call)
+            times[name].append(seconds)
             if name.startswith("torch"):
                 assert np.abs(found - expected).max() < (1e-4 if given.dtype == "float32" else 0.1)
-    for name, seconds in times.items():
-        each = count / np.array(seconds)
-        print(f"{name}: {np.median(each):.1f} texts/s ({each.min():.1f} to {each.max():.1f})")
+    for name, taken in times.items():
+        by_clock, by_cpu = count / np.array(taken).T
+        print(f"{name}: {figures(by_clock)} texts/s, {figures(by_cpu)} texts a CPU second")
     print(f"load {os.getloadavg()[0]:.2f} at the end")
 
 

@@ -1,9 +1,10 @@
 """Injects faults into runs, many random points each, and prints a table: fault, promise, trials, losses.
 
-    python tools/faults.py [--trials N] [--faults NAME ...] [--seed 0]
+    python tools/faults.py [--trials N] [--faults NAME ...] [--models NAME ...] [--seed 0]
 
-Every trial is a command of its own, of a small DReX on ratings (or, for `update` and `report`, of popularity), in a
-process that is killed, starved of room or damaged; then the same command is given again. Points are drawn from the
+Every trial is a command of its own, of a small model, all of those that train by batches by turns (or, for `update`
+and `report`, of popularity), in a process that is killed, starved of room or damaged; then the same command is given
+again. Points are drawn from the
 calls that touch files of the run directory, and fall up to a few milliseconds after one. Of training it is a loss
 unless what the newest checkpoint gives back has the SHA-256 that an undisturbed run saved at that step, and the run
 then ends as the undisturbed one, bit by bit: the last checkpoint, every line of `metrics.jsonl`, every test figure.
@@ -23,7 +24,7 @@ import tempfile  # noqa: E402
 import time  # noqa: E402
 
 from drex_jax import main  # noqa: E402, F401 (imported before processes are forked)
-from drex_jax.faults import trials  # noqa: E402
+from drex_jax.faults import small, trials  # noqa: E402
 from drex_jax.faults.lab import Lab  # noqa: E402
 from drex_jax.report import answers, table  # noqa: E402, F401
 
@@ -33,6 +34,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, help="of each fault; default: those of the full suite")
     parser.add_argument("--faults", nargs="+", choices=list(trials.TRIALS), default=list(trials.TRIALS))
+    parser.add_argument("--models", nargs="+", choices=small.MODELS, default=small.MODELS, help="trained by turns")
     parser.add_argument("--seed", type=int, default=0, help="of the points")
     return parser.parse_args()
 
@@ -43,12 +45,14 @@ def inject(given: argparse.Namespace) -> int:
     print(f"| fault | promise | trials | losses | seconds |\n|{'---|' * 5}", flush=True)
     with tempfile.TemporaryDirectory(prefix="drex_jax_faults_") as folder:
         pathlib.Path(folder).chmod(0o755)  # another user reads it, too
-        lab = Lab(pathlib.Path(folder), given.seed)
-        if set(given.faults) - trials.OF_FINISHED:
-            lab.undisturbed()
+        lab = Lab(pathlib.Path(folder), given.seed, given.models)
         for name in given.faults:
             begun = time.monotonic()
-            number, losses = trials.suite(lab, name, given.trials or trials.TRIALS[name])
+            try:
+                number, losses = trials.suite(lab, name, given.trials or trials.TRIALS[name])
+            except trials.MountsRefusedError:
+                print(f"| {' | '.join(trials.PROMISES[name])} | skipped: mounts are refused here | | |", flush=True)
+                continue
             lost += len(losses)
             row = (*trials.PROMISES[name], str(number), str(len(losses)), f"{time.monotonic() - begun:.0f}")
             print(f"| {' | '.join(row)} |", flush=True)

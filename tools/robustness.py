@@ -5,7 +5,8 @@
 
 A run for each modality and each share of train interactions that lack it, seeds side by side, in DIR/MODALITY-SHARE,
 and one that lacks nothing in DIR/whole; what is finished is read back. At test it is the run DIR/whole that loses them,
-on its first seed (as in its report.html). The prequential metric that selects epochs is printed as two tables, and
+on its first seed (as in its report.html). Without any train rating there is nothing to learn to predict ratings from:
+that run is left out. The prequential metric that selects epochs is printed as two tables, and
 drawn: DIR/train.svg and DIR/test.svg (extra `report`).
 """
 
@@ -59,13 +60,14 @@ def tool() -> None:
     texts: dict[str, list[str]] = {}
     for modality in given.modalities:
         values = [whole]
-        for share in robustness.SHARES:
+        for share in robustness.SHARES[: -1 if modality == "rating" else None]:  # without any none are learned
             lacking = [*experiment, f"--config.data.missing.{modality}={share}"]
             values.append(run(given.folder / f"{modality}-{share:g}", lacking))
         curves[modality] = [statistics.mean(seeds) for seeds in values]
         spread = [statistics.stdev(seeds) if len(seeds) > 1 else 0.0 for seeds in values]
         pairs = zip(curves[modality], spread, strict=True)
         texts[modality] = [f"{mean:.4f} ± {deviation:.4f}" for mean, deviation in pairs]
+        texts[modality] += ["–"] * (len(SHARES) - len(values))
     print("\nmissing at train")
     table(texts)
     measured = robustness.measure(Finished(given.folder / "whole"))

@@ -4,19 +4,21 @@
 
 For every size a file in Yelp's format is written into the folder (once), of as many users and items for each review as
 the real one has, and the experiment is run over it for one epoch, windows of `--window` interactions, as a command of
-its own, whose highest memory is measured (on Linux; without mapped files, which the system may drop at any time). What
-is left of an earlier run is used: remove DIR/runs to start over. Seven million reviews are a file of 6.3 GB, and need
-30 GB on the disk.
+its own, whose highest memory is measured (on Linux; without mapped files, which the system may drop at any time).
+Between two sizes stands the slope of the logarithms: 1 is linear. What is left of an earlier run is used: remove
+DIR/runs to start over. Seven million reviews are a file of 6.3 GB, and need 30 GB on the disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import pathlib
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from drex_jax.errors import UserError
 from drex_jax.exit_status import status_of
@@ -70,30 +72,33 @@ def own_memory(pid: int) -> float:
     return int(found[1]) / (1 << 20) if found else 0.0
 
 
+COLUMNS: dict[str, tuple[str, Callable[[dict, float], float]]] = {  # of the table: how it is written, and its value
+    "reading, s": (",.0f", lambda timing, _: timing["preparation_seconds"]["reading"]),
+    "texts, s": (",.0f", lambda timing, _: timing["preparation_seconds"]["texts"]),
+    "schedule and windows, s": (",.1f", lambda timing, _: timing["build_seconds"]),
+    "training, s": (",.0f", lambda timing, _: timing["train_seconds"]),
+    "interactions/s": (",.0f", lambda timing, _: timing["interactions_per_second"]),
+    "test and keywords, s": (",.0f", lambda timing, _: timing["test_seconds"]),
+    "all, s": (",.0f", lambda timing, _: timing["total_seconds"]),
+    "GB": (".1f", lambda _, gigabytes: gigabytes),
+}
+
+
 def main() -> None:
     """The command."""
     given = parse()
-    rows = []
+    print(f"\n| reviews | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}", flush=True)
+    before: tuple[int, list[float]] | None = None
     for reviews in given.reviews:
         results, gigabytes = run(given.folder, reviews, given.window)
-        timing = results["timing"]
-        prepared = timing["preparation_seconds"]
-        rows.append(
-            {
-                "reviews": f"{reviews:,}",
-                "reading, s": f"{prepared['reading']:,.0f}",
-                "texts, s": f"{prepared['texts']:,.0f}",
-                "schedule and windows, s": f"{timing['build_seconds']:,.1f}",
-                "training, s": f"{timing['train_seconds']:,.0f}",
-                "interactions/s": f"{timing['interactions_per_second']:,.0f}",
-                "test, s": f"{timing['test_seconds']:,.0f}",
-                "all, s": f"{timing['total_seconds']:,.0f}",
-                "GB": f"{gigabytes:.1f}",
-            }
-        )
-    print(f"\n| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}")
-    for row in rows:
-        print(f"| {' | '.join(row.values())} |")
+        values = [value(results["timing"], gigabytes) for _, value in COLUMNS.values()]
+        if before and before[0] != reviews:
+            times = math.log(reviews / before[0])
+            slopes = (f"{math.log(now / then) / times:.2f}" for now, then in zip(values, before[1], strict=True))
+            print(f"| *slope of the logarithms* | {' | '.join(slopes)} |", flush=True)
+        written = (format(value, form) for value, (form, _) in zip(values, COLUMNS.values(), strict=True))
+        print(f"| {reviews:,} | {' | '.join(written)} |", flush=True)
+        before = reviews, values
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train, validation and test parts of a data set, and whether they leak the future."""
+"""Train, validation and test parts of a data set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ class Split:
       kind: how it was made.
       train, validation, test: int64 rows of the interactions, ascending.
       boundaries: of `global_time`, the first timestamps of validation and test; else empty. JSON-able.
-      leaks: one sentence for each way in which the split lets a model see the future; empty if none.
     """
 
     kind: str
@@ -33,7 +32,6 @@ class Split:
     validation: np.ndarray
     test: np.ndarray
     boundaries: dict[str, float]
-    leaks: tuple[str, ...]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -84,7 +82,7 @@ def split(
                 f"split.kind={kind}: the {name} part of {len(interactions):,} interactions would be empty; "
                 f"{REMEDIES[kind]}"
             )
-    return Split(kind, train, held_out, last, {}, _leaks(kind, interactions.timestamp, train, held_out, last))
+    return Split(kind, train, held_out, last, {})
 
 
 def _global_time(interactions: Interactions, validation: float, test: float) -> Split:
@@ -99,7 +97,7 @@ def _global_time(interactions: Interactions, validation: float, test: float) -> 
                 f"{test:g} test"
             )
     boundaries = {"validation": float(time[first]), "test": float(time[second])}
-    return Split("global_time", np.arange(first), np.arange(first, second), np.arange(second, n), boundaries, ())
+    return Split("global_time", np.arange(first), np.arange(first, second), np.arange(second, n), boundaries)
 
 
 def _next_change(time: np.ndarray, row: int) -> int:
@@ -126,26 +124,3 @@ def _random(n: int, validation: float, test: float, seed: int) -> np.ndarray:
     part[shuffled[round(n * (1 - validation - test)) :]] = 1
     part[shuffled[round(n * (1 - test)) :]] = 2
     return part
-
-
-def _leaks(kind: str, time: np.ndarray, train: np.ndarray, validation: np.ndarray, test: np.ndarray) -> tuple[str, ...]:
-    """What to say of a split not made by time: nothing if its parts follow one another in time all the same."""
-    if time[0] == time[-1]:
-        return (
-            f"split {kind}: the data have no times (every interaction is at the same moment), so it cannot be told "
-            "whether the split leaks the future",
-        )
-    sentences = []
-    parts = (
-        ("train", train, "validation", validation),
-        ("train and validation", np.r_[train, validation], "test", test),
-    )
-    for early, before, late, after in parts:
-        begin = time[after].min()
-        overlap = np.count_nonzero(time[before] >= begin)
-        if overlap:
-            sentences.append(
-                f"split {kind} leaks the future: {overlap / len(before):.1%} of the {early} interactions are not "
-                f"earlier than the first {late} interaction"
-            )
-    return tuple(sentences)

@@ -31,16 +31,24 @@ def write_columns(folder: str | Path, header: dict, columns: Mapping[str, np.nda
         new.mkdir()
         for name, column in columns.items():
             if isinstance(column, Strings):
-                np.save(new / f"{name}.bytes.npy", column.data, allow_pickle=False)
-                np.save(new / f"{name}.offsets.npy", column.offsets, allow_pickle=False)
+                _save(new / f"{name}.bytes.npy", column.data)
+                _save(new / f"{name}.offsets.npy", column.offsets)
             else:
-                np.save(new / f"{name}.npy", column, allow_pickle=False)
+                _save(new / f"{name}.npy", column)
         (new / "columns.json").write_bytes(orjson.dumps(header, option=orjson.OPT_INDENT_2))
         if folder.exists():
             folder.replace(temporary / "old")
         new.replace(folder)
     finally:
         shutil.rmtree(temporary)
+
+
+def _save(path: Path, column: np.ndarray) -> None:
+    """`np.save`, but for a full disk, on which that may lose the end of a small file and not say so."""
+    column = np.ascontiguousarray(column)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(column))
+        file.write(column.reshape(-1).view(np.uint8).data)
 
 
 def read_header(folder: str | Path, schema: str) -> dict:

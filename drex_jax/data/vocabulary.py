@@ -58,9 +58,11 @@ class Vocabulary:
 
     Attributes:
       model: the serialized model, which is all of it.
+      fitted_on: the fingerprint of the texts that it was trained on (`fingerprint`); empty where it was loaded.
     """
 
     model: bytes = dataclasses.field(repr=False)
+    fitted_on: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
         processor = sentencepiece.SentencePieceProcessor()
@@ -213,11 +215,7 @@ def train(
     Raises:
       UserError: `size` is too small to hold the characters of the texts.
     """
-    rows = np.arange(len(texts)) if rows is None else rows
-    rows = rows[texts.lengths[rows] > 0]
-    if texts.lengths[rows].sum() > max_bytes:
-        order = np.random.default_rng(0).permutation(rows)
-        rows = np.sort(order[np.cumsum(texts.lengths[order]) <= max_bytes])
+    rows = _sample(texts, np.arange(len(texts)) if rows is None else rows, max_bytes)
 
     def sentences() -> Iterator[str]:
         # Sentencepiece skips sentences above its limit and takes a line feed for an end, so hand it short lines.
@@ -249,7 +247,26 @@ def train(
         needed = re.search(r"(\d+) vs (\d+)", str(error))
         remedy = f"use at least {needed[2]}" if needed else "use a larger one"
         raise UserError(f"text.vocabulary_size={size} cannot hold the texts' different characters; {remedy}") from None
-    return Vocabulary(model.getvalue())
+    return Vocabulary(model.getvalue(), _digest(texts, rows))
+
+
+def fingerprint(texts: Strings) -> str:
+    """SHA-256 of the texts that `train` learns from, given these."""
+    return _digest(texts, _sample(texts, np.arange(len(texts)), MAX_TRAINING_BYTES))
+
+
+def _sample(texts: Strings, rows: np.ndarray, max_bytes: int) -> np.ndarray:
+    """Those of `rows` to learn from, ascending: all with a text, or a fixed random sample of at most `max_bytes`."""
+    rows = rows[texts.lengths[rows] > 0]
+    if texts.lengths[rows].sum() > max_bytes:
+        order = np.random.default_rng(0).permutation(rows)
+        rows = np.sort(order[np.cumsum(texts.lengths[order]) <= max_bytes])
+    return rows
+
+
+def _digest(texts: Strings, rows: np.ndarray) -> str:
+    learned = texts.take(rows)
+    return hashlib.sha256(learned.offsets.tobytes() + learned.data.tobytes()).hexdigest()
 
 
 def _separates(spelling: str) -> bool:

@@ -14,16 +14,17 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from drex_jax import checkpoint, config, main
 from drex_jax.checkpoint import Checkpoints
+from drex_jax.faults import small
 
-STEPS = 12
 TOUCH = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree")
+PARTS = ("", "checkpoints")  # of a run directory, whose touches are counted
 Prepare = Callable[[], object]
 
 
@@ -39,51 +40,51 @@ class Ended(NamedTuple):
         return len(own) == 1 and all(word in own[0] for word in words) and "Traceback" not in self.err
 
 
+class Undisturbed(NamedTuple):
+    """What disturbed runs of a model are held against.
+
+    Attributes:
+      model: its name.
+      folder: of a run that was left alone.
+      saved: the digest that it saved under each step, by the place of the checkpoints in it.
+      touches: how often it touched its directory, and its checkpoints.
+    """
+
+    model: str
+    folder: pathlib.Path
+    saved: dict[tuple[str, int], str]
+    touches: dict[str, int]
+
+
 class Lab:
     """Where trials are made.
 
     Attributes:
       draw: random numbers.
-      saved: of an undisturbed run: the digest saved at each step.
-      end: what it left.
       keep: run directories that `clear` leaves.
-      events: how often it touched its directory, and its checkpoints.
     """
 
-    def __init__(self, folder: pathlib.Path, seed: int):
+    def __init__(self, folder: pathlib.Path, seed: int, models: Sequence[str]):
         self.folder, self.draw = folder, random.Random(seed)
         self.keep: list[pathlib.Path] = []
-        self._numbers = itertools.count()
+        self._numbers, self._turns = itertools.count(), itertools.cycle(models)
+        self._undisturbed: dict[str, Undisturbed] = {}
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_llvm_disable_expensive_passes=true"
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))  # for all trials
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        for name in ("drex", "popularity"):
-            self._experiment(name)
+        small.write_ranking_data(folder / "data")
+        for name in ("popularity", *models):
+            settings = small.settings(name, folder / "data")
+            settings.data.cache_dir = str(folder / "cache")
+            (folder / f"{name}.json").write_text(config.to_json(settings))
+            (folder / f"{name}.py").write_text(
+                "import pathlib\nfrom drex_jax.config import from_json\n\n\ndef get_config():\n"
+                f"    return from_json(pathlib.Path({str(folder / name)!r} + '.json'))\n"
+            )
         for name in ("old", "new"):
             rows = [{"user": f"{name}{n}", "item": f"item{n}", "timestamp": 2e9 + n} for n in range(40)]
             (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def _experiment(self, name: str) -> None:
-        settings: Any = config.base()
-        settings.data.synthetic.update(num_interactions=300, num_users=20, num_items=15, seed=1)
-        settings.data.cache_dir = str(self.folder / "cache")
-        settings.text.enabled = False
-        settings.baselines = ()
-        settings.devices.update(count=1, mapping="none")
-        settings.evaluate.cutoffs = (5,)
-        settings.train.update(epochs=4, patience=4, bptt_windows=3, checkpoint_steps=1)
-        settings.model.name = name
-        if name == "drex":
-            settings.evaluate.ranking = False
-            settings.model.update(state_size=4, feature_size=4, negatives=3)
-        else:
-            settings.train.selection = "ndcg@5"
-        (self.folder / f"{name}.json").write_text(config.to_json(settings))
-        text = (
-            "import pathlib\nfrom drex_jax.config import from_json\n\n\ndef get_config():\n"
-            f"    return from_json(pathlib.Path({str(self.folder / name)!r} + '.json'))\n"
-        )
-        (self.folder / f"{name}.py").write_text(text)
 
     def place(self) -> pathlib.Path:
         """A run directory that is not yet there."""
@@ -129,67 +130,70 @@ class Lab:
         """The same, waited for."""
         return self.wait(self.start(work, prepare))
 
-    def train(self, workdir: pathlib.Path, name: str = "drex") -> Callable[[], int]:
+    def train(self, workdir: pathlib.Path, model: str) -> Callable[[], int]:
         """The command that trains."""
-        return command(f"--config={self.folder / name}.py", f"--workdir={workdir}")
+        return command(f"--config={self.folder / model}.py", f"--workdir={workdir}")
 
-    def undisturbed(self) -> None:
-        """Makes what disturbed runs are held against."""
+    def next(self) -> Undisturbed:
+        """The next model whose turn it is, as it trains where nothing disturbs it."""
+        model = next(self._turns)
+        if model not in self._undisturbed:
+            self._undisturbed[model] = self._leave_alone(model)
+        return self._undisturbed[model]
+
+    def _leave_alone(self, model: str) -> Undisturbed:
         workdir, log = self.place(), self.folder / "saved"
-        events = [multiprocessing.Value("i", 0) for _ in range(2)]
+        log.unlink(missing_ok=True)
+        touches = {part: multiprocessing.Value("i", 0) for part in PARTS}
 
         def prepare() -> None:
-            for counted, part in zip(events, ("", "checkpoints"), strict=True):
+            for part, counted in touches.items():
                 watch(workdir, part, lambda _, counted=counted: setattr(counted, "value", counted.value + 1))
             save = Checkpoints.save
 
             def noted(self: Checkpoints, step: int, arrays: Any, facts: Any) -> None:
                 save(self, step, arrays, facts)
-                note(log, step, arrays)
+                note(log, self, step, step, arrays)
 
             Checkpoints.save = noted
 
-        self.require(self.run(self.train(workdir)), 0)  # compiles
-        shutil.rmtree(workdir)
-        self.require(self.run(self.train(workdir), prepare), 0)
-        self.saved = dict(json.loads(line) for line in log.read_text().splitlines())
-        self.events = [counted.value for counted in events]
-        self.end, self.base = what_is_left(workdir), workdir
+        self.require(self.run(self.train(workdir, model), prepare), 0)
         self.keep.append(workdir)
-        assert len(self.saved) == STEPS
+        saved = {(str(there.relative_to(workdir)), step): digest for there, _, step, digest in noted_in(log)}
+        return Undisturbed(model, workdir, saved, {part: counted.value for part, counted in touches.items()})
 
     def require(self, ended: Ended, status: int) -> None:
         """Raises RuntimeError where a process ended otherwise."""
         if ended.status != status:
             raise RuntimeError(f"exit status {ended.status} and not {status}: {ended.err[-2000:]}")
 
-    def resumed(self, workdir: pathlib.Path) -> str:
+    def resumed(self, workdir: pathlib.Path, alone: Undisturbed) -> str:
         """Gives the command again; what is lost, or nothing."""
         log = self.folder / "restored"
         log.unlink(missing_ok=True)
-        there = sorted(int(each.name) for each in workdir.glob("checkpoints/*") if each.name.isdigit())
 
         def prepare() -> None:
             restore = Checkpoints.restore
 
             def noted(self: Checkpoints, like: Any) -> Any:
+                newest = max((int(each.name) for each in self.folder.iterdir() if each.name.isdigit()), default=0)
                 found = restore(self, like)
-                if found is not None:
-                    note(log, found[0], found[1])
+                step, arrays = found[:2] if found is not None else (0, {})
+                note(log, self, newest, step, arrays)
                 return found
 
             Checkpoints.restore = noted
 
-        finished = (workdir / "run.json").exists()
-        ended = self.run(self.train(workdir), prepare)
+        ended = self.run(self.train(workdir, alone.model), prepare)
         if ended.status != 0:
             return f"the same command ended with {ended.status}: {ended.err[-600:]}"
-        restored = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        if not finished and [step for step, _ in restored] != there[-1:]:
-            return f"committed steps {there}, went on from {restored}: {ended.err[-600:]}"
-        if any(self.saved.get(step) != digest for step, digest in restored):
-            return f"what was restored was never saved: {restored}"
-        return "" if what_is_left(workdir) == self.end else "the end is another one"
+        for folder, newest, step, digest in noted_in(log):
+            place = str(folder.relative_to(workdir.resolve()))
+            if step != newest:
+                return f"{place}: went on from {step}, though {newest} was committed: {ended.err[-600:]}"
+            if step and alone.saved.get((place, step)) != digest:
+                return f"{place}: step {step} was never saved so"
+        return other_end(workdir, alone)
 
 
 def command(*arguments: str) -> Callable[[], int]:
@@ -197,11 +201,21 @@ def command(*arguments: str) -> Callable[[], int]:
     return lambda: main.run(["main", *arguments])
 
 
-def note(log: pathlib.Path, step: int, arrays: Any) -> None:
-    """Adds a step and the digest of its arrays to a file."""
-    digest = checkpoint._digest(checkpoint._values(checkpoint._without_empty(arrays)))
+def digest_of(arrays: Any) -> str:
+    """The digest that checkpoints have of a tree of arrays."""
+    return checkpoint._digest(checkpoint._values(checkpoint._without_empty(arrays)))
+
+
+def note(log: pathlib.Path, checkpoints: Checkpoints, newest: int, step: int, arrays: Any) -> None:
+    """Adds to a file: whose checkpoints, which of them is the newest, which was saved or restored, and its digest."""
     with log.open("a") as file:
-        file.write(json.dumps([step, digest]) + "\n")
+        file.write(json.dumps([str(checkpoints.folder), newest, step, digest_of(arrays)]) + "\n")
+
+
+def noted_in(log: pathlib.Path) -> list[tuple[pathlib.Path, int, int, str]]:
+    """What `note` wrote."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(pathlib.Path(folder), *rest) for folder, *rest in map(json.loads, lines)]
 
 
 def watch(workdir: pathlib.Path, part: str, seen: Callable[[int], object]) -> None:
@@ -227,9 +241,21 @@ def signalled(workdir: pathlib.Path, at: int, part: str, number: signal.Signals,
     return lambda: watch(workdir, part, seen)
 
 
-def what_is_left(workdir: pathlib.Path) -> Any:
-    """Of a finished run: the digest of its last checkpoint, its log and its test figures."""
-    facts = json.loads((workdir / "checkpoints" / str(STEPS) / "facts" / "metadata").read_text())
+def other_end(workdir: pathlib.Path, alone: Undisturbed) -> str:
+    """In what a finished run ends otherwise than one that was left alone; nothing where it does not."""
+    found, expected = what_is_left(workdir), what_is_left(alone.folder)
+    return " ".join(f"{name} ends otherwise" for name in found | expected if found.get(name) != expected.get(name))
+
+
+def what_is_left(workdir: pathlib.Path) -> dict[str, Any]:
+    """Of a finished run: its last checkpoints by their digests, its logs, and its results less times."""
+    left: dict[str, Any] = {}
+    for folder in workdir.rglob("checkpoints"):
+        newest = max(int(each.name) for each in folder.iterdir() if each.name.isdigit())
+        content = json.loads((folder / str(newest) / "facts" / "metadata").read_text())
+        facts = content["facts"] | {"seconds": None}
+        left[str(folder.relative_to(workdir))] = newest, content[checkpoint.DIGEST]["arrays"], facts
+    for log in workdir.rglob("metrics.jsonl"):
+        left[str(log.relative_to(workdir))] = log.read_bytes()
     results = json.loads((workdir / "results.json").read_text())
-    kept = {name: results[name] for name in ("test", "per_seed", "selection", "split", "dataset", "leaks")}
-    return facts["sha256"]["arrays"], (workdir / "metrics.jsonl").read_bytes(), kept
+    return left | {"results.json": results | {"timing": None}}

@@ -98,12 +98,12 @@ class Pairwise(abc.ABC):
           events: all interactions, in the order of learning.
           sizes: how many of them are train, validation and test.
           constants: of the model.
-          devices: a batch divides by their number.
+          devices: a batch is padded to divide by their number; its pairs are the same on any.
         """
         self.user, self.item = train_pairs(events, sizes)
         self.num_users, self.num_items = events.num_users, events.num_items
-        batch_size = min(options.batch_size, len(self.user))
-        self.options = dataclasses.replace(options, batch_size=-(-batch_size // devices) * devices)
+        self.options = dataclasses.replace(options, batch_size=min(options.batch_size, len(self.user)))
+        self._padded = -(-self.options.batch_size // devices) * devices
         self.chunk = max(1, min(CHUNK, CHUNK_ROWS // (self.num_users + self.num_items)))
         self._train_items = int(self.item.max(initial=-1)) + 1  # they are numbered first
         seen_items = seen(self.user, self.item, self.num_users)
@@ -163,8 +163,8 @@ class Pairwise(abc.ABC):
         size = self.options.batch_size
         for begin in range(0, len(rows), size):
             chosen = rows[begin : begin + size]
-            padded = np.pad(chosen, (0, size - len(chosen)), mode="edge")
-            yield Batch(self.user[padded], self.item[padded], np.arange(size) < len(chosen), self._constants)
+            padded = np.pad(chosen, (0, self._padded - len(chosen)), mode="edge")
+            yield Batch(self.user[padded], self.item[padded], np.arange(self._padded) < len(chosen), self._constants)
 
     def loss(
         self, params: Params, carry: Any, batch: Batch, key: jax.Array, axis: Axis = ALONE

@@ -12,6 +12,7 @@ from drex_jax.data.modalities import Events
 from drex_jax.errors import UserError
 from drex_jax.evaluate import lower_is_better
 from drex_jax.files import read_json
+from drex_jax.finished_run import trained
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions
 from drex_jax.models.drex.refiner import Options
@@ -55,7 +56,7 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
     assert isinstance(model, DReX)
     if len(blanks) > 1:
         blanks[ALL] = _all(list(blanks.values()))
-    params = train.trained_params(model, run.workdir)
+    params, selection = trained(model, run.workdir)
     after_train, validation, test = model.segments()
     start = model.start(params)
     for segment in (after_train, validation):
@@ -64,7 +65,7 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
     events = dataset.events[begin : len(dataset.events)]
     draw = np.random.default_rng(run.config.seed).random(len(events))
     _, trace = model.observe(params, start, test)
-    whole = evaluator.prequential_test(params, start, trace)
+    whole = evaluator.prequential_test(params, selection, start, trace)
     metric = run.metric if run.metric in whole else next(iter(whole), "")
     if not metric:
         return None
@@ -75,7 +76,7 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
         for share in SHARES:
             segment = model.test_with(blank(events, draw < share))
             _, trace = model.observe(params, start, segment)
-            found[name].append(evaluator.prequential_test(params, start, trace)[metric])
+            found[name].append(evaluator.prequential_test(params, selection, start, trace)[metric])
     return metric, found
 
 

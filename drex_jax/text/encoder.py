@@ -54,8 +54,7 @@ class TextEncoder(nn.Module):
         """`ids`: [R, T]; `rows`: int32 [R], the texts' numbers, in training alone; `given`: [R, T, G]."""
         present = ids > 0  # [R, T]
         if self.bert is not None:
-            begun = present.at[:, 0].set(True)  # a row of padding has a token, too: it is of no consequence
-            given = self.bert(ids, begun)
+            given = self.bert(ids, present)
         if given is None:
             table = self.param("embedding", nn.initializers.normal(0.1), (self.vocabulary_size, self.width))
             embedded = table[ids]

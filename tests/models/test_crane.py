@@ -192,7 +192,7 @@ def test_rows_and_loss_are_those_of_a_slow_twin(make_items, twin_graphs, first_l
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     loss, figures, pairs = first_loss(model, params)
     if devices > 1:
-        assert len(pairs.user) == len(model.user) < model.options.batch_size
+        assert len(pairs.user) == len(model.user) < len(next(model.batches(0)).user)
     total, ranking, contrast = twin.loss(*behaviour, pairs)
     assert set(figures) == {"ranking_loss", "contrastive_loss"}
     assert float(figures["ranking_loss"]) == pytest.approx(ranking, rel=1e-4)

@@ -144,15 +144,15 @@ def test_evaluation_on_eight_devices_is_that_on_one(
     devices = Devices(mapping, DEVICES)
     model = type(model)(model.options, events, sizes, devices.compile)
     everyone = Evaluator(model, events, sizes, options, DEVICES, devices.compile)
-    placed = devices.place(params)
-    expected, carry, _ = alone.evaluate_test(params, Selection("mse", 1.0, 1))
-    found, after, _ = everyone.evaluate_test(placed, Selection("mse", 1.0, 1))
+    placed, selection = devices.place(params), Selection.of(params, "mse", 1.0, 1)
+    names = set(alone.validation_metrics())
+    assert everyone.validate(placed, names) == pytest.approx(alone.validate(params, names), abs=1e-5)
+    expected, carry, _ = alone.evaluate_test(params, selection)
+    found, after, _ = everyone.evaluate_test(placed, selection)
     assert set(expected["frozen"]) >= {"mse", "ndcg@3", "rated_items/ndcg@3"}
     for way, metrics in expected.items():
         assert found[way] == pytest.approx(metrics, abs=1e-5)
     close(after, carry)
-    names = set(alone.validation_metrics())
-    assert everyone.validate(placed, names) == pytest.approx(alone.validate(params, names), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,7 @@ def test_relatedness_equals_the_twin(monkeypatch):
     assert found[TYPO, WARM] > 0 < found[BASS, STRINGS]
 
 
-def test_profiles_equal_the_twin(monkeypatch):
-    monkeypatch.setattr(keywords, "BLOCK", 2)  # owners in several blocks
+def test_profiles_equal_the_twin():
     rng = np.random.default_rng(1)
     reviews = evidence_of([list(rng.integers(0, len(NAMES), rng.integers(0, 6))) for _ in range(40)])
     related = rng.random((len(NAMES), len(NAMES))) * (rng.random((len(NAMES), len(NAMES))) < 0.3)

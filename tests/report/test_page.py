@@ -21,6 +21,7 @@ from drex_jax import build, config, evaluate, fit, list_files, main, train
 from drex_jax.data import missing
 from drex_jax.dataset import open_dataset
 from drex_jax.errors import UserError
+from drex_jax.finished_run import trained
 from drex_jax.models.drex.model import DReX
 from drex_jax.reasons import Explanation, Keyword, Neighbour, PastInteraction
 from drex_jax.report import breakdowns, examples, figures, headline, page, profiles, robustness, training
@@ -85,7 +86,7 @@ def without_training(
     """A stand-in for `fit.fit`, whose programs take most of a tiny run's time: parameters as they start."""
     timing = dict.fromkeys(("train_seconds", "compile_seconds", "interactions_per_second"), 1.0)
     params = jax.jit(model.init)(jax.random.key(0))
-    fitted = fit.Fitted(params, evaluate.Selection("mse", 1.0, 2), timing | {"steps": 3, "epochs": 3})
+    fitted = fit.Fitted(params, evaluate.Selection.of(params, "mse", 1.0, 2), timing | {"steps": 3, "epochs": 3})
     for seed, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
         log_steps(folder, seed, "mse")
@@ -279,8 +280,7 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
         other = dataclasses.replace(data, events=blank(data.events, lacking))
         model = build.build("drex", train._settled(settings, run), other, 0, machine)
         assert isinstance(model, DReX)
-        params = train.trained_params(model, run)
-        tested = build.evaluator(model, settings, other, machine).evaluate_test(params, evaluate.Selection("mse", 1, 1))
+        tested = build.evaluator(model, settings, other, machine).evaluate_test(*trained(model, run))
         assert found[name][-1] == pytest.approx(tested.metrics["prequential"]["mse"], abs=1e-6)
     assert found["rating"][-1] != pytest.approx(stored, abs=1e-6)
     monkeypatch.setattr(robustness, "modalities", lambda network: {})

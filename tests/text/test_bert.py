@@ -15,8 +15,7 @@ from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 from drex_jax.errors import UserError
 from drex_jax.parallel import Devices
-from drex_jax.text.bert import BertEncoder, weights, wordpiece
-from drex_jax.text.bert import encoder as bert_encoder
+from drex_jax.text.bert import BertEncoder, packing, weights, wordpiece
 from drex_jax.text.bert.network import ACTIVATIONS
 
 TEXTS = ["It holds the tune.", "", "good picks, bad strings!", "Café", "it " * 40, "a" * 200, "don't"]
@@ -122,29 +121,47 @@ def test_bfloat16_is_near_float32(folder, encoder):
         BertEncoder.load(folder, "float64")
 
 
-@pytest.mark.parametrize(("devices", "budget"), [(1, 40), (3, 64), (8, 4096)])
-def test_batches_hold_every_text_once_in_few_shapes(devices, budget):
-    lengths = np.random.default_rng(0).integers(2, 101, 300)
+def tokens_of(lengths):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    pieces = Tokens(np.arange(1, offsets[-1] + 1, dtype=np.int32), offsets, np.zeros(300, bool))
+    return Tokens(np.arange(1, offsets[-1] + 1, dtype=np.int32), offsets, np.zeros(len(lengths), bool))
+
+
+@pytest.mark.parametrize(("devices", "budget"), [(1, 40), (3, 300), (8, 4096)])
+def test_batches_hold_every_text_once_in_few_shapes(devices, budget):
+    lengths = np.random.default_rng(0).integers(2, 201, 300)
+    pieces = tokens_of(lengths)
     seen, shapes = [], []
-    for rows, ids, own in bert_encoder.batches(pieces, 100, devices, budget):
-        assert len(ids) % devices == 0
-        assert ids.size <= max(budget, ids.shape[1]) * devices
-        assert own[len(rows) :].tolist() == [1] * (len(ids) - len(rows))
-        for row, tokens, length in zip(rows, ids, own, strict=False):
-            assert tokens[:length].tolist() == pieces.ids[offsets[row] : offsets[row + 1]].tolist()
-        seen += rows.tolist()
-        shapes.append(ids.shape)
+    for batch in packing.batches(pieces, devices, budget):
+        rows, width = batch.ids.shape
+        assert rows % devices == 0
+        assert batch.ids.size <= max(budget, width) * devices
+        for text, place in zip(batch.texts.tolist(), batch.places.tolist(), strict=True):
+            row, number = divmod(place, packing.room(width))
+            own = np.flatnonzero(batch.segments[row] == number + 1)
+            assert own.tolist() == list(range(own[0], own[0] + lengths[text]))
+            assert batch.source[row, own].tolist() == list(range(pieces.offsets[text], pieces.offsets[text + 1]))
+        padding = batch.source < 0
+        assert np.array_equal(padding, batch.segments == 0)
+        assert np.array_equal(batch.ids, np.where(padding, 0, batch.source + 1))
+        seen += batch.texts.tolist()
+        shapes.append(batch.ids.shape)
     assert sorted(seen) == list(range(300))
-    assert len(set(shapes)) <= 1 + len({length for _, length in shapes})
-    assert max(length for _, length in shapes) == 100  # of a model of 100 positions, which 112 would pass
+    assert {width for _, width in shapes} <= {128, 256}
+    assert len(set(shapes)) <= 3  # of either length one, and the last batch
 
 
-def test_padded_lengths():
-    found = sorted({bert_encoder.padded_length(tokens) for tokens in range(1, 513)})
-    assert found[:10] == [8, 16, 24, 32, 48, 64, 80, 96, 112, 128]
-    assert found[10:] == [160, 192, 224, 256, 320, 384, 448, 512]
+def test_rows_are_almost_full_and_no_longer_than_needed():
+    def shapes(*lengths):
+        return [batch.ids.shape for batch in packing.batches(tokens_of(lengths), 1, 1024)]
+
+    lengths = np.random.default_rng(0).integers(2, 101, 1000)
+    assert sum(rows * width for rows, width in shapes(*lengths)) < 1.03 * np.maximum(lengths, packing.LEAST).sum()
+    assert shapes(*[2] * 65) == [(8, 128)]  # five rows would do: the least power of two
+    assert shapes(*[2] * 16) == [(1, 128)]
+    assert shapes(2) == [(1, 8)]
+    assert shapes(9, 9) == [(1, 32)]
+    assert shapes(300, 200, 12) == [(1, 512)]
+    assert shapes() == []
 
 
 @pytest.mark.parametrize(

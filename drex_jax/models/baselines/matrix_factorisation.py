@@ -54,9 +54,9 @@ class MatrixFactorisation:
     chunk = 16
 
     def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int], devices: int = 1):
-        """`devices`: a batch divides by their number."""
-        batch_size = -(-options.batch_size // devices) * devices
-        self._options = dataclasses.replace(options, batch_size=batch_size)
+        """`devices`: a batch is padded to divide by their number; its ratings are the same on any."""
+        self._options = options
+        self._padded = -(-options.batch_size // devices) * devices
         self._rows = np.flatnonzero(events.has_rating[: sizes[0]])
         self._events = events
         self._known_user = np.isin(np.arange(events.num_users), events.user[self._rows])[:, None]
@@ -97,9 +97,9 @@ class MatrixFactorisation:
         size, events = self._options.batch_size, self._events
         for begin in range(0, len(rows), size):
             chosen = rows[begin : begin + size]
-            padded = np.pad(chosen, (0, size - len(chosen)), mode="edge")
+            padded = np.pad(chosen, (0, self._padded - len(chosen)), mode="edge")
             target = events.rating[padded] - np.float32(self._options.mean)
-            yield Batch(events.user[padded], events.item[padded], target, np.arange(size) < len(chosen))
+            yield Batch(events.user[padded], events.item[padded], target, np.arange(self._padded) < len(chosen))
 
     def loss(
         self, params: dict[str, jax.Array], carry: Carry, batch: Batch, key: jax.Array, axis: Axis = ALONE

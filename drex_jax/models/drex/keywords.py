@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from scipy import sparse
 
@@ -30,7 +31,6 @@ RELATED_REVIEWS = 50_000  # reviews that relatedness is counted on, at most: eve
 RELATED_SHARE = 0.1  # a word of more than this share of the reviews is related to none
 RELATED_MIN_SHARED = 3  # reviews two words share at least
 RELATED_DEVIATIONS = 1.64  # the lower bound of a shared count c is c less this many sqrt(c)
-BLOCK = 4096  # owners scored at once
 
 
 class Profiles(NamedTuple):
@@ -127,20 +127,56 @@ def profiles(
     background /= max(corpus.sum(), np.finfo(np.float64).tiny)
     frequency = np.bincount(reviews.indices, minlength=num_words)
     information = np.log(max(num_reviews, 1) / np.maximum(frequency, 1))
-    found = []
-    for begin in range(0, num_owners, BLOCK):
-        end = min(begin + BLOCK, num_owners)
-        rows = order[ends[begin] : ends[end]]
-        block = _by_owner(sparse.csr_array(reviews[rows]), owner[rows] - begin, end - begin)
-        company = sparse.csr_array(block @ related).minimum(COMPANY / SUPPORT * block)
-        supported = (block + SUPPORT * company).tocoo()
-        observed = supported.data.astype(np.float64)
-        expected = block.sum(1, dtype=np.float64)[supported.row] * background[supported.col]
-        weight = (observed + 1) * np.log((observed + 1) / (expected + 1)) - (observed - expected)
-        weight *= information[supported.col]
-        keep = (observed > expected) & (frequency[supported.col] >= MIN_REVIEWS) & (weight > 0)
-        found.append(_top(supported.row[keep], supported.col[keep], weight[keep], end - begin, k))
-    return Profiles(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+    information[frequency < MIN_REVIEWS] = 0.0  # and so their weight
+    found = Profiles(np.full((num_owners, k), -1, np.int32), np.zeros((num_owners, k), np.float32))
+    each_review, each_word = ((matrix.indptr, matrix.indices, matrix.data) for matrix in (reviews, related))
+    _score(each_review, order, ends, each_word, background, information, *found)
+    return found
+
+
+@numba.njit(cache=True)
+def _score(reviews, order, ends, related, background, information, words, weights):  # pragma: no cover - compiled
+    """Fills `words` and `weights` [owners, k]; of sparse matrices are given `indptr`, `indices` and `data`."""
+    begins, column, value = reviews
+    related_begins, related_word, relation = related
+    mass = np.zeros(len(background))  # of the owner at hand
+    own = np.empty(len(background), np.int32)  # its words
+    best = np.empty(weights.shape[1])  # as `weights`, in full precision
+    for owner in range(len(ends) - 1):
+        count, total = 0, 0.0
+        for review in order[ends[owner] : ends[owner + 1]]:
+            for place in range(begins[review], begins[review + 1]):
+                word = column[place]
+                if mass[word] == 0:
+                    own[count] = word
+                    count += 1
+                mass[word] += value[place]
+                total += value[place]
+        filled = 0
+        for word in own[:count]:
+            company = 0.0
+            for place in range(related_begins[word], related_begins[word + 1]):
+                company += relation[place] * mass[related_word[place]]
+            observed = mass[word] + min(SUPPORT * company, COMPANY * mass[word])
+            expected = total * background[word]
+            if observed <= expected:
+                continue
+            deviance = (observed + 1) * np.log((observed + 1) / (expected + 1)) - (observed - expected)
+            weight = deviance * information[word]
+            if weight <= 0:
+                continue
+            place = filled  # where it stands among the best so far; equal weights by word number
+            while place and (
+                weight > best[place - 1] or (weight == best[place - 1] and word < words[owner, place - 1])
+            ):
+                place -= 1
+            filled = min(filled + 1, len(best))
+            for behind in range(filled - 1, place, -1):
+                best[behind], words[owner, behind] = best[behind - 1], words[owner, behind - 1]
+            if place < filled:
+                best[place], words[owner, place] = weight, word
+        weights[owner, :filled] = best[:filled]
+        mass[own[:count]] = 0.0
 
 
 def tfidf_profiles(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int, k: int) -> Profiles:

@@ -55,8 +55,8 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
-        """`x`: [R T, D]: products of plain matrices are the fastest; `mask`: float32 [R, T], added to the scores."""
-        options, (rows, tokens) = self.architecture, mask.shape
+        """`x`: [R T, D]: products of plain matrices are the fastest; `mask`: float32 [R, T, T], added to the scores."""
+        options, (rows, tokens, _) = self.architecture, mask.shape
         width, heads = options.width, options.heads
 
         def normalised(name: str, x: jax.Array) -> jax.Array:
@@ -66,7 +66,7 @@ class Layer(nn.Module):
         projected = nn.Dense(3 * width, dtype=self.dtype, name="query_key_value")(x)
         query, key, value = projected.reshape(rows, tokens, 3, heads, -1).transpose(2, 0, 3, 1, 4)  # [R, H, T, D / H]
         scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)  # [R, H, T, T]
-        scores = scores * (width // heads) ** -0.5 + mask[:, None, None]
+        scores = scores * (width // heads) ** -0.5 + mask[:, None]
         mass = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
         total = mass.sum(axis=-1, keepdims=True).astype(
             self.dtype
@@ -89,18 +89,26 @@ class Bert(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, ids: jax.Array, present: jax.Array) -> jax.Array:
-        """`ids`: int32 [R, T]; `present`: bool [R, T], at least the first of each row. Features [R, T, D]."""
+    def __call__(self, ids: jax.Array, segments: jax.Array) -> jax.Array:
+        """Features [R, T, D] of tokens, each of which sees those of its own text.
+
+        Args:
+          ids: int32 [R, T].
+          segments: int [R, T], which of its row's texts a token is of; each lies in one piece, and so does padding.
+        """
         options = self.architecture
         rows, tokens = ids.shape
         small = nn.initializers.normal(0.02)
         words = self.param("words", small, (options.vocabulary_size, options.width))
         positions = self.param("positions", small, (options.positions, options.width))
         types = self.param("types", small, (options.types, options.width))
-        x = words[ids] + positions[:tokens] + types[0]
+        number = jnp.arange(tokens)
+        begins = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (1, 0)))
+        position = number - jax.lax.cummax(jnp.where(begins, number, 0), axis=1)
+        x = words[ids] + positions[position] + types[0]
         x = nn.LayerNorm(epsilon=options.epsilon, use_fast_variance=False, name="norm")(x)
         x = x.astype(self.dtype).reshape(rows * tokens, options.width)
-        mask = jnp.where(present, 0.0, jnp.finfo(jnp.float32).min)
+        mask = jnp.where(segments[:, :, None] == segments[:, None, :], 0.0, jnp.finfo(jnp.float32).min)
         layers = nn.scan(
             Layer,
             variable_axes={"params": 0},
@@ -112,20 +120,21 @@ class Bert(nn.Module):
         return x.reshape(rows, tokens, options.width).astype(jnp.float32)
 
 
-def pool(features: jax.Array, present: jax.Array, pooling: str, normalize: bool) -> jax.Array:
-    """One vector a row, float32 [R, D].
+def pool(features: jax.Array, segments: jax.Array, room: int, pooling: str, normalize: bool) -> jax.Array:
+    """One vector a text, float32 [R, S, D]; zeros where a row has fewer texts.
 
     Args:
       features: [R, T, D].
-      present: bool [R, T].
-      pooling: `mean` of the row's tokens, [CLS] and [SEP] among them, or `cls`: the first token's.
+      segments: int [R, T], which of its row's texts a token is of, from 1 to S; 0 in padding.
+      room: S.
+      pooling: `mean` of the text's tokens, [CLS] and [SEP] among them, or `cls`: the first token's.
       normalize: to length 1.
     """
+    counted = segments[:, None] == jnp.arange(1, room + 1)[:, None]  # [R, S, T]
     if pooling == "cls":
-        pooled = features[:, 0]
-    else:
-        counted = present[..., None]
-        pooled = jnp.where(counted, features, 0.0).sum(1) / counted.sum(1)
+        counted &= jnp.cumsum(counted, -1) == 1
+    total = jnp.matmul(counted.astype(jnp.float32), features, precision=jax.lax.Precision.HIGHEST)
+    pooled = total / jnp.maximum(counted.sum(-1, keepdims=True), 1)
     if normalize:
         pooled /= jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
     return pooled

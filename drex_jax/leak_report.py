@@ -1,0 +1,149 @@
+"""The leak report of a run: what of validation and test it may have seen too early, told from what its directory holds.
+
+Each check looks at what was made, not at how: the rows as a model reads them, the fingerprint of the texts that the
+vocabulary was trained on, the words of the profiles, the ranks that the test metrics are made of.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from drex_jax import config as config_lib
+from drex_jax import explain, list_files
+from drex_jax.config import Config
+from drex_jax.data import leaks, vocabulary
+from drex_jax.data.vocabulary import Vocabulary
+from drex_jax.dataset import Dataset, open_dataset
+from drex_jax.errors import UserError
+from drex_jax.run_directory import CONFIG, RUN
+
+
+class Check(NamedTuple):
+    """One check of a run.
+
+    Attributes:
+      name: what would be a leak.
+      found: a sentence for each leak; empty where there is none.
+      unchecked: why something of it cannot be told; empty where nothing is left open.
+    """
+
+    name: str
+    found: list[str]
+    unchecked: str = ""
+
+
+def checks(config: Config, dataset: Dataset, workdir: pathlib.Path) -> list[Check]:
+    """Every check, of all seeds and baselines that a run directory holds so far.
+
+    Raises:
+      UserError: a file of it is damaged.
+    """
+    interactions, sizes = dataset.interactions, dataset.sizes
+    return [
+        _future(dataset),
+        Check("reviews in two parts", leaks.copies(interactions, sizes)),
+        Check("users and items chosen with hindsight", leaks.core(config.data.k_core)),
+        _vocabulary(dataset),
+        _keywords(dataset, workdir),
+        _lists(config, dataset, workdir),
+    ]
+
+
+def of_run(workdir: pathlib.Path) -> list[Check]:
+    """Those of a run directory, finished or not.
+
+    Raises:
+      UserError: it holds no run, or none that has read its data, or a file of it is damaged.
+    """
+    config = config_lib.from_json(workdir / CONFIG)
+    return checks(config, open_dataset(config, workdir), workdir)
+
+
+def sentences(check: Check) -> list[str]:
+    """What is to be said of a check: every leak, and what is not checked."""
+    return check.found + ([f"{check.name}: not checked, because {check.unchecked}"] if check.unchecked else [])
+
+
+def describe(found: list[Check]) -> str:
+    """A line for each check with its verdict, and below it what is to be said."""
+    lines = []
+    for check in found:
+        lines.append(f"{check.name}: {'LEAK' if check.found else 'not checked' if check.unchecked else 'no leak'}")
+        lines += [f"  {sentence}" for sentence in sentences(check)]
+    return "\n".join(lines)
+
+
+def _future(dataset: Dataset) -> Check:
+    name, time = "the future in train", dataset.interactions.timestamp
+    if time.min() == time.max():
+        return Check(name, [], "the data have no times: every interaction is at the same moment")
+    return Check(name, leaks.future(dataset.split.kind, time, dataset.sizes))
+
+
+def _vocabulary(dataset: Dataset) -> Check:
+    name, facts = "test text in the vocabulary", dataset.facts
+    if facts.get("bert"):
+        return Check(name, [], "a BERT brings its own, and what that was trained on is not known here")
+    if not isinstance(dataset.vocabulary, Vocabulary):
+        return Check(name, [])
+    if not facts.get("vocabulary_fitted_on"):
+        return Check(name, [], "the run is of a version that did not record what it was trained on")
+    train = vocabulary.fingerprint(dataset.interactions.text.part(0, dataset.sizes[0]))
+    same = facts["vocabulary_fitted_on"] == train
+    return Check(name, [] if same else ["the vocabulary was trained on other texts than those of train"])
+
+
+def _keywords(dataset: Dataset, workdir: pathlib.Path) -> Check:
+    name, events, train = "test text in keywords", dataset.events, dataset.sizes[0]
+    if events.tokens is None or dataset.vocabulary is None:
+        return Check(name, [])
+    folders = sorted(workdir.glob(f"**/{explain.KEYWORDS}"))
+    if not folders:
+        return Check(name, [], "" if (workdir / RUN).exists() else "no model of the run is finished yet")
+    tokens, spelt = events.tokens.part(0, train), set()
+    for begin in range(0, train, explain.REVIEWS_AT_ONCE):
+        spelt.update(dataset.vocabulary.words(tokens.part(begin, min(begin + explain.REVIEWS_AT_ONCE, train))).names)
+    found = []
+    for folder in folders:
+        profiles, where = explain.KeywordProfiles.load(folder), folder.relative_to(workdir)
+        foreign = set(profiles.words) - spelt
+        if foreign:
+            found.append(f"{where}: {len(foreign):,} words are in no train review, {min(foreign)!r} among them")
+        for side, owner, count in (("user", events.user, events.num_users), ("item", events.item, events.num_items)):
+            profile = profiles.users if side == "user" else profiles.items
+            if len(profile.word) != count:
+                raise UserError(f"{folder}: damaged; it has {len(profile.word):,} {side}s, and the data have {count:,}")
+            reviewed = np.isin(np.arange(count), owner[:train][tokens.lengths > 0])
+            told = np.count_nonzero(~reviewed & (profile.word >= 0).any(1))
+            if told:
+                found.append(f"{where}: {told:,} {side}s without a train review have keywords")
+    return Check(name, found)
+
+
+def _lists(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Check:
+    name, item, train = "items recommended before they existed", dataset.events.item, dataset.sizes[0]
+    files = sorted(workdir.glob(f"**/{list_files.FOLDER}/*.npz"))
+    if not files:
+        return Check(name, [], "no model of the run has been tested yet, or by a version that kept no lists")
+    late = dataset.events.num_items - len(np.unique(item[:train]))
+    found, unchecked = [], ""
+    for path in files:
+        lists, where = list_files.read(path), path.relative_to(workdir)
+        if "ranks" not in lists:  # of ratings alone
+            continue
+        if config.protocol == "mmrec" and "interaction" not in lists:  # all items are candidates
+            if late:
+                found.append(f"{where}: {late:,} candidates are not in train (protocol=mmrec)")
+        elif not {"interaction", "item"} & lists.keys():
+            unchecked = f"{where} is of a version that did not keep which items it ranked"
+        else:
+            try:
+                early = leaks.unborn(item, lists, train)
+            except (KeyError, IndexError, ValueError, TypeError):
+                raise UserError(f"{path}: damaged; its lists are not of the run's interactions") from None
+            if early:
+                found.append(f"{where}: {early:,} relevant items have ranks among items that nobody had met")
+    return Check(name, found, unchecked)
