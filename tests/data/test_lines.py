@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drex_jax.data.quarantine import Quarantine
-from drex_jax.data.readers import lines, parquet
+from drex_jax.data.readers import lines, parquet, table
 from drex_jax.data.readers.lines import Lines, json_rows
 from drex_jax.errors import UserError
 
@@ -43,6 +43,14 @@ def test_gzip_is_told_by_its_first_bytes_and_may_have_members(tmp_path):
     found, quarantine = read(path)
     assert [line for _, line in found] == [b"a", b"bc", b"d"]
     assert not quarantine.rejected
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_members_of_a_byte_each(tmp_path, mark):
+    path, table_columns = tmp_path / "file.gz", ("user", "item")
+    path.write_bytes(b"".join(gzip.compress(bytes([byte])) for byte in mark + b"user\titem\nu\ti\n"))
+    assert [line for _, line in read(path)[0]] == [b"user\titem", b"u\ti"]
+    assert table.columns_of(path) == table_columns
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.33, 0.5, 0.9, 0.999])

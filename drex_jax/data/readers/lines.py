@@ -126,11 +126,18 @@ def blocks(path: Path) -> Iterator[bytes]:
             head = file.read(2)
             file.seek(0)
             source = _inflate(file) if head == _GZIP_MAGIC else iter(lambda: file.read(BLOCK_BYTES), b"")
-            first = True
+            start: bytes | None = b""  # what may yet become a mark: members of a gzip may be of a byte
             for block in source:
-                yield block.removeprefix(_BOM) if first else block
-                first = False
+                if start is not None:
+                    start += block
+                    if start != _BOM and _BOM.startswith(start):
+                        continue
+                    block, start = start.removeprefix(_BOM), None
+                if block:
+                    yield block
                 bar.update(file.tell() - bar.n)
+            if start:
+                yield start
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
