@@ -145,7 +145,10 @@ def scorer(name: str, constants: Mapping[str, Any]) -> Scorer:
 @functools.lru_cache(maxsize=16)
 def _scorer(name: str, constants: str) -> Scorer:
     if name == "drex":
-        return Refiner(Options.of(json.loads(constants).get("drex")))
+        try:
+            return Refiner(Options.of(json.loads(constants).get("drex")))
+        except ValueError as error:
+            raise UserError(f"the record of the run's model is damaged: {error}") from None
     if name == "narre":
         mean = json.loads(constants).get("mean")
         if not isinstance(mean, float):

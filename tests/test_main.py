@@ -309,8 +309,9 @@ def test_damaged_run_directory_is_a_mistake_told_in_one_line(
     settings = command.load_experiment(str(ROOT / "experiments" / "quickstart.py"))
     (tmp_path / "config.json").write_text(config.to_json(settings))
     (tmp_path / "history").mkdir()
-    (tmp_path / "results.json").write_text(json.dumps(dict.fromkeys(RESULT_KEYS) | {"schema": 1}))
-    (tmp_path / "history" / "facts.json").write_text(json.dumps(dict.fromkeys(dataset.FACT_KEYS)))
+    (tmp_path / "results.json").write_text(json.dumps(dict.fromkeys(RESULT_KEYS) | {"schema": 1, "seeds": [0]}))
+    facts = {"notices": [], "vocabulary": False, "seconds": {}}
+    (tmp_path / "history" / "facts.json").write_text(json.dumps(dict.fromkeys(dataset.FACT_KEYS) | facts))
     (tmp_path / "history" / "columns.json").write_text("{}")
     damaged = tmp_path / name
     for contents in (b"\x93NU", b"{}", b"[]", b"null"):

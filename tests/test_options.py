@@ -20,6 +20,7 @@ def test_every_field_arrives() -> None:
         "name": "mine",
         "max_interactions": 5,
         "max_bad_share": 0.5,
+        "max_ids": 70,
         "k_core": 2,
         "rating_min": 1.0,
         "rating_max": 3.0,

@@ -11,7 +11,7 @@ SECONDS or more than MEGABYTES of memory, or costs a row that is neither kept no
 its first loss; the input is then in the folder that --keep names, and `--again=FILE` gives it once more. Inputs are
 written to TMPDIR, which is best in memory (/dev/shm).
 
-Exit status: 0 nothing was lost; 1 something was, and is told.
+Exit status: 0 nothing was lost; 1 something was, and is told; 2 a mistake in the command.
 """
 
 import os
@@ -32,7 +32,7 @@ import time  # noqa: E402
 from typing import Any  # noqa: E402
 
 SECONDS, MEGABYTES = 20, 3000  # of an input
-DONE, SO_FAR = re.compile(r"Done (\d+) runs"), re.compile(r"^#(\d+)", re.MULTILINE)
+COUNTED = re.compile(r"^(?:#|Done )(\d+)\b", re.MULTILINE)  # of what libFuzzer says: inputs so far, and in the end
 BY_ACCIDENT = 0.6  # of inputs; Atheris makes the others
 
 
@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the accidents; not 0")
     parser.add_argument("--keep", type=pathlib.Path, default=pathlib.Path(), help="where lost inputs are written")
     parser.add_argument("--again", type=pathlib.Path, help="one input of one target, instead of new ones")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)  # the one target of a process of its own
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # the one target of a process, and its folder
     return parser.parse_args()
 
 
@@ -59,17 +59,23 @@ def work(given: argparse.Namespace) -> None:
         draw = random.Random(seed)
         return mutations.mutated(data, draw)[:most] if draw.random() < BY_ACCIDENT else atheris.Mutate(data, most)
 
-    with tempfile.TemporaryDirectory() as folder:
-        target = targets.TARGETS[given.worker][0](pathlib.Path(folder, "target"))
-        corpus = pathlib.Path(folder, "corpus")
-        corpus.mkdir()
-        for number, seed in enumerate(target.seeds):
-            (corpus / str(number)).write_bytes(seed)
-        limits = [f"-timeout={SECONDS}", f"-rss_limit_mb={MEGABYTES}", f"-max_len={mutations.MOST}"]
-        named = [f"-artifact_prefix={given.keep / given.worker}-", f"-seed={given.seed}", "-len_control=0"]
-        what = [str(given.again)] if given.again else [f"-runs={given.inputs}", str(corpus)]
-        atheris.Setup([sys.argv[0], *limits, *named, *what], target.check, custom_mutator=changed)
-        atheris.Fuzz()
+    name, folder = given.worker
+    target = targets.TARGETS[name][0](pathlib.Path(folder, "target"))
+    corpus = pathlib.Path(folder, "corpus")
+    corpus.mkdir()
+    for number, seed in enumerate(target.seeds):
+        (corpus / str(number)).write_bytes(seed)
+    limits = [f"-timeout={SECONDS}", f"-rss_limit_mb={MEGABYTES}", f"-max_len={mutations.MOST}"]
+    named = [f"-artifact_prefix={given.keep / name}-", f"-seed={given.seed}", "-len_control=0"]
+    what = [str(given.again)] if given.again else [f"-runs={given.inputs}", str(corpus)]
+    atheris.Setup([sys.argv[0], *limits, *named, *what], target.check, custom_mutator=changed)
+    atheris.Fuzz()
+
+
+def refuse(what: str) -> None:
+    """Ends on a mistake of the user's."""
+    print(f"fuzz.py: {what}", file=sys.stderr)
+    sys.exit(2)
 
 
 def fuzz(given: argparse.Namespace) -> int:
@@ -77,24 +83,24 @@ def fuzz(given: argparse.Namespace) -> int:
     from drex_jax.fuzzing.targets import TARGETS
 
     if importlib.util.find_spec("atheris") is None:
-        sys.exit("fuzz.py: needs Atheris: pip install 'drex_jax[fuzz]'")
+        refuse("needs Atheris: pip install 'drex_jax[fuzz]'")
     unknown = [name for name in given.targets or () if name not in TARGETS]
     if unknown:
-        sys.exit(f"fuzz.py: unknown target {unknown[0]}; it should be one of {' '.join(TARGETS)}")
+        refuse(f"unknown target {unknown[0]}; it should be one of {' '.join(TARGETS)}")
     lost = 0
     print(f"| target | inputs | lost | seconds |\n|{'---|' * 4}", flush=True)
     for name in given.targets or TARGETS:
         inputs, begun = given.inputs or TARGETS[name][1], time.monotonic()
-        command = [sys.executable, __file__, f"--worker={name}", f"--inputs={inputs}", f"--seed={given.seed}"]
-        command += [f"--keep={given.keep}", *([f"--again={given.again}"] if given.again else [])]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--worker", name, folder, f"--inputs={inputs}", f"--seed={given.seed}"]
+            command += [f"--keep={given.keep}", *([f"--again={given.again}"] if given.again else [])]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         told = done.stdout.decode(errors="replace")
-        ended = DONE.search(told)
-        number = ended[1] if ended else max(map(int, SO_FAR.findall(told)), default=0)
-        lost += not ended
+        number = max(map(int, COUNTED.findall(told)), default=int(given.again is not None))
+        lost += done.returncode != 0
         seconds = time.monotonic() - begun
-        print(f"| {name} | {number} | {int(not ended)} | {seconds:.0f} |", flush=True)
-        if not ended:
+        print(f"| {name} | {number} | {int(done.returncode != 0)} | {seconds:.0f} |", flush=True)
+        if done.returncode:
             print(f"{name}: {told[-4000:]}", file=sys.stderr, flush=True)
     return lost
 

@@ -94,16 +94,37 @@ def assemble(
 def in_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
     """Which interactions remain when users and items with fewer than k are removed until none is left to remove.
 
-    `user` and `item` are int [n]; `k` of 0 or 1 keeps all. Returns bool [n].
+    `user` and `item` are int [n]; `k` of 0 or 1 keeps all. Returns bool [n]. Whoever is removed is looked at once, so
+    that a chain, of which each round removes the two ends, takes no longer than its length.
     """
     keep = np.ones(len(user), bool)
-    while k > 1 and keep.any():
-        rows = np.flatnonzero(keep)
-        stays = (np.bincount(user[rows])[user[rows]] >= k) & (np.bincount(item[rows])[item[rows]] >= k)
-        if stays.all():
-            break
-        keep[rows[~stays]] = False
+    if k <= 1:
+        return keep
+    sides = user, item
+    counts = [np.bincount(side) for side in sides]
+    orders = [np.argsort(side, kind="stable") for side in sides]
+    ends = [np.cumsum(count) for count in counts]
+    begins = [end - count for end, count in zip(ends, counts, strict=True)]
+    leaving = [np.flatnonzero((count > 0) & (count < k)) for count in counts]
+    while any(map(len, leaving)):
+        theirs = [
+            order[_spans(begin[gone], end[gone])]
+            for order, begin, end, gone in zip(orders, begins, ends, leaving, strict=True)
+        ]
+        rows = np.unique(np.concatenate(theirs))
+        rows = rows[keep[rows]]
+        keep[rows] = False
+        for number, (side, count) in enumerate(zip(sides, counts, strict=True)):
+            touched, lost = np.unique(side[rows], return_counts=True)
+            count[touched] -= lost
+            leaving[number] = touched[(count[touched] > 0) & (count[touched] < k)]
     return keep
+
+
+def _spans(begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The numbers from each begin to before its end, one span after the other."""
+    lengths = ends - begins
+    return np.arange(lengths.sum()) + np.repeat(begins - np.cumsum(lengths) + lengths, lengths)
 
 
 @dataclasses.dataclass(frozen=True)

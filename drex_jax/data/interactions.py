@@ -166,10 +166,8 @@ class Interactions:
         header = storage.read_header(folder, SCHEMA)
         try:
             name, n, has_split = str(header["name"]), int(header["interactions"]), bool(header["given_split"])
-            names, item_names = (
-                _names(header["vectors"]),
-                _names(header.get("item_vectors", [])),
-            )  # older ones have none
+            names = _names(header["vectors"])
+            item_names = _names(header.get("item_vectors", []))  # older folders have none
             low_high = None if header["rating_range"] is None else _scale(header["rating_range"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{Path(folder) / 'columns.json'}: damaged ({type(error).__name__})") from error

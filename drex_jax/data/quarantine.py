@@ -11,6 +11,7 @@ import orjson
 from drex_jax.errors import UserError
 
 MAX_VALUE_CHARACTERS = 80
+MAX_LISTED = 10_000_000  # rows: a list is longer than the file whose every second byte ends a bad row
 TORN = "the file ends early"
 
 
@@ -25,15 +26,16 @@ def shown(value: object) -> str:
 class Quarantine:
     """Counts rejected rows by reason and, given a path, writes each as a line of JSON: file, line, reason, value.
 
-    The file is written anew; an empty one says that nothing was rejected. Use it as a context manager, which closes
-    the file. Raises `UserError` where the file cannot be written.
+    The file is written anew; an empty one says that nothing was rejected. Of more than `MAX_LISTED` rows the first are
+    written, all are counted, and a notice says so. Use it as a context manager, which closes the file. Raises
+    `UserError` where the file cannot be written.
     """
 
     def __init__(self, path: str | Path | None = None):
         self.path = None if path is None else Path(path)
         self.by_reason: collections.Counter[str] = collections.Counter()
         self.notices: list[str] = []
-        self._file = None
+        self._file, self._listed = None, 0
         if self.path is not None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,10 @@ class Quarantine:
     def record(self, file: str | Path, line: int, reason: str, found: str | None) -> None:
         """Records one bad row, of which `found` is what `shown` says of the value."""
         self.by_reason[reason] += 1
-        if self._file is not None:
+        if self._file is not None and self._listed < MAX_LISTED:
+            self._listed += 1
+            if self._listed == MAX_LISTED:
+                self.notices.append(f"{self.path} lists no more than the first {MAX_LISTED:,} rejected rows")
             record = {"file": str(file), "line": line, "reason": reason}
             if found is not None:
                 record["value"] = found

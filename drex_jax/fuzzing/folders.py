@@ -13,24 +13,27 @@ import numpy as np
 
 from drex_jax import checkpoint, dataset, finished_run, run_directory, scorers, update_file, updates
 from drex_jax import config as config_lib
+from drex_jax.biases import RunningBias
 from drex_jax.config import Config
 from drex_jax.data import item_features, storage, vocabulary
 from drex_jax.data.quarantine import TORN
 from drex_jax.data.strings import Strings
 from drex_jax.data.vocabulary import Vocabulary
 from drex_jax.errors import UserError
-from drex_jax.files import write_json, write_text
+from drex_jax.files import read_json, write_json, write_text
 from drex_jax.fuzzing import samples
 from drex_jax.fuzzing.samples import ROWS
 from drex_jax.fuzzing.target import Target, content_of, count_json, require_words
 from drex_jax.incoming import Expected, checked, rows_of
 from drex_jax.journal import Journal
 from drex_jax.list_files import read as read_lists
+from drex_jax.models.drex.network import NetworkOptions
+from drex_jax.models.drex.refiner import Options
 from drex_jax.models.protocol import Carry
 from drex_jax.text.bert import weights, wordpiece
 
 USERS, ITEMS = 6, 5  # of a run
-CARRY: Any = Carry(np.zeros((USERS, 1), np.float32), np.ones((ITEMS, 1), np.float32))
+CARRY = Carry(*(np.ones((number, 1), np.float32) for number in (USERS, ITEMS)))  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
 
 def _npy(array: np.ndarray, pickled: bool = False) -> bytes:
@@ -104,7 +107,9 @@ def words(folder: pathlib.Path) -> Target:
             assert not len(tokens.ids) or tokens.ids.max() < len(read), "tokens beyond the vocabulary"
             assert len(read.words(tokens).word) == len(tokens.ids), "tokens of no word"
 
-    return Target([vocabulary.train(texts, 30).model], check)
+    trained = vocabulary.train(texts, 30)
+    assert trained is not None, "no vocabulary"
+    return Target([trained.model], check)
 
 
 # A folder of files: an input is the number of a file, and what is written into it.
@@ -145,7 +150,9 @@ def _finished(folder: pathlib.Path) -> Config:
     write_text(folder / run_directory.CONFIG, config_lib.to_json(settings))
     results = {name: {} for name in run_directory.RESULT_KEYS} | {"schema": run_directory.SCHEMA, "seeds": [0]}
     write_json(folder / run_directory.RESULTS, results)
-    write_json(folder / run_directory.SCORER, {})
+    write_json(
+        folder / run_directory.SCORER, {"drex": Options(NetworkOptions(), RunningBias(3.0, 1.0, 1.0)).constants()}
+    )
     interactions, _ = dataset.open_interactions(settings, folder)
     updates.commit(folder, [], interactions.take(np.arange(3)), CARRY, applied=3, refused=0, sha256=[])
     return settings
@@ -158,7 +165,7 @@ def run(folder: pathlib.Path) -> Target:
     def read() -> None:
         settings = finished_run.settings_of(folder)
         opened = dataset.open_dataset(settings, folder)
-        scorers.scorer(settings.model.name, {})
+        scorers.scorer("drex", read_json(folder / run_directory.SCORER, ()))
         known, saved = updates.read(folder)
         journal = Journal(opened.interactions, opened.sizes[0], None if saved is None else saved.since)
         for number in range(len(journal)):

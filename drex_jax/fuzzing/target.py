@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import zlib
 from collections.abc import Callable
@@ -32,12 +31,19 @@ def require_words(error: UserError) -> None:
 
 def content_of(data: bytes) -> bytes | None:
     """What is in a file, without a byte order mark; None of a broken gzip file."""
-    if data.startswith(GZIP):
+    if not data.startswith(GZIP):
+        return data.removeprefix(BOM)
+    content = b""
+    while data:
+        member = zlib.decompressobj(31)
         try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error):
+            content += member.decompress(data)
+        except zlib.error:
             return None
-    return data.removeprefix(BOM)
+        if not member.eof:
+            return None
+        data = member.unused_data.lstrip(b"\x00")
+    return content.removeprefix(BOM)
 
 
 def count_json(content: bytes) -> int:

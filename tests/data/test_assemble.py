@@ -125,6 +125,18 @@ def test_k_core_against_its_slow_twin(pairs, k):
     assert np.flatnonzero(in_core(array[:, 0], array[:, 1], k)).tolist() == slow_core(pairs, k)
 
 
+def test_a_chain_is_taken_apart_in_the_time_of_its_length(monkeypatch):
+    """Each round removes its two ends alone: looking at all that is left every time would take the square."""
+    looked, n = [], 600
+    unique = np.unique
+    monkeypatch.setattr(np, "unique", lambda rows, **options: looked.append(len(rows)) or unique(rows, **options))
+    places = np.arange(n)
+    assert not in_core((places + 1) // 2, places // 2, 2).any()
+    ring = in_core((places + 1) // 2 % (n // 2), places // 2, 2)
+    assert ring.all()
+    assert sum(looked) < 6 * n
+
+
 @given(ROWS, st.integers(1, 20), st.integers(0, 3))
 def test_the_earliest_are_taken_before_the_core(rows, most, k):
     everything = plain(assemble([chunk(rows)], "n", (0, 5)).interactions)

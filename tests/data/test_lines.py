@@ -2,12 +2,14 @@ import gzip
 import random
 import zlib
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drex_jax.data.quarantine import Quarantine
-from drex_jax.data.readers import lines
+from drex_jax.data.readers import lines, parquet, table
 from drex_jax.data.readers.lines import Lines, json_rows
 from drex_jax.errors import UserError
 
@@ -41,6 +43,14 @@ def test_gzip_is_told_by_its_first_bytes_and_may_have_members(tmp_path):
     found, quarantine = read(path)
     assert [line for _, line in found] == [b"a", b"bc", b"d"]
     assert not quarantine.rejected
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_members_of_a_byte_each(tmp_path, mark):
+    path, table_columns = tmp_path / "file.gz", ("user", "item")
+    path.write_bytes(b"".join(gzip.compress(bytes([byte])) for byte in mark + b"user\titem\nu\ti\n"))
+    assert [line for _, line in read(path)[0]] == [b"user\titem", b"u\ti"]
+    assert table.columns_of(path) == table_columns
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.33, 0.5, 0.9, 0.999])
@@ -136,6 +146,19 @@ def test_a_gzip_bomb_stops_early(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"bomb.gz: uncompressed it is more than 200 times as large.*gunzip"):
         read.extend(map(len, lines.blocks(path)))
     assert sum(read) <= max(3 << 20, 200 * path.stat().st_size)
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_parquet_bomb_stops_early(tmp_path, monkeypatch, dictionary):
+    """One long text, a few bytes a row more: as a dictionary's, or compressed."""
+    monkeypatch.setattr(lines, "EXPANDS_FREELY", 1 << 20)
+    monkeypatch.setattr(parquet, "BATCH_ROWS", 16)
+    path, table = tmp_path / "bomb.parquet", pa.table({"text": ["x" * 10_000] * 2_000})
+    pq.write_table(table, path, use_dictionary=dictionary, compression="gzip")
+    rows, read = parquet.rows(path, ("text",), Quarantine()), []
+    with pytest.raises(UserError, match=r"bomb.parquet: uncompressed it is more than 200 times as large"):
+        read.extend(rows)
+    assert len(read) < (1_000 if dictionary else 1)
 
 
 def test_a_file_that_shrinks_well_is_no_bomb(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
+from drex_jax.data import quarantine
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.loading import DataOptions, SyntheticOptions, load
 from drex_jax.data.quarantine import Quarantine
@@ -102,6 +103,15 @@ def test_an_empty_quarantine_replaces_an_old_one(tmp_path):
     (tmp_path / "q").write_text("old")
     load(DataOptions("yelp", write(tmp_path / "f", rows(9))), tmp_path / "q")
     assert (tmp_path / "q").read_text() == ""
+
+
+def test_a_list_of_rejected_rows_ends_before_the_disk_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(quarantine, "MAX_LISTED", 20)
+    options = DataOptions("yelp", write(tmp_path / "f", [*rows(50), *["x"] * 30]), max_bad_share=1.0)
+    _, report = load(options, tmp_path / "q.jsonl")
+    assert report.rejected == 30
+    assert len((tmp_path / "q.jsonl").read_text().splitlines()) == 20
+    assert any("no more than the first 20 rejected rows" in line for line in report.lines)
 
 
 def test_a_quarantine_that_cannot_be_written(tmp_path):

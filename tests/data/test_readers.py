@@ -182,6 +182,18 @@ def test_movielens_with_tags(tmp_path, packed):
     assert "3 of 5 tags" in report.notices[0]
 
 
+def test_movielens_with_more_tags_than_a_review_has_words(tmp_path):
+    """They would be repeated by each of a pair's ratings: two small files would make a large table."""
+    ratings = "".join(f"1,10,4.5,{1000 + n}\n" for n in range(50))
+    tags = "".join(f"1,10,{'x' * 800},{1000 + n}\n" for n in range(50))
+    for name, text in (("ratings.csv", ratings), ("tags.csv", tags)):
+        (tmp_path / name).write_text(text)
+    interactions, report, _ = read("movielens", tmp_path, tmp_path)
+    assert (interactions.text.lengths > 0).tolist() == [True] * 25 + [False] * 25
+    assert interactions.text.lengths.max() == 25 * 800 + 24 * 2
+    assert report.kept == 50
+
+
 def test_movielens_bad_rows(tmp_path):
     bad = {
         "1,2,x,5": "rating is not a number",

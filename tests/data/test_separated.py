@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drex_jax.data.quarantine import Quarantine
+from drex_jax.data.readers import separated
 from drex_jax.data.readers.lines import Lines
 from drex_jax.data.readers.separated import records
 
@@ -53,3 +54,17 @@ def test_a_tear_inside_a_quoted_field_is_one_row(tmp_path):
     assert len(found) > 100
     assert all(fields == [str(n), f"one\ntwo {n * 7919}"] for n, (_, fields) in enumerate(found[1:]))
     assert dict(quarantine.by_reason) == {"the file ends early": 1}
+
+
+def test_quotes_that_swallow_one_another_take_no_more_than_twice_the_file(tmp_path, monkeypatch):
+    """Each of these lines begins a quote, whatever was before it, and would be read again with all that follow."""
+    monkeypatch.setattr(separated, "MAX_LINE_BYTES", 2_000)
+    taken = []
+    take = separated._Feed.__next__
+    monkeypatch.setattr(separated._Feed, "__next__", lambda feed: taken.append(1) or take(feed))
+    lines = [b'x","z', b"1,2"] * 1_000
+    found, quarantine = read(tmp_path / "f", b"a,b\n" + b"\n".join(lines))
+    assert len(found) - 1 + quarantine.rejected == len(lines)
+    assert [fields for _, fields in found[1:]] == [["1", "2"]] * (len(found) - 1)
+    assert len(found) > 900
+    assert len(taken) < 4 * len(lines)

@@ -17,7 +17,7 @@ from drex_jax.progress import progress
 MAX_LINE_BYTES = 8_000_000  # escapes can make a line of JSON six times as long as the text it holds
 TOO_LONG = f"line above {MAX_LINE_BYTES:,} bytes"
 BLOCK_BYTES = 1 << 20
-MAX_EXPANSION = 200  # times that gzip may have made a file smaller; text has become 3 to 20 times smaller, tables 50
+MAX_EXPANSION = 200  # times that a file may have been made smaller; text becomes 3 to 20 times smaller, tables 50
 EXPANDS_FREELY = 256 << 20  # bytes, however small the file is
 _COMPRESSED_BYTES = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -126,11 +126,18 @@ def blocks(path: Path) -> Iterator[bytes]:
             head = file.read(2)
             file.seek(0)
             source = _inflate(file) if head == _GZIP_MAGIC else iter(lambda: file.read(BLOCK_BYTES), b"")
-            first = True
+            start: bytes | None = b""  # what may yet become a mark: members of a gzip may be of a byte
             for block in source:
-                yield block.removeprefix(_BOM) if first else block
-                first = False
+                if start is not None:
+                    start += block
+                    if start != _BOM and _BOM.startswith(start):
+                        continue
+                    block, start = start.removeprefix(_BOM), None
+                if block:
+                    yield block
                 bar.update(file.tell() - bar.n)
+            if start:
+                yield start
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -162,17 +169,31 @@ def _inflate(file: BinaryIO) -> Iterator[bytes]:
             yield from _up_to_damage(before, pending)
             raise TornError("the gzip stream is damaged") from error
         inflated += len(block)
-        if inflated > max(EXPANDS_FREELY, MAX_EXPANSION * file.tell()):
-            raise UserError(
-                f"{file.name}: uncompressed it is more than {MAX_EXPANSION} times as large, at {inflated:,} bytes, and "
-                "read no further; if it is what it should be, uncompress it first (gunzip)"
-            )
+        require_measure(file.name, inflated, file.tell())
         if block:
             yield block
         if member.eof:
             pending, member = member.unused_data, None
         else:
             pending = member.unconsumed_tail
+
+
+def require_measure(name: str, expanded: int, size: int) -> None:
+    """Makes sure that a compressed file was not made to fill memories and disks.
+
+    Args:
+      name: the file's.
+      expanded: how many bytes it has given so far.
+      size: of how many of its own.
+
+    Raises:
+      UserError: they are beyond all measure.
+    """
+    if expanded > max(EXPANDS_FREELY, MAX_EXPANSION * size):
+        raise UserError(
+            f"{name}: uncompressed it is more than {MAX_EXPANSION} times as large, at {expanded:,} bytes, and read no "
+            "further; if it is what it should be, uncompress it first (gunzip)"
+        )
 
 
 def _up_to_damage(member, pending: bytes) -> Iterator[bytes]:

@@ -2,7 +2,8 @@
 
 A user's tags for a movie become the text of that user's rating of it, in time order, joined by ", ". The text is read
 at the moment of the rating, so a later tag would tell the future: only tags no later than the rating are joined.
-The others, and tags of movies the user never rated, are left out and counted in a notice.
+The others, tags of movies the user never rated, and those of a rating that has more than 20 kB of them, are left out
+and counted in a notice.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ EXPECTED = "MovieLens ratings: ratings.csv with userId,movieId,rating,timestamp,
 _RATING_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 _TAG_COLUMNS = ["userId", "movieId", "tag", "timestamp"]
 _MAX_ID = 2**31 - 1
+MAX_TAGS_BYTES = 20_000  # of one rating: each of a pair's ratings repeats the tags that were there before it
 
 
 def find(path: str | Path | None) -> Path:
@@ -150,14 +152,11 @@ def _with_tags(chunk: Chunk, tags: _Tags | None) -> Chunk:
     keys = _keys(chunk)
     begin, end = np.searchsorted(tags.key, keys, "left"), np.searchsorted(tags.key, keys, "right")
     texts = [b""] * len(chunk)
+    offsets = tags.text.offsets
     for row in np.flatnonzero(end > begin):
-        in_time = [
-            tags.text.bytes_at(tag)
-            for tag in range(begin[row], end[row])
-            if tags.timestamp[tag] <= chunk.timestamp[row]
-        ]
-        text = b", ".join(in_time)
-        if len(text) <= fields.MAX_TEXT_BYTES:
-            texts[row] = text
-            tags.joined += len(in_time)
+        first = begin[row]
+        last = first + np.searchsorted(tags.timestamp[first : end[row]], chunk.timestamp[row], "right")
+        if offsets[last] - offsets[first] <= MAX_TAGS_BYTES:
+            texts[row] = b", ".join(map(tags.text.bytes_at, range(first, last)))
+            tags.joined += int(last - first)
     return Chunk(chunk.user, chunk.item, chunk.timestamp, chunk.rating, Strings.of(texts))

@@ -9,28 +9,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drex_jax.data.quarantine import Quarantine
+from drex_jax.data.readers.lines import require_measure
 from drex_jax.errors import UserError
 from drex_jax.progress import progress
 
 MAGIC = b"PAR1"
-BATCH_ROWS = 16_384
+BATCH_ROWS = 2_048  # a row may be of megabytes, and many rows the same few bytes of the file
 
 
 def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
     """(row from 1, {column: value}) of the columns named; times are seconds since 1970, bytes are decoded.
 
     A file damaged after a good footer gives the rows before the damage, then goes to the quarantine as one tear.
-    Raises `UserError` if it has no good footer or lacks a column.
+    Raises `UserError` if it has no good footer, lacks a column or expands beyond measure.
     """
     with _opened(path) as file:
         known = file.schema_arrow.names
         for column in columns:
             if column not in known:
                 raise UserError(f"{path}: no column named {column!r} in data.columns; it has: {', '.join(known)}")
-        line = 1
+        line, expanded, size = 1, 0, path.stat().st_size
+        stated = (file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
+        require_measure(str(path), sum(stated), size)
         try:
             with progress(f"reading {path.name}", file.metadata.num_rows, "rows") as bar:
                 for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns))):
+                    expanded += batch.nbytes
+                    require_measure(str(path), expanded, size)
                     names = batch.schema.names
                     for values in zip(*(_values(column) for column in batch.columns), strict=True):
                         yield line, dict(zip(names, values, strict=True))

@@ -2,7 +2,8 @@
 
 A torn quote swallows every row up to the next quote. So when a record turns out malformed, its later lines are read
 again as records of their own, and only its first line is lost, unless none of them is one: then they were the
-continuation of one bad record.
+continuation of one bad record. In a file that is made so that this never ends (every line begins a quote that swallows
+all others), where more has been read again than the file had so far, a line is a record by itself or lost.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class _Feed:
         self._again: collections.deque[_Line] = collections.deque()
         self.taken: list[_Line] = []
         self._size = 0
+        self._credit = MAX_LINE_BYTES  # how much may be read again
 
     def __iter__(self) -> _Feed:
         return self
@@ -39,9 +41,13 @@ class _Feed:
         self.taken = []
         self._size = 0
 
-    def give_back(self, lines: list[_Line]) -> None:
-        """These lines come next again."""
+    def give_back(self, lines: list[_Line]) -> bool:
+        """These lines come next again; False, and they do not, where too many have already."""
+        if self._credit < 0:
+            return False
+        self._credit -= self._size
         self._again.extendleft(reversed(lines))
+        return True
 
     def __next__(self) -> str:
         while True:
@@ -49,6 +55,7 @@ class _Feed:
                 number, text = self._again.popleft()
             else:
                 number, line = next(self._lines)
+                self._credit += len(line or b"")
                 # A bad byte becomes a lone surrogate, which fails its row in `fields`.
                 text = None if line is None else line.decode("utf-8", "surrogateescape") + "\n"
             if text is None or self.taken or not text.isspace():  # a blank line between records is none
@@ -93,19 +100,29 @@ def records(
             yield feed.taken[0][0], fields
             continue
         first, *later = feed.taken
-        if any(_well_formed(text, delimiter, width) for _, text in later):
-            feed.give_back(later)
-            reader = csv.reader(feed, delimiter=delimiter, strict=True)
-        elif fault == UNFINISHED and lines.torn:
+        separate = any(_alone(text, delimiter, width) for _, text in later)
+        if fault == UNFINISHED and lines.torn and not separate:
             continue  # the record the tear went through: the tear's own line in the quarantine stands for it
         quarantine.reject(lines.path, first[0], fault or "wrong number of fields", None if fault else len(fields))
+        if not separate:
+            continue
+        reader = csv.reader(feed, delimiter=delimiter, strict=True)
+        if feed.give_back(later):
+            continue
+        for number, text in later:
+            alone = _alone(text, delimiter, width)
+            if alone:
+                yield number, alone
+            elif text is None or not text.isspace():
+                quarantine.reject(lines.path, number, fault or "wrong number of fields")
 
 
-def _well_formed(text: str | None, delimiter: str, width: int | None) -> bool:
-    """Whether one line is a whole record by itself."""
+def _alone(text: str | None, delimiter: str, width: int | None) -> list[str]:
+    """The fields of a line that is a whole record by itself; none where it is not."""
     if text is None:
-        return False
+        return []
     try:
-        return len(next(csv.reader([text], delimiter=delimiter, strict=True))) == width
-    except (csv.Error, StopIteration):
-        return False
+        fields = next(csv.reader([text], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return []
+    return fields if len(fields) == width else []

@@ -17,7 +17,7 @@ from pathlib import Path
 from drex_jax.data.chunk import Chunk, ChunkBuilder
 from drex_jax.data.quarantine import Quarantine
 from drex_jax.data.readers import fields, files, parquet
-from drex_jax.data.readers.lines import Lines, TornError, blocks, json_rows
+from drex_jax.data.readers.lines import MAX_LINE_BYTES, Lines, TornError, blocks, json_rows
 from drex_jax.data.readers.separated import records
 from drex_jax.errors import UserError
 
@@ -189,11 +189,14 @@ def _separated(
 
 
 def _head(path: Path) -> bytes:
-    """The first block of a file."""
-    try:
-        return next(iter(blocks(path)), b"")
-    except TornError:
-        return b""
+    """The beginning of a file, with its first line."""
+    head = b""
+    with contextlib.suppress(TornError):
+        for block in blocks(path):
+            head += block
+            if b"\n" in head.lstrip() or len(head) > MAX_LINE_BYTES:
+                break
+    return head
 
 
 def _delimiter(path: Path, head: bytes) -> str:

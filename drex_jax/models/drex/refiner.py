@@ -26,6 +26,7 @@ from drex_jax.text.bert.network import Architecture
 
 DAY = 86400.0
 BIAS = ("mean", "user_shrinkage", "item_shrinkage")
+LARGEST = 1 << 24  # of a network's sizes
 CONSTANTS = ("rating_mean", "rating_deviation", "rating_weight", "ranking_weight")
 
 
@@ -70,9 +71,22 @@ class Options:
             if network.get("bert") is not None:
                 network["bert"] = Architecture(**network["bert"])
             bias = RunningBias(**{name: float(constants["bias"][name]) for name in BIAS})
-            return cls(NetworkOptions(**network), bias, **{name: constants[name] for name in CONSTANTS})
+            options = cls(NetworkOptions(**network), bias, **{name: constants[name] for name in CONSTANTS})
+            _require_types(options)
+            _require_types(options.network)
+            return options
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"the constants of a DReX model are damaged ({error!r}); train the run again") from None
+
+
+def _require_types(options: Options | NetworkOptions) -> None:
+    """Raises TypeError where a field is of another type than its default, ValueError where it is beyond all sizes."""
+    for field in dataclasses.fields(options):
+        value, default = getattr(options, field.name), field.default
+        if field.default not in (dataclasses.MISSING, None) and type(value) is not type(default):
+            raise TypeError(f"{field.name} is {value!r}")
+        if type(value) is int and not 0 <= value <= LARGEST:
+            raise ValueError(f"{field.name} is {value!r}")
 
 
 class Keys(NamedTuple):
