@@ -184,8 +184,8 @@ def _slots(counts: np.ndarray) -> int:
 def stored(scores: jax.Array, number: jax.Array) -> jax.Array:
     """The same scores [b, C], computed once, so that an item scores as high as itself and as its equals.
 
-    XLA computes what is cheap anew wherever it is used, drops `optimization_barrier` before that, and two computations of
-    one score can differ in its last digit. What is written to, at a place that it cannot tell is none, it has to store.
+    XLA computes what is cheap anew wherever it is used, drops `optimization_barrier` before that, and two computations
+    of one score can differ in its last digit. What is written to, at a place that it cannot tell is none, it stores.
 
     Args:
       scores: to be compared with each other.

@@ -1,9 +1,9 @@
 """Ranks of interactions' items at their moments, each interaction scored before it is learned from.
 
 Nothing is sorted, and no mask of the catalogue is made: users are scored against the item table as it was when their
-block began, the scores of items that changed inside the block before the user's moment are replaced, and of the items met
-so far those that score as high as the own one are counted. What a user touched is little: it is counted by itself, and
-subtracted. The users of a block are scored a chunk at a time, so that scores never leave the caches of a CPU.
+block began, the scores of items that changed inside the block before the user's moment are replaced, and of the items
+met so far those that score as high as the own one are counted. What a user touched is little: it is counted by itself,
+and subtracted. The users of a block are scored a chunk at a time, so that scores never leave the caches of a CPU.
 
 Letters: n interactions; S interactions of a block; G chunks of it, each of R judged interactions and X exclusions;
 I items, E row size.
