@@ -6,6 +6,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+from flax.errors import FlaxError
 
 from drex_jax import checkpoint, scorers, updates, validation
 from drex_jax.config import Config
@@ -73,6 +74,7 @@ def open_run(folder: pathlib.Path) -> FinishedRun:
         _require_rows(folder / MODEL, carry, interactions.num_users, interactions.num_items)
     except (KeyError, TypeError, AttributeError, IndexError):
         raise UserError(f"{folder / MODEL} is damaged: it should hold params and carry") from None
+    _require_arrays(folder, scorer, params, carry)
     batches, saved = updates.read(folder)
     journal = Journal(interactions, len(parts.train), None if saved is None else saved.since)
     if saved is not None:
@@ -98,6 +100,19 @@ def trained(model: Model, folder: pathlib.Path) -> tuple[Params, Selection]:
     if stored.get("params_sha256", selection.params_sha256) != selection.params_sha256:  # older runs do not have it
         raise UserError(f"{folder / MODEL}: these are not the parameters that {folder / RUN} says validation chose")
     return params, selection
+
+
+def _require_arrays(folder: pathlib.Path, scorer: Scorer, params: Params, carry: Carry) -> None:
+    """Tries, without computing anything, whether the arrays are such that the scorer can answer from them."""
+
+    def answers(params: Params, carry: Carry) -> Any:
+        user, item = carry.user[:1], carry.item[:1]
+        return scorer.rank(params, user, item), scorer.pairs(params, user, item), scorer.newcomers(params, carry)
+
+    try:
+        jax.eval_shape(answers, params, carry)
+    except (FlaxError, TypeError, ValueError, LookupError, AttributeError):
+        raise UserError(f"{folder / MODEL}: its arrays are not of the model that {SCORER} records; damaged") from None
 
 
 def _require_rows(path: pathlib.Path, carry: Carry, users: int, items: int) -> None:

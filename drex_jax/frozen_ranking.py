@@ -19,6 +19,7 @@ import numpy as np
 
 from drex_jax.models.protocol import Carry, Compile, Params, compile_alone
 from drex_jax.progress import iterated
+from drex_jax.stored_scores import stored
 
 PRODUCT_COST = 2  # a row of scores costs about as much as comparing it with so many relevant items
 MOST_SLOTS = 64
@@ -179,20 +180,6 @@ def _slots(counts: np.ndarray) -> int:
     """How many relevant items a row has room for, so that all rows cost least; users with more take several rows."""
     sizes = np.arange(1, min(int(counts.max(initial=1)), MOST_SLOTS) + 1)
     return int(sizes[np.argmin([(-(-counts // size)).sum() * (PRODUCT_COST + size) for size in sizes])])
-
-
-def stored(scores: jax.Array, number: jax.Array) -> jax.Array:
-    """The same scores [b, C], computed once, so that an item scores as high as itself and as its equals.
-
-    XLA computes what is cheap anew wherever it is used, drops `optimization_barrier` before that, and two computations
-    of one score can differ in its last digit. What is written to, at a place that it cannot tell is none, it stores.
-
-    Args:
-      scores: to be compared with each other.
-      number: any int that is not negative and not known to the compiler.
-    """
-    nowhere = jnp.stack([number, number]) + len(scores)  # two: a single write would be no loop, and fused
-    return scores.at[nowhere, 0].set(0.0, mode="drop")
 
 
 def _compare(rank, axis, params, user_rows, item_rows, user, item, row, column):

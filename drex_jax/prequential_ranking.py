@@ -264,7 +264,7 @@ def _moment_ranks(
         j, k = jnp.arange(span), chunk.place[:, None]
         current = (j < k) & (k <= block.following)  # j is the item's last interaction before k
         columns = jnp.where(current, block.item, table.shape[0])
-        scores = scores.at[row[:, None], columns].set(changed, mode="drop")  # now stored: see `frozen_ranking.stored`
+        scores = scores.at[row[:, None], columns].set(changed, mode="drop")  # now stored: see `stored_scores`
         own = scores[row, chunk.own]
         met = first < here[1] + k  # [R, I] that is never stored
         ahead = (met & (scores >= own[:, None])).sum(1, dtype=jnp.float32)  # false for NaN; exact below 2^24

@@ -21,6 +21,7 @@ from drex_jax.models.baselines.matrix_factorisation import product, products
 from drex_jax.models.baselines.narre import NARRE
 from drex_jax.models.drex.refiner import Options, Refiner
 from drex_jax.models.protocol import Carry, Model, Params
+from drex_jax.stored_scores import stored
 
 
 class Scorer(Protocol):
@@ -197,7 +198,7 @@ def standing(
       barred: bool [I]: items that do not count.
       number: the item's; -1 of one that is not among them, whose place is where it would come.
     """
-    scores = scorer.rank(params, user, items)[0]
+    scores = stored(scorer.rank(params, user, items), number + 1)[0]
     own = jnp.where(number < 0, scorer.rank(params, user, item)[0, 0], scores[number])
     before = (scores > own) | ((scores == own) & (jnp.arange(len(scores)) < number))  # equal ones in their order
     return own, 1 + (before & ~barred).sum()

@@ -334,15 +334,21 @@ def test_folders_that_hold_no_finished_run(run: pathlib.Path, tmp_path: pathlib.
     refused("not finished")
 
 
-def test_a_record_with_a_hole_is_damaged(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_a_record_with_a_hole_or_of_another_model_is_damaged(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     record = json.loads((run / "scorer.json").read_text())
     if "drex" not in record:
         pytest.skip("this model has no constants")
     shutil.copytree(run, tmp_path / "copy")
+
+    def refused(message: str) -> None:
+        (tmp_path / "copy" / "scorer.json").write_text(json.dumps(record))
+        with pytest.raises(UserError, match=message):
+            Recommender.load(tmp_path / "copy")
+
+    record["drex"]["network"]["state_size"] += 1
+    refused("its arrays are not of the model that scorer.json records")
     del record["drex"]["bias"]["mean"]
-    (tmp_path / "copy" / "scorer.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="constants of a DReX model are damaged"):
-        Recommender.load(tmp_path / "copy")
+    refused("constants of a DReX model are damaged")
 
 
 # Reasons
