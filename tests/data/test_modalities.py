@@ -78,7 +78,7 @@ def test_in_the_order_of_learning(kind):
 
 def test_who_appears_in_no_part_comes_last():
     interactions = table()
-    parts = Split("given", np.arange(30, 34), np.arange(34, 37), np.arange(37, N), {}, ())
+    parts = Split("given", np.arange(30, 34), np.arange(34, 37), np.arange(37, N), {})
     ordered = modalities.in_learning_order(interactions, parts)
     assert len(ordered) == N - 30
     assert sorted(ordered.user_ids) == sorted(interactions.user_ids)
