@@ -79,9 +79,22 @@ def parsed(text: bytes) -> Any:
     Raises:
       ValueError: it is none, or beyond `MAX_JSON_LEVELS`.
     """
-    value = orjson.loads(text)
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:  # it knows no lone surrogates, which paths that are not UTF-8 have
+        try:
+            value = json.loads(text, parse_constant=_number, parse_float=_number)
+        except RecursionError:
+            raise ValueError("nested too deep") from None
     if _deeper(value, MAX_JSON_LEVELS):
         raise ValueError(f"more than {MAX_JSON_LEVELS} levels")
+    return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number of JSON")
     return value
 
 

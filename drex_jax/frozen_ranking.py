@@ -10,6 +10,7 @@ Letters: L lists, m relevant pairs, I items, C candidates, b rows of a chunk, S 
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -126,37 +127,38 @@ class _Blocks:
         devices: int,
     ):
         """`user` [n], `items` [n, S]: of each row; `excluded` [X in all], of which row k's end before `ends[k]`."""
-        self._items, self._ends = items, ends
+        self._user, self._items, self._excluded = user, items, excluded
         own = -(-min(block, max(len(user), 1)) // devices)  # rows of a block, a device
-        size = min(own, max(LEAST_ROWS, CHUNK_BYTES // (4 * max(num_candidates, 1))))
-        self._chunks = -(-own // size) * devices  # of a block
-        begins = np.concatenate([[0], ends])
-        average = int(begins[-1]) * size // max(len(user), 1)
-        capacity = max(2 * average, int(np.diff(begins).max(initial=0)), 1)  # exclusions of a chunk
+        self._size = min(own, max(LEAST_ROWS, CHUNK_BYTES // (4 * max(num_candidates, 1))))  # rows of a chunk
+        self._chunks = -(-own // self._size) * devices  # of a block
+        self._begins = begins = np.concatenate([[0], ends])
+        average = int(begins[-1]) * self._size // max(len(user), 1)
+        self._capacity = max(2 * average, int(np.diff(begins).max(initial=0)), 1)  # exclusions of a chunk
         self._cuts = [0]
         while self._cuts[-1] < len(user):
             begin = self._cuts[-1]
-            fits = int(np.searchsorted(begins, begins[begin] + capacity, "right")) - 1
-            self._cuts.append(min(begin + size, fits, len(user)))
-        chunks = -(-(len(self._cuts) - 1) // self._chunks) * self._chunks
-        self._user = np.zeros((chunks, size), np.int32)
-        self._item = np.zeros((chunks, size, items.shape[1]), np.int32)
-        self._row, self._column = (np.zeros((chunks, capacity), np.int32) for _ in range(2))
-        for chunk, (begin, end) in enumerate(zip(self._cuts[:-1], self._cuts[1:], strict=True)):
-            self._user[chunk, : end - begin] = user[begin:end]
-            self._item[chunk, : end - begin] = items[begin:end]
-            count = begins[end] - begins[begin]
-            self._row[chunk, :count] = np.repeat(np.arange(end - begin), np.diff(begins[begin : end + 1]))
-            self._column[chunk, :count] = excluded[begins[begin] : begins[end]]
-        self._begins = begins
+            fits = int(np.searchsorted(begins, begins[begin] + self._capacity, "right")) - 1
+            self._cuts.append(min(begin + self._size, fits, len(user)))
+
+    def _block(self, first: int) -> tuple[np.ndarray, ...]:
+        """What a program takes of the chunks from number `first` on; see `_compare`."""
+        shape = self._chunks, self._size
+        user, item = np.zeros(shape, np.int32), np.zeros((*shape, self._items.shape[1]), np.int32)
+        row, column = (np.zeros((self._chunks, self._capacity), np.int32) for _ in range(2))
+        for number, (begin, end) in enumerate(itertools.pairwise(self._cuts[first : first + self._chunks + 1])):
+            user[number, : end - begin], item[number, : end - begin] = self._user[begin:end], self._items[begin:end]
+            exclusions = self._begins[begin : end + 1]
+            count = exclusions[-1] - exclusions[0]
+            row[number, :count] = np.repeat(np.arange(end - begin), np.diff(exclusions))
+            column[number, :count] = self._excluded[exclusions[0] : exclusions[-1]]
+        return user, item, row, column
 
     def run(self, program: Any) -> tuple[np.ndarray, np.ndarray]:
         """Own scores float32 [n, S] and how many others score as high int64 [n, S]; the host works one block behind."""
         own, ahead = np.zeros(self._items.shape, np.float32), np.zeros(self._items.shape, np.int64)
         waiting: tuple[int, Any] | None = None
-        for first in iterated(range(0, len(self._user), self._chunks), "ranking", "blocks of users"):
-            part = slice(first, first + self._chunks)
-            results = program(self._user[part], self._item[part], self._row[part], self._column[part])
+        for first in iterated(range(0, len(self._cuts) - 1, self._chunks), "ranking", "blocks of users"):
+            results = program(*self._block(first))
             if waiting:
                 self._collect(*waiting, own, ahead)
             waiting = first, results
@@ -167,10 +169,9 @@ class _Blocks:
     def _collect(self, first: int, results: Any, own: np.ndarray, ahead: np.ndarray) -> None:
         """Writes a block's results to its rows."""
         scores, counts, excluded = (np.asarray(result) for result in results)
-        for number, chunk in enumerate(range(first, min(first + self._chunks, len(self._cuts) - 1))):
-            begin, end = self._cuts[chunk], self._cuts[chunk + 1]
+        for number, (begin, end) in enumerate(itertools.pairwise(self._cuts[first : first + self._chunks + 1])):
             begins = self._begins[begin : end + 1] - self._begins[begin]
-            mine, row = scores[number, : end - begin], self._row[chunk, : begins[-1]]
+            mine, row = scores[number, : end - begin], np.repeat(np.arange(end - begin), np.diff(begins))
             as_high = excluded[number, : begins[-1], None] >= mine[row]  # [X, S]
             own[begin:end] = mine
             ahead[begin:end] = counts[number, : end - begin] - np.add.reduceat(as_high, begins[:-1], 0, np.int64)

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from drex_jax import config as config_lib
-from drex_jax import explain, list_files
+from drex_jax import explain, list_files, validation
 from drex_jax.config import Config
 from drex_jax.data import leaks, vocabulary
 from drex_jax.data.vocabulary import Vocabulary
@@ -59,7 +58,7 @@ def of_run(workdir: pathlib.Path) -> list[Check]:
       UserError: it holds no run, or none that has read its data, a file of it is damaged, or a link leads out of it.
     """
     require_own_files(workdir)
-    config = config_lib.from_json(workdir / CONFIG)
+    config = validation.read_config(workdir / CONFIG)
     return checks(config, open_dataset(config, workdir), workdir)
 
 
@@ -97,11 +96,17 @@ def _vocabulary(dataset: Dataset) -> Check:
     return Check(name, [] if same else ["the vocabulary was trained on other texts than those of train"])
 
 
+def _models(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of a run's own models: all seeds, of itself and of its baselines. (Others' runs may lie below it.)"""
+    roots = [workdir, *sorted((workdir / "baselines").glob("*"))]
+    return [folder for root in roots for folder in (root, *sorted((root / "replicas").glob("*")))]
+
+
 def _keywords(dataset: Dataset, workdir: pathlib.Path) -> Check:
     name, events, train = "test text in keywords", dataset.events, dataset.sizes[0]
     if events.tokens is None or dataset.vocabulary is None:
         return Check(name, [])
-    folders = sorted(workdir.glob(f"**/{explain.KEYWORDS}"))
+    folders = [folder for each in _models(workdir) if (folder := each / explain.KEYWORDS).is_dir()]
     if not folders:
         return Check(name, [], "" if (workdir / RUN).exists() else "no model of the run is finished yet")
     tokens, spelt = events.tokens.part(0, train), set()
@@ -126,7 +131,7 @@ def _keywords(dataset: Dataset, workdir: pathlib.Path) -> Check:
 
 def _lists(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Check:
     name, item, train = "items recommended before they existed", dataset.events.item, dataset.sizes[0]
-    files = sorted(workdir.glob(f"**/{list_files.FOLDER}/*.npz"))
+    files = [path for each in _models(workdir) for path in sorted((each / list_files.FOLDER).glob("*.npz"))]
     if not files:
         return Check(name, [], "no model of the run has been tested yet, or by a version that kept no lists")
     late = dataset.events.num_items - len(np.unique(item[:train]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pathlib
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from drex_jax import processes
-from drex_jax.dataset import FACTS, HISTORY
+from drex_jax.dataset import FACTS, HISTORY, QUARANTINE
 from drex_jax.errors import UserError
 from drex_jax.files import read_json
 
@@ -22,6 +23,11 @@ RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baseli
 RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
 CHECKPOINTS, LOG = "checkpoints", "metrics.jsonl"
 MADE = (f"{HISTORY}/{FACTS}", HISTORY, CHECKPOINTS, "replicas", "baselines", SCHEDULE, LOG, CONFIG)  # before training
+OWN = (  # all that commands write there or remove
+    *(HISTORY, CHECKPOINTS, "replicas", "baselines", "trials", MODEL, "lists", "keywords", "attention", "updates"),
+    *(CONFIG, RESULTS, RUN, SCORER, SCHEDULE, LOG, QUARANTINE),
+    *("report.html", "updates.jsonl", "updates.lock", "run.lock"),
+)
 
 
 def require_own_files(workdir: pathlib.Path) -> None:
@@ -31,12 +37,16 @@ def require_own_files(workdir: pathlib.Path) -> None:
       UserError: a link in it leads out of it.
     """
     own = workdir.resolve()
-    for folder, folders, files in os.walk(workdir):
-        for path in (pathlib.Path(folder, name) for name in (*folders, *files)):
-            if path.is_symlink() and not pathlib.Path(os.path.realpath(path)).is_relative_to(own):
-                raise UserError(
-                    f"{path} is a link that leads out of the run directory, which has to hold its files itself"
-                )
+    tops = [workdir / name for name in OWN]
+    below = (
+        pathlib.Path(folder, name)
+        for top in tops
+        for folder, *names in os.walk(top)
+        for name in itertools.chain(*names)
+    )
+    for path in itertools.chain(tops, below):
+        if path.is_symlink() and not pathlib.Path(os.path.realpath(path)).is_relative_to(own):
+            raise UserError(f"{path} is a link that leads out of the run directory, which has to hold its files itself")
 
 
 def results_of(workdir: pathlib.Path) -> dict[str, Any]:

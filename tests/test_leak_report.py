@@ -156,6 +156,13 @@ def test_an_item_ranked_too_early(run: pathlib.Path, way: str) -> None:
     assert "did not keep which items" in checks[-1].unchecked
 
 
+def test_a_run_that_lies_below_another_is_not_part_of_it(run: pathlib.Path) -> None:
+    for name in ("lists", "keywords"):
+        (run / "other" / name).mkdir(parents=True)
+    (run / "other" / "lists" / "prequential.npz").write_bytes(b"of another run")
+    assert not any(check.found for check in leak_report.of_run(run))
+
+
 def test_candidates_of_mmrec_are_all_items(run: pathlib.Path) -> None:
     rewritten(run / "config.json", protocol="mmrec")
     data = open_dataset(config.from_json(run / "config.json"), run)

@@ -75,6 +75,11 @@ def test_json_that_is_none_or_nested_too_deep(tmp_path: pathlib.Path, text: str)
         updates.batches(tmp_path)
 
 
+def test_paths_that_are_not_utf8_come_back() -> None:
+    path = "/data/caf\udce9.csv"
+    assert files.parsed(json.dumps({"path": path}).encode()) == {"path": path}
+
+
 def test_json_is_bounded(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "results.json").write_text(json.dumps(RESULTS))
     assert files.parsed(b'{"a":' * 99 + b"1" + b"}" * 99)

@@ -54,7 +54,8 @@ class TextEncoder(nn.Module):
         """`ids`: [R, T]; `rows`: int32 [R], the texts' numbers, in training alone; `given`: [R, T, G]."""
         present = ids > 0  # [R, T]
         if self.bert is not None:
-            given = self.bert(ids, present)
+            own = jax.lax.cummax(present.astype(jnp.int32), axis=1, reverse=True)  # a review may spell "[PAD]" itself
+            given = self.bert(ids, own)
         if given is None:
             table = self.param("embedding", nn.initializers.normal(0.1), (self.vocabulary_size, self.width))
             embedded = table[ids]

@@ -143,7 +143,7 @@ def test_a_gzip_bomb_stops_early(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "EXPANDS_FREELY", 3 << 20)
     path, read = tmp_path / "bomb.gz", []
     path.write_bytes(gzip.compress(b"x" * (64 << 20), 9))
-    with pytest.raises(UserError, match=r"bomb.gz: uncompressed it is more than 200 times as large.*gunzip"):
+    with pytest.raises(UserError, match=r"bomb.gz: uncompressed it is more than 200 times as large.*uncompressed"):
         read.extend(map(len, lines.blocks(path)))
     assert sum(read) <= max(3 << 20, 200 * path.stat().st_size)
 

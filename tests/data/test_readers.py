@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from drex_jax.data.loading import DataOptions, load
-from drex_jax.data.readers import files
+from drex_jax.data.quarantine import Quarantine
+from drex_jax.data.readers import files, lines, parquet
 from drex_jax.data.readers.fields import MAX_TEXT_BYTES
 from drex_jax.errors import UserError
 
@@ -235,6 +236,20 @@ def table(path, kind):
     writer.writerows(rows)
     path.write_bytes(b"\xef\xbb\xbf" + buffer.getvalue().encode())
     return str(path)
+
+
+def test_a_category_counts_for_what_its_rows_take_not_for_all_its_names_in_every_batch(tmp_path, monkeypatch):
+    names = [f"user{number:06}" for number in range(20_000)]
+    rows = np.random.default_rng(0).integers(0, len(names), 40_000)
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"user": pa.DictionaryArray.from_arrays(pa.array(rows), pa.array(names))}), path)
+    monkeypatch.setattr(lines, "EXPANDS_FREELY", 0)
+    monkeypatch.setattr(lines, "MAX_EXPANSION", 4)
+    found = [row["user"] for _, row in parquet.rows(path, ("user",), Quarantine())]
+    assert found == [names[row] for row in rows]
+    monkeypatch.setattr(lines, "MAX_EXPANSION", 1)
+    with pytest.raises(UserError, match="times as large"):
+        list(parquet.rows(path, ("user",), Quarantine()))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -192,7 +192,7 @@ def require_measure(name: str, expanded: int, size: int) -> None:
     if expanded > max(EXPANDS_FREELY, MAX_EXPANSION * size):
         raise UserError(
             f"{name}: uncompressed it is more than {MAX_EXPANSION} times as large, at {expanded:,} bytes, and read no "
-            "further; if it is what it should be, uncompress it first (gunzip)"
+            "further; if it is what it should be, store it uncompressed"
         )
 
 

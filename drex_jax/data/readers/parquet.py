@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from drex_jax.data.quarantine import Quarantine
@@ -34,7 +35,7 @@ def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterat
         try:
             with progress(f"reading {path.name}", file.metadata.num_rows, "rows") as bar:
                 for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns))):
-                    expanded += batch.nbytes
+                    expanded += sum(map(_bytes, batch.columns))
                     require_measure(str(path), expanded, size)
                     names = batch.schema.names
                     for values in zip(*(_values(column) for column in batch.columns), strict=True):
@@ -56,6 +57,17 @@ def _opened(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file (cut short or damaged)") from error
+
+
+def _bytes(column: pa.Array) -> int:
+    """What a column takes once each row has its own value, without making them: a dictionary comes with every batch."""
+    if not pa.types.is_dictionary(column.type):
+        return column.nbytes
+    words = column.dictionary  # pyright: ignore[reportAttributeAccessIssue]
+    if not (pa.types.is_binary(words.type) or pa.types.is_string(words.type) or pa.types.is_large_string(words.type)):
+        return len(column) * max(words.nbytes // max(len(words), 1), 1)
+    each = pc.binary_length(words).take(column.indices)  # pyright: ignore[reportAttributeAccessIssue]
+    return pc.sum(each).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _values(column: pa.Array) -> list:
