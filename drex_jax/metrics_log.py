@@ -80,6 +80,6 @@ def _tensorboard(folder: pathlib.Path, step: int) -> Any:
         board = importlib.import_module("tensorboardX")
     except ImportError:
         raise UserError(
-            "train.tensorboard=true needs the package tensorboardX: pip install 'drex_jax[tensorboard]'"
+            "train.tensorboard=true needs the package tensorboardX: pip install -e '.[tensorboard]'"
         ) from None
     return board.SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,6 +1,6 @@
 """Gives hostile input to everything that reads a file, and prints what came of it:
 
-    pip install 'drex_jax[fuzz]'
+    pip install -e '.[fuzz]'
     python tools/fuzz.py                                        # all targets, a million inputs and more
     python tools/fuzz.py --targets yelp run --inputs=5000       # some of them
 
@@ -83,7 +83,7 @@ def fuzz(given: argparse.Namespace) -> int:
     from drex_jax.fuzzing.targets import TARGETS
 
     if importlib.util.find_spec("atheris") is None:
-        refuse("needs Atheris: pip install 'drex_jax[fuzz]'")
+        refuse("needs Atheris: pip install -e '.[fuzz]'")
     unknown = [name for name in given.targets or () if name not in TARGETS]
     if unknown:
         refuse(f"unknown target {unknown[0]}; it should be one of {' '.join(TARGETS)}")

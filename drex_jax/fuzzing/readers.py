@@ -80,7 +80,9 @@ class _Reader:
         lines = content.split(b"\n")
         first = [lines.pop(0)] if self.options.format in ("table", "mmrec") else []  # tells what the file is
         random.Random(len(content)).shuffle(lines)
-        return None if first and not first[0].strip() else b"\n".join([*first, *lines])
+        if first and (not first[0].strip() or b"\r" in first[0].rstrip(b"\r")):  # another line tells it, then
+            return None
+        return b"\n".join([*first, *lines])
 
 
 def _of_reader(

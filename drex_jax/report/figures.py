@@ -72,7 +72,7 @@ def _needed(package: str) -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise UserError(f"--mode=report needs the package {package}: pip install 'drex_jax[report]'") from None
+        raise UserError(f"--mode=report needs the package {package}: pip install -e '.[report]'") from None
 
 
 def lines(

@@ -100,7 +100,7 @@ def _environment() -> Any:
     try:
         import jinja2
     except ImportError:
-        raise UserError("--mode=report needs the package jinja2: pip install 'drex_jax[report]'") from None
+        raise UserError("--mode=report needs the package jinja2: pip install -e '.[report]'") from None
     return jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,

@@ -96,7 +96,7 @@ def read_params(folder: Path, architecture: Architecture) -> Params:
     try:
         import safetensors
     except ImportError:
-        raise UserError("BERT needs the library safetensors: pip install 'drex_jax[bert]'") from None
+        raise UserError("BERT needs the library safetensors: pip install -e '.[bert]'") from None
     path = folder / WEIGHTS
     if not path.exists():
         raise UserError(f"{path}: there is no such file; only safetensors can be read, never pickled weights")

@@ -51,7 +51,7 @@ class WordPiece:
         try:
             import tokenizers
         except ImportError:
-            raise UserError("BERT needs the library tokenizers: pip install 'drex_jax[bert]'") from None
+            raise UserError("BERT needs the library tokenizers: pip install -e '.[bert]'") from None
         path = folder / TOKENIZER
         if path.exists():
             stated = weights.read_json(path)
