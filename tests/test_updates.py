@@ -196,7 +196,9 @@ def test_a_file_of_new_interactions(run: pathlib.Path, tmp_path: pathlib.Path, c
     assert all("applied before, as batch 1" in each["reason"] for each in again["refused"])
     assert len(updates.batches(run)) == 1
     assert main.run(["main", f"--workdir={run}", "--mode=update", f"--interactions={file}"]) == 0
-    assert "0 interactions applied, 9 refused; nothing was changed" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0 interactions applied, 9 refused; nothing was changed" in printed
+    assert "1 x no interaction: rating outside 1..5 (line 10)" in printed
 
 
 def test_a_table_with_fewer_columns(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:

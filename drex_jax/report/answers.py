@@ -70,7 +70,8 @@ def update(recommender: Recommender, path: pathlib.Path, form: str) -> str:
     if not report.applied:
         lines[-1] += "; nothing was changed"
     for reason, count in collections.Counter(each["reason"] for each in read.rejected).most_common():
-        lines.append(f"  {count:,} x no interaction: {reason}")
+        line = min(each["line"] for each in read.rejected if each["reason"] == reason)
+        lines.append(f"  {count:,} x no interaction: {reason} ({'first at ' if count > 1 else ''}line {line:,})")
     reasons = {each["reason"] for each in refused}
     if len(refused) > len(reasons) == 1:
         return "\n".join([*lines, f"  all: {reasons.pop()}"])

@@ -1,5 +1,6 @@
 """The review encoder against a twin that encodes one text at a time in NumPy, and its two-phase gradients."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -211,3 +212,16 @@ def test_attention_learns_the_telling_token(encoder):
     assert losses[-1] < 0.1 * losses[0]
     weights = np.asarray(text_encoder.attention(encoder, params, batch)[0]).reshape(64, 16)
     assert weights[ids == 7].mean() > 2 * weights[ids != 7].mean()
+
+
+def test_a_review_that_spells_padding_stays_one_piece_to_a_bert():
+    seen = []
+
+    class Spy(nn.Module):
+        def __call__(self, ids, segments):
+            seen.append(np.asarray(segments).tolist())
+            return jnp.ones((*ids.shape, 4))
+
+    encoder = text_encoder.TextEncoder(VOCABULARY, WIDTH, FEATURES, given_width=4, bert=Spy())
+    encoder.init(jax.random.key(0), jnp.array([[2, 0, 3, 0, 0], [0, 0, 0, 0, 0]]))
+    assert seen == [[[1, 1, 1, 0, 0], [0, 0, 0, 0, 0]]]
