@@ -26,8 +26,10 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=5)
     arguments = parser.parse_args()
     try:
-        profiles = explain.KeywordProfiles.load(arguments.workdir / explain.KEYWORDS)
         dataset = open_dataset(validation.read_config(arguments.workdir / "config.json"), arguments.workdir)
+        if not (arguments.workdir / explain.KEYWORDS).exists():
+            raise UserError(f"{arguments.workdir} has no keyword profiles: its model is unfinished, or reads no texts")
+        profiles = explain.KeywordProfiles.load(arguments.workdir / explain.KEYWORDS)
     except UserError as error:
         print(f"keywords: {error}", file=sys.stderr)
         return 2

@@ -87,6 +87,10 @@ COLUMNS: dict[str, tuple[str, Callable[[dict, float], float]]] = {  # of the tab
 def main() -> None:
     """The command."""
     given = parse()
+    try:
+        given.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--folder={given.folder} cannot be made: {error.strerror}") from None
     print(f"\n| reviews | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}", flush=True)
     before: tuple[int, list[float]] | None = None
     for reviews in given.reviews:
