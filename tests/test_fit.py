@@ -424,7 +424,7 @@ def test_tensorboard_without_its_package(tmp_path: pathlib.Path, monkeypatch: py
     import sys
 
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match=r"drex_jax\[tensorboard\]"):
+    with pytest.raises(UserError, match=r"pip install -e .\.\[tensorboard\]"):
         run(tmp_path, tensorboard=True)
 
 

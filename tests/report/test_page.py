@@ -223,7 +223,7 @@ def test_a_missing_package_is_named_with_its_remedy(package: str, run: pathlib.P
         return wanted(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=rf"needs the package {package}: pip install 'drex_jax\[report\]'"):
+    with pytest.raises(UserError, match=rf"needs the package {package}: pip install -e '.\[report\]'"):
         page.write(run)
 
 

@@ -272,7 +272,7 @@ def test_no_folder_and_missing_libraries(tmp_path, monkeypatch, folder):
     for library in ("safetensors", "tokenizers"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, library, None)
-            with pytest.raises(UserError, match=rf"needs the library {library}: pip install 'drex_jax\[bert\]'"):
+            with pytest.raises(UserError, match=rf"needs the library {library}: pip install -e '.\[bert\]'"):
                 BertEncoder.load(folder)
 
 
