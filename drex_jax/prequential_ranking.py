@@ -66,7 +66,8 @@ class Block(NamedTuple):
 class PrequentialRanking:
     """Ranks interactions among the items met before each of them, less what the user touched before.
 
-    Scores take 4 R I bytes a device, with R at most `block` and what `CHUNK_BYTES` holds, but at least `LEAST_ROWS`.
+    Scores take 4 R (I + S) bytes a device, with R at most `block` and so many that `CHUNK_BYTES` holds 4 R I, but at
+    least `LEAST_ROWS`; S is about 2 `block`.
     """
 
     def __init__(
