@@ -7,7 +7,6 @@ import hashlib
 import html
 import io
 import itertools
-import os
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import sentencepiece
 
+from drex_jax.cores import available_cores
 from drex_jax.data.scratch import room
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
@@ -108,7 +108,7 @@ class Vocabulary:
         parts, lengths, cut = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
         for begin in range(0, len(texts), ENCODE_ROWS):
             batch = [html.unescape(texts[row]) for row in range(begin, min(begin + ENCODE_ROWS, len(texts)))]
-            encoded = self._pieces.encode(batch, out_type=int, num_threads=os.cpu_count() or 1)
+            encoded = self._pieces.encode(batch, out_type=int, num_threads=available_cores())
             full = np.array([len(ids) for ids in encoded], np.int64)
             ids = np.fromiter(itertools.chain.from_iterable(encoded), np.int32, full.sum())
             kept = _cut_at_word(begins_word[ids], full, max_tokens)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from drex_jax.cores import available_cores
 from drex_jax.errors import UserError
 from drex_jax.flags import Parser, at_least_one
 
@@ -209,7 +210,7 @@ def _write_costs(options: argparse.Namespace) -> None:
 def _device_name() -> str:
     import jax
 
-    return f"{jax.devices()[0].device_kind} x {jax.device_count()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{jax.devices()[0].device_kind} x {jax.device_count()}, {available_cores()} cores"
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from drex_jax.cores import available_cores
 from drex_jax.profiling import levels, timing, torch_module
 from drex_jax.profiling.streams import Stream
 from drex_jax.profiling.table import Case, Row
@@ -214,7 +215,7 @@ def _set_threads(name: str, stream: Stream, case: Case) -> None:
     peer = Peer(name, stream, case)
     params, optimizer = peer.beginning(case)
     rates: dict[int, float] = {}
-    for threads in (1, len(os.sched_getaffinity(0))):
+    for threads in (1, available_cores()):
         peer.torch.set_num_threads(threads)
         rates[threads] = timing.measure(
             lambda: peer.train(params, optimizer), len(stream), timing.ENOUGH_REPEATS

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 # Light modules alone: what this process holds at a worker's start counts as that worker's peak memory.
+from drex_jax.cores import available_cores
 from drex_jax.errors import UserError
 from drex_jax.flags import Parser, at_least_one
 from drex_jax.profiling import ranking_data, ranking_peer
@@ -132,9 +133,7 @@ def _measure(options: argparse.Namespace) -> int:
             rows += _one_by_one(_prepare(workdirs, notes, size=ELECTRONICS, widths=options.widths), options)
     slopes = _slopes(scaling)
     frameworks = sorted({row.facts["framework"] for row in (*rows, *scaling) if row.facts})
-    device = (
-        f"{_processor()}, {len(os.sched_getaffinity(0))} cores, load {load:.1f} at the start; {', '.join(frameworks)}"
-    )
+    device = f"{_processor()}, {available_cores()} cores, load {load:.1f} at the start; {', '.join(frameworks)}"
     print(device)
     for line in notes:
         print(line)

@@ -26,6 +26,7 @@ import numpy as np
 
 from drex_jax import config as config_lib
 from drex_jax.config import Config
+from drex_jax.cores import available_cores
 from drex_jax.data.modalities import train_pairs
 from drex_jax.dataset import Dataset, open_dataset, prepare
 from drex_jax.errors import UserError
@@ -160,7 +161,7 @@ def _ready(job: Job) -> tuple[dict[str, Any], Run]:
 
         facts = {
             "framework": f"jax {jax.__version__}",
-            "threads": len(os.sched_getaffinity(0)),
+            "threads": available_cores(),
             "device": f"{jax.devices()[0].device_kind} x {jax.device_count()}",
             "base_bytes": peak_bytes(),
         }
@@ -180,7 +181,7 @@ def _ready(job: Job) -> tuple[dict[str, Any], Run]:
 def _set_threads(torch: Any, run: Run) -> int:
     """One thread for each core, or one in all where that is faster: on a busy machine threads wait for each other."""
     seconds: dict[int, float] = {}
-    for threads in (1, len(os.sched_getaffinity(0))):
+    for threads in (1, available_cores()):
         torch.set_num_threads(threads)
         run(1)
         begin = time.perf_counter()
