@@ -16,10 +16,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from drex_jax import command as command_lib
-from drex_jax.config import Config
-from drex_jax.exit_status import as_one_of_many, say, status_of, unraisable
-from drex_jax.signals import SAVED, stop_on_signals
+from drex_jax.cli import command as command_lib
+from drex_jax.cli.exit_status import as_one_of_many, say, status_of, unraisable
+from drex_jax.cli.signals import SAVED, stop_on_signals
+from drex_jax.config.defaults import Config
 
 ASKED = "there was nothing to save; run the same command again"
 STOPPED = {  # what a stop leaves, by mode
@@ -53,7 +53,7 @@ def begin(config: Config) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("drex_jax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs each error's traceback, and then raises it
-    from drex_jax import processes  # JAX is imported here, so that a mistake in the flags is answered at once
+    from drex_jax.devices import processes  # JAX is imported here, so that a mistake in the flags is answered at once
 
     processes.connect(config.devices.distributed)
     if not processes.is_first():
@@ -62,7 +62,7 @@ def begin(config: Config) -> None:
 
 def _execute(command: command_lib.Command) -> None:
     if command.mode in ("recommend", "explain", "update"):
-        from drex_jax.report import answers
+        from drex_jax.cli import answers
 
         say(answers.answer(command))
         return
@@ -71,13 +71,14 @@ def _execute(command: command_lib.Command) -> None:
 
         say(str(page.write(command.workdir)))
         return
-    from drex_jax import processes, train
-    from drex_jax.report import table
+    from drex_jax.devices import processes
+    from drex_jax.report import results_table
+    from drex_jax.training import experiment
 
     trained = command.mode == "train"
-    results = train.train(command.config, command.workdir) if trained else train.evaluate(command.workdir)
+    results = experiment.train(command.config, command.workdir) if trained else experiment.evaluate(command.workdir)
     if processes.is_first():
-        say(f"{table.format_results(results)}\n\nrun directory: {command.workdir}")
+        say(f"{results_table.format_results(results)}\n\nrun directory: {command.workdir}")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from drex_jax.config import base
-from drex_jax.errors import UserError
+from drex_jax.common.errors import UserError
+from drex_jax.config.defaults import base
 
 FILES = ("reviews_{}_5.json.gz", "{}_5.json.gz", "{}.jsonl.gz", "{}.jsonl")
 

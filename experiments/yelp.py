@@ -18,7 +18,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from drex_jax.config import base
+from drex_jax.config.defaults import base
 
 
 def get_config() -> ConfigDict:

@@ -5,9 +5,11 @@ import pathlib
 
 import pytest
 
-from drex_jax import command, space, validation
-from drex_jax.config import RANKERS
-from drex_jax.errors import UserError
+from drex_jax.cli import command
+from drex_jax.common.errors import UserError
+from drex_jax.config import rules
+from drex_jax.config.defaults import RANKERS
+from drex_jax.training import search_space
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 ARGUMENTS = {"amazon": ":Musical_Instruments"}
@@ -17,17 +19,17 @@ FILES = sorted(FOLDER.glob("*.py"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_experiment_is_valid(file: pathlib.Path) -> None:
     config = command.load_experiment(f"{file}{ARGUMENTS.get(file.stem, '')}")
-    validation.check(config)
+    rules.check(config)
 
 
 @pytest.mark.parametrize("model", RANKERS)
 def test_models_are_arguments(model: str) -> None:
     """Each with a valid configuration and a space to search that is one."""
     config = command.load_experiment(f"{FOLDER / 'crane_tiktok.py'}:{model}")
-    validation.check(config)
+    rules.check(config)
     assert config["model"]["name"] == model
     if model != "popularity":
-        assert len(space.candidates(config).settings) == config["tune"]["trials"]
+        assert len(search_space.candidates(config).settings) == config["tune"]["trials"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

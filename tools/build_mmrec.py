@@ -13,16 +13,16 @@ import argparse
 import pathlib
 import sys
 
-from drex_jax.data import mmrec_layout
-from drex_jax.errors import UserError
-from drex_jax.flags import Parser, at_least_one
+from drex_jax.cli.flags import Parser, at_least_one
+from drex_jax.common.errors import UserError
+from drex_jax.data.mmrec_build import build
 
 
 def main() -> int:
     """The command; returns its exit status."""
     try:
         options = _parser().parse_args()
-        sources = mmrec_layout.Sources(
+        sources = build.Sources(
             reviews=options.reviews,
             columns=tuple(options.columns.split(",")),
             metadata=options.meta,
@@ -33,7 +33,7 @@ def main() -> int:
             split=options.split,
             seed=options.seed,
         )
-        for line in mmrec_layout.build(sources, options.out, options.name or options.out.absolute().name):
+        for line in build.build_mmrec(sources, options.out, options.name or options.out.absolute().name):
             print(line)
     except UserError as error:
         print(f"build_mmrec: {' '.join(str(error).split())}", file=sys.stderr)
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="of the data set; default: the folder's")
     parser.add_argument(
         "--columns",
-        default=",".join(mmrec_layout.Sources.columns),
+        default=",".join(build.Sources.columns),
         help="of a ratings file, in its order; default %(default)s (2014); item,user,rating,timestamp for 2018",
     )
     parser.add_argument("--k_core", type=int, default=5, help="interactions of each user and item; default %(default)s")

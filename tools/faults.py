@@ -15,8 +15,8 @@ Exit status: 0 nothing was lost; 1 something was, and is told.
 import os
 import sys
 
-# As a script its folder is the first place for imports, where profile.py would hide the standard module `profile`.
-sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.path.dirname(os.path.abspath(__file__))]
+# Imports begin at the repository: `profile.py` in this folder would hide the standard module of that name.
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse  # noqa: E402
 import pathlib  # noqa: E402
@@ -24,9 +24,9 @@ import tempfile  # noqa: E402
 import time  # noqa: E402
 
 from drex_jax import main  # noqa: E402, F401 (imported before processes are forked)
-from drex_jax.faults import small, trials  # noqa: E402
-from drex_jax.faults.lab import Lab  # noqa: E402
-from drex_jax.report import answers, table  # noqa: E402, F401
+from drex_jax.report import results_table  # noqa: E402, F401
+from tools.robustness.faults import small, trials  # noqa: E402
+from tools.robustness.faults.lab import Lab  # noqa: E402
 
 
 def parse() -> argparse.Namespace:

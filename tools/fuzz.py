@@ -4,7 +4,7 @@
     python tools/fuzz.py                                        # all targets, a million inputs and more
     python tools/fuzz.py --targets yelp run --inputs=5000       # some of them
 
-Inputs are good files after some accidents (`drex_jax.fuzzing.mutations`) and what Atheris, which is guided by the lines
+Inputs are good files after some accidents (`tools.robustness.fuzzing.mutations`) and what Atheris, which is guided by the lines
 of code that an input reaches, makes of them; real files below the folder that DREX_JAX_DATA names are among the good
 ones, where it is set. An input is lost where it ends in anything but an answer or a `UserError`, takes longer than
 SECONDS or more than MEGABYTES of memory, or costs a row that is neither kept nor merged nor rejected. A target ends at
@@ -17,8 +17,8 @@ Exit status: 0 nothing was lost; 1 something was, and is told; 2 a mistake in th
 import os
 import sys
 
-# As a script its folder is the first place for imports, where profile.py would hide the standard module `profile`.
-sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.path.dirname(os.path.abspath(__file__))]
+# Imports begin at the repository: `profile.py` in this folder would hide the standard module of that name.
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse  # noqa: E402
 import importlib  # noqa: E402
@@ -39,7 +39,7 @@ BY_ACCIDENT = 0.6  # of inputs; Atheris makes the others
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--targets", nargs="+", help="default: all of drex_jax.fuzzing.targets")
+    parser.add_argument("--targets", nargs="+", help="default: all of tools.robustness.fuzzing.targets")
     parser.add_argument("--inputs", type=int, help="of each target; default: those of the full job")
     parser.add_argument("--seed", type=int, default=1, help="of the accidents; not 0")
     parser.add_argument("--keep", type=pathlib.Path, default=pathlib.Path(), help="where lost inputs are written")
@@ -53,7 +53,7 @@ def work(given: argparse.Namespace) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["drex_jax"]):
-        from drex_jax.fuzzing import mutations, targets
+        from tools.robustness.fuzzing import mutations, targets
 
     def changed(data: bytes, most: int, seed: int) -> bytes:
         draw = random.Random(seed)
@@ -80,7 +80,7 @@ def refuse(what: str) -> None:
 
 def fuzz(given: argparse.Namespace) -> int:
     """Prints the table; returns how many targets have lost an input."""
-    from drex_jax.fuzzing.targets import TARGETS
+    from tools.robustness.fuzzing.targets import TARGETS
 
     if importlib.util.find_spec("atheris") is None:
         refuse("needs Atheris: pip install -e '.[fuzz]'")

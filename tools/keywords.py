@@ -13,9 +13,10 @@ import sys
 
 import numpy as np
 
-from drex_jax import explain, validation
-from drex_jax.dataset import open_dataset
-from drex_jax.errors import UserError
+from drex_jax.common.errors import UserError
+from drex_jax.config import rules
+from drex_jax.explain.profiles import KEYWORDS, KeywordProfiles, describe
+from drex_jax.runs.dataset import open_dataset
 
 
 def main() -> int:
@@ -26,10 +27,10 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=5)
     arguments = parser.parse_args()
     try:
-        dataset = open_dataset(validation.read_config(arguments.workdir / "config.json"), arguments.workdir)
-        if not (arguments.workdir / explain.KEYWORDS).exists():
+        dataset = open_dataset(rules.read_config(arguments.workdir / "config.json"), arguments.workdir)
+        if not (arguments.workdir / KEYWORDS).exists():
             raise UserError(f"{arguments.workdir} has no keyword profiles: its model is unfinished, or reads no texts")
-        profiles = explain.KeywordProfiles.load(arguments.workdir / explain.KEYWORDS)
+        profiles = KeywordProfiles.load(arguments.workdir / KEYWORDS)
     except UserError as error:
         print(f"keywords: {error}", file=sys.stderr)
         return 2
@@ -40,7 +41,7 @@ def main() -> int:
         reviewed = column[:train][dataset.interactions.has_text[:train]]
         busiest = np.argsort(-np.bincount(reviewed, minlength=len(names)), kind="stable")[:count]
         print(f"{side}s with the most train reviews:")
-        print(explain.describe(profiles, dataset, side, [names[int(number)] for number in busiest]))
+        print(describe(profiles, dataset, side, [names[int(number)] for number in busiest]))
     return 0
 
 

@@ -17,8 +17,8 @@ import argparse  # noqa: E402
 import pathlib  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
-from drex_jax.exit_status import say, status_of  # noqa: E402
-from drex_jax.flags import Parser  # noqa: E402
+from drex_jax.cli.exit_status import say, status_of  # noqa: E402
+from drex_jax.cli.flags import Parser  # noqa: E402
 
 
 def look(arguments: Sequence[str]) -> int:
@@ -28,10 +28,10 @@ def look(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     options = parser.parse_args(arguments)
-    from drex_jax import leak_report  # JAX is imported here: a mistake in the flags is answered at once
+    from drex_jax.evaluation import leaks  # JAX is imported here: a mistake in the flags is answered at once
 
-    checks = leak_report.of_run(options.workdir)
-    say(leak_report.describe(checks))
+    checks = leaks.of_run(options.workdir)
+    say(leaks.describe(checks))
     return sum(bool(check.found) for check in checks)
 
 

@@ -1,12 +1,12 @@
-"""How fast the recurrence runs on a stream. See drex_jax/profiling/command.py, or --help."""
+"""How fast the recurrence runs on a stream. See tools/benchmarks/recurrence_speed.py, or --help."""
 
 import os
 import sys
 
-# As a script its folder is the first place for imports, where this file would hide the standard module `profile`.
-sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.path.dirname(os.path.abspath(__file__))]
+# Imports begin at the repository: `profile.py` in this folder would hide the standard module of that name.
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from drex_jax.profiling import command  # noqa: E402
+from tools.benchmarks import recurrence_speed  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(command.run(sys.argv[1:]))
+    sys.exit(recurrence_speed.run(sys.argv[1:]))

@@ -19,11 +19,11 @@ sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != os.path.
 
 from collections.abc import Sequence  # noqa: E402
 
-from drex_jax import command as command_lib  # noqa: E402
 from drex_jax import main  # noqa: E402
-from drex_jax.errors import UserError  # noqa: E402
-from drex_jax.exit_status import as_one_of_many, status_of  # noqa: E402
-from drex_jax.signals import stop_on_signals  # noqa: E402
+from drex_jax.cli import command as command_lib  # noqa: E402
+from drex_jax.cli.exit_status import as_one_of_many, status_of  # noqa: E402
+from drex_jax.cli.signals import stop_on_signals  # noqa: E402
+from drex_jax.common.errors import UserError  # noqa: E402
 
 
 def run(argv: Sequence[str]) -> int:
@@ -40,7 +40,8 @@ def _tune(argv: Sequence[str]) -> None:
         raise UserError(f"--mode={command.mode} is for python -m drex_jax.main; tools/tune.py only searches")
     with stop_on_signals():
         main.begin(command.config)
-        from drex_jax import processes, tune  # JAX is imported here: a mistake in the flags is answered at once
+        from drex_jax.devices import processes
+        from drex_jax.training import tune  # JAX is imported here: a mistake in the flags is answered at once
 
         tuned = tune.tune(command.config, command.workdir)
         if processes.is_first():

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from drex_jax.data.chunk import Chunk
+from drex_jax.common.errors import UserError
 from drex_jax.data.interactions import Interactions
+from drex_jax.data.readers.chunk import Chunk
 from drex_jax.data.strings import Strings, gather
-from drex_jax.errors import UserError
 
 MAX_IDS = 100_000_000  # distinct users, or items: some 15 GB of memory while they are numbered
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from drex_jax.common.errors import UserError
 from drex_jax.data import storage
 from drex_jax.data.strings import Strings
-from drex_jax.errors import UserError
 
 MIN_TIMESTAMP = -2208988800.0  # 1900-01-01
 MAX_TIMESTAMP = 7258118400.0  # 2200-01-01

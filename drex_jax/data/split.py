@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from drex_jax.common.errors import UserError
 from drex_jax.data.interactions import Interactions
-from drex_jax.errors import UserError
 
 KINDS = ("global_time", "leave_last_out", "random", "given")
 REMEDIES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import orjson
 
-from drex_jax.data import npy
+from drex_jax.common.errors import UserError
+from drex_jax.common.files import json_of
 from drex_jax.data.strings import Strings
-from drex_jax.errors import UserError
-from drex_jax.files import json_of
 
 _MAP_FROM_BYTES = 1 << 16  # a smaller column is read at once
 
@@ -68,7 +68,7 @@ def read_array(folder: str | Path, name: str, dtype: type, ndim: int = 1, mmap: 
     """One column, memory-mapped if large. Raises `UserError` if it is missing, damaged or of another type."""
     path = Path(folder) / f"{name}.npy"
     try:
-        column = npy.mapped(path)
+        column = mapped(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
@@ -91,3 +91,24 @@ def read_strings(folder: str | Path, name: str, mmap: bool = True) -> Strings:
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(strings.data) or (np.diff(offsets) < 0).any():
         raise UserError(f"{Path(folder) / f'{name}.offsets.npy'}: does not fit its bytes; the run directory is damaged")
     return strings
+
+
+# What NumPy raises of a header that is none; it reads one as a literal, by `ast.literal_eval`.
+NO_HEADER = (EOFError, TypeError, OverflowError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
+
+
+def mapped(path: Path) -> np.ndarray:
+    """The array of a file that `numpy.save` wrote, memory-mapped: whatever its header claims, it ends with the file.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is damaged, no such file or an archive of arrays, or holds Python objects.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except NO_HEADER as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError("an archive of arrays")
+    return array

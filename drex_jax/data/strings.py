@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from drex_jax.data.scratch import room
-from drex_jax.errors import UserError
+from drex_jax.common.errors import UserError
 
 _TAKE_ROWS = 1 << 14
+MAP_FROM_BYTES = 256 << 20  # less is held in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,3 +127,18 @@ def _by_part(begins: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.nda
     for places in np.split(order, cuts) if len(rows) else ():
         number = int(part[places[0]])
         yield number, places, rows[places] - begins[number]
+
+
+def room(count: int, dtype: type, folder: str | Path | None = None) -> np.ndarray:
+    """An array [count] to be written: in memory or, where it is large, mapped from a file without a name.
+
+    Args:
+      count: of its elements.
+      dtype: theirs.
+      folder: where such a file has its place, which the array's end frees; None: that of temporary files.
+    """
+    if count * np.dtype(dtype).itemsize < MAP_FROM_BYTES:
+        return np.empty(count, dtype)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(count * np.dtype(dtype).itemsize)
+        return np.memmap(file, dtype, "r+", shape=(count,))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from drex_jax.common.errors import UserError
 from drex_jax.data import storage
-from drex_jax.errors import UserError
 
 SCHEMA = "tokens-1"
 

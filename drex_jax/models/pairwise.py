@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax import objectives
-from drex_jax.data.modalities import Events, train_pairs
-from drex_jax.models.axis import ALONE, Axis
-from drex_jax.models.baselines.tables import Lookup, after, observe, unchanging
+from drex_jax.data.events import Events, train_pairs
+from drex_jax.devices.axis import ALONE, Axis
+from drex_jax.models import losses
+from drex_jax.models.closed_form import Lookup, after, observe, unchanging
 from drex_jax.models.graph.sampling import draw_negatives, seen
 from drex_jax.models.protocol import Carry, Params, Trace
 
@@ -176,7 +176,7 @@ class Pairwise(abc.ABC):
         pairs = Pairs(*(axis.own(jnp.asarray(each)) for each in (batch.user, batch.item, negative, batch.valid)))
         rows = self.rows(params, constants, carry, pairs, second, axis)
         scores = (rows.user * rows.item).sum(1), (rows.user * rows.negative).sum(1)
-        ranking = objectives.bpr(scores[0], scores[1][:, None], pairs.valid[:, None], axis)
+        ranking = losses.bpr(scores[0], scores[1][:, None], pairs.valid[:, None], axis)
         weight = pairs.valid / jnp.maximum(axis.total(pairs.valid.sum()), 1)
         penalty = sum((weight * (each**2).sum(1)).sum() for each in rows.penalised)
         total = ranking + self.options.l2 * penalty + rows.loss

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from drex_jax.models.axis import ALONE, Axis
+from drex_jax.devices.axis import ALONE, Axis, Program
 
 Params = Any
 Batch = Any
-Program = Callable[..., Any]
 Compile = Callable[[Program], Callable[..., Any]]
 
 

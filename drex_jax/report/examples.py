@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax.errors import UserError
-from drex_jax.reasons import Explanation, PastInteraction
-from drex_jax.recommender import Recommender
-from drex_jax.report.finished import Finished
+from drex_jax.common.errors import UserError
+from drex_jax.report.run import Finished
 from drex_jax.report.section import Section
+from drex_jax.serving.explanation import Explanation, PastInteraction
+from drex_jax.serving.recommender import Recommender
 
 TITLE = "Example recommendations"
 K = 5  # items a list

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax.errors import UserError
+from drex_jax.common.errors import UserError
 
 WIDTH, HEIGHT = 5.6, 3.5  # inches of 72 units
 INK, MUTED, GRID, PAPER = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04"  # stand for the page's colours

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drex_jax.report.finished import Finished
+from drex_jax.report.run import Finished
 from drex_jax.report.section import Section, Table
 
 WORDS = (

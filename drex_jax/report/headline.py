@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax import config as config_lib
-from drex_jax.evaluate import lower_is_better
+from drex_jax.config import defaults as config_lib
+from drex_jax.evaluation.evaluator import lower_is_better
 from drex_jax.report import figures, intervals
-from drex_jax.report.finished import Finished
+from drex_jax.report.results_table import MEANING, columns_of, facts
+from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section, Table
-from drex_jax.report.table import MEANING, columns_of, facts
 
 OF_RMSE = {"rmse": "mse"}  # its interval is the root of the other's
 

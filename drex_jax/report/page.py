@@ -11,13 +11,13 @@ import logging
 import pathlib
 from typing import Any
 
-from drex_jax import __version__
-from drex_jax.errors import UserError
-from drex_jax.files import write_text
-from drex_jax.lock import sole_writer
+from drex_jax.common.errors import UserError
+from drex_jax.common.files import write_text
+from drex_jax.common.version import __version__
 from drex_jax.report import breakdowns, examples, figures, glossary, headline, profiles, robustness, training
-from drex_jax.report.finished import Finished
+from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section
+from drex_jax.runs.lock import sole_writer
 
 LOGGER = logging.getLogger(__name__)
 REPORT = "report.html"

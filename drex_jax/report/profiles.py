@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax.errors import UserError
-from drex_jax.explain import KEYWORDS, KeywordProfiles
-from drex_jax.report.finished import Finished
+from drex_jax.common.errors import UserError
+from drex_jax.explain.profiles import KEYWORDS, KeywordProfiles
+from drex_jax.report.run import Finished
 from drex_jax.report.section import Section
 
 MOST = 2000  # users, and as many items, on a page

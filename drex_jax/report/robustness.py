@@ -6,20 +6,20 @@ import logging
 
 import numpy as np
 
-from drex_jax import train
-from drex_jax.data.missing import Blank, without_rating, without_text, without_time, without_vector
-from drex_jax.data.modalities import Events
-from drex_jax.errors import UserError
-from drex_jax.evaluate import lower_is_better
-from drex_jax.files import read_json
-from drex_jax.finished_run import trained
+from drex_jax.common.errors import UserError
+from drex_jax.common.files import read_json
+from drex_jax.data.ablation import Blank, without_rating, without_text, without_time, without_vector
+from drex_jax.data.events import Events
+from drex_jax.evaluation.evaluator import lower_is_better
+from drex_jax.models.drex.core import Options
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions
-from drex_jax.models.drex.refiner import Options
 from drex_jax.report import figures
-from drex_jax.report.finished import Finished
+from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section, Table
-from drex_jax.run_directory import SCORER
+from drex_jax.runs.layout import SCORER
+from drex_jax.runs.trained import trained
+from drex_jax.training import experiment
 
 LOGGER = logging.getLogger(__name__)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the test interactions that lack a modality; 0 is the run's own figure
@@ -52,7 +52,7 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
     blanks = modalities(Options.of(constants).network)
     if not blanks:
         return None
-    _, dataset, model, evaluator = train.reopen(run.workdir)
+    _, dataset, model, evaluator = experiment.reopen(run.workdir)
     assert isinstance(model, DReX)
     if len(blanks) > 1:
         blanks[ALL] = _all(list(blanks.values()))

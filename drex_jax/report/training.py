@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax import train
-from drex_jax.errors import UserError
-from drex_jax.evaluate import lower_is_better
-from drex_jax.files import read_json
+from drex_jax.common.errors import UserError
+from drex_jax.common.files import read_json
+from drex_jax.evaluation.evaluator import lower_is_better
 from drex_jax.report import figures
-from drex_jax.report.finished import Finished
+from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section, Table
-from drex_jax.run_directory import RUN, RUN_KEYS
+from drex_jax.runs.layout import RUN, RUN_KEYS
+from drex_jax.training import experiment
 
 LOG = "metrics.jsonl"
 CURVES = len(figures.SERIES)
@@ -49,7 +49,7 @@ def read_log(path: pathlib.Path) -> tuple[dict[int, list[float]], dict[int, dict
 def training_curves(run: Finished) -> Section:
     """Mean train loss and validation by epoch: of the run's seeds, and of the baselines that train."""
     model, seeds = run.results["model"], run.results["seeds"]
-    own = {_named(model, seed, seeds): train.seed_folder(run.workdir, run.config, seed) / LOG for seed in seeds}
+    own = {_named(model, seed, seeds): experiment.seed_folder(run.workdir, run.config, seed) / LOG for seed in seeds}
     logs = {name: log for name, log in ((name, read_log(path)) for name, path in own.items()) if log[0]}
     if not logs:
         return Section("training", "Training", [f"{model} left no steps in {LOG}: it is not trained step by step."])

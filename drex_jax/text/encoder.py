@@ -15,8 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from drex_jax import dropout
-from drex_jax.models.axis import ALONE, Axis
+from drex_jax.devices import dropout
+from drex_jax.devices.axis import ALONE, Axis
 from drex_jax.text.batching import TextBatch
 from drex_jax.text.bert.network import Bert
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drex_jax.data.assemble import assemble, in_core
-from drex_jax.data.chunk import Chunk, ChunkBuilder
+from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
 from drex_jax.data.strings import Strings
 
 NAN = float("nan")

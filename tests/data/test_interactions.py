@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
+from drex_jax.common.errors import UserError
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings
-from drex_jax.errors import UserError
 
 
 def example(n=6, vectors=True, split=True):

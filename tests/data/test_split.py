@@ -5,11 +5,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from drex_jax.data import leaks
+from drex_jax.common.errors import UserError
 from drex_jax.data.assemble import assemble
-from drex_jax.data.chunk import ChunkBuilder
+from drex_jax.data.readers.chunk import ChunkBuilder
 from drex_jax.data.split import KINDS, split
-from drex_jax.errors import UserError
+from drex_jax.evaluation import split_leaks
 
 
 def table(users, times, given=None):
@@ -41,7 +41,7 @@ def test_global_time_never_leaks(events, validation, test):
     assert is_partition(parts, len(data))
     assert time[parts.train].max() < time[parts.validation].min() == parts.boundaries["validation"]
     assert time[parts.validation].max() < time[parts.test].min() == parts.boundaries["test"]
-    assert leaks.future("global_time", time, (len(parts.train), len(parts.validation), len(parts.test))) == []
+    assert split_leaks.future("global_time", time, (len(parts.train), len(parts.validation), len(parts.test))) == []
     json.dumps(parts.boundaries)
     # A part is never smaller than asked for on the early side, and grows only by the ties at its end.
     target = round(len(data) * (1 - validation - test))

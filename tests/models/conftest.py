@@ -8,17 +8,17 @@ import numpy as np
 import optax
 import pytest
 
-from drex_jax.biases import RunningBias
-from drex_jax.data.modalities import Events
+from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
+from drex_jax.devices.mesh import Devices
 from drex_jax.models.drex import window
+from drex_jax.models.drex.core import Options
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions
-from drex_jax.models.drex.refiner import Options
 from drex_jax.models.graph.sampling import draw_negatives
 from drex_jax.models.pairwise import Pairs
-from drex_jax.parallel import Devices
-from drex_jax.trainer import Trainer
+from drex_jax.models.running_bias import RunningBias
+from drex_jax.training.step import Trainer
 
 VOCABULARY = 20
 NETWORK_FIELDS = {field.name for field in dataclasses.fields(NetworkOptions)}

@@ -11,9 +11,9 @@ import optax
 import pytest
 from jax import export
 
+from drex_jax.devices.mesh import Devices
 from drex_jax.models.drex import recurrence, window
-from drex_jax.parallel import Devices
-from drex_jax.trainer import State, training_step
+from drex_jax.training.step import State, training_step
 
 DEVICES = 8
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -17,15 +17,18 @@ import jax
 import numpy as np
 import pytest
 
-from drex_jax import build, config, evaluate, fit, list_files, main, train
-from drex_jax.data import missing
-from drex_jax.dataset import open_dataset
-from drex_jax.errors import UserError
-from drex_jax.finished_run import trained
+from drex_jax import main
+from drex_jax.common.errors import UserError
+from drex_jax.config import defaults
+from drex_jax.data import ablation
 from drex_jax.models.drex.model import DReX
-from drex_jax.reasons import Explanation, Keyword, Neighbour, PastInteraction
 from drex_jax.report import breakdowns, examples, figures, headline, page, profiles, robustness, training
-from drex_jax.report.finished import Finished
+from drex_jax.report.run import Finished
+from drex_jax.runs.dataset import open_dataset
+from drex_jax.runs.lists import read_lists
+from drex_jax.runs.trained import trained
+from drex_jax.serving.explanation import Explanation, Keyword, Neighbour, PastInteraction
+from drex_jax.training import experiment, loop, registry
 
 HOSTILE = "<script>window.pwned = 1</script>"
 USERS = (HOSTILE, '"><img src=x onerror="window.pwned=1">', "</script><b>", "user & co", *(f"u{n}" for n in range(8)))
@@ -52,7 +55,7 @@ def hostile_table(path: pathlib.Path) -> None:
 
 def settings(kind: str, folder: pathlib.Path) -> Any:
     """Of a DReX run that predicts ratings, or of one of popularity, which ranks, on two seeds."""
-    settings: Any = config.base()
+    settings: Any = defaults.base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=60, seed=1)
     settings.devices.update(count=1, mapping="none")
     settings.evaluate.cutoffs = (5,)
@@ -82,11 +85,11 @@ def log_steps(folder: pathlib.Path, seed: int, metric: str) -> None:
 
 def without_training(
     model: Any, evaluator: Any, options: Any, folders: dict[int, pathlib.Path], *_: Any
-) -> list[fit.Fitted]:
+) -> list[loop.Fitted]:
     """A stand-in for `fit.fit`, whose programs take most of a tiny run's time: parameters as they start."""
     timing = dict.fromkeys(("train_seconds", "compile_seconds", "interactions_per_second"), 1.0)
     params = jax.jit(model.init)(jax.random.key(0))
-    fitted = fit.Fitted(params, evaluate.Selection.of(params, "mse", 1.0, 2), timing | {"steps": 3, "epochs": 3})
+    fitted = loop.Fitted(params, evaluator.Selection.of(params, "mse", 1.0, 2), timing | {"steps": 3, "epochs": 3})
     for seed, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
         log_steps(folder, seed, "mse")
@@ -98,8 +101,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A DReX run on ids and reviews that mean harm."""
     folder = tmp_path_factory.mktemp("drex")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "fit", without_training)
-        train.train(settings("drex", folder), folder / "run")
+        patch.setattr(loop, "fit", without_training)
+        experiment.train(settings("drex", folder), folder / "run")
     return folder / "run"
 
 
@@ -176,7 +179,7 @@ def test_every_figure_has_a_text_alternative_and_every_section_is_there(report: 
 
 def test_a_model_that_ranks_on_two_seeds_and_missing_pieces(tmp_path: pathlib.Path) -> None:
     workdir = tmp_path / "run"
-    train.train(settings("popularity", tmp_path), workdir)
+    experiment.train(settings("popularity", tmp_path), workdir)
     for seed, folder in enumerate((workdir, workdir / "replicas" / "1")):
         log_steps(folder, seed, "ndcg@5")
     finished = Finished(workdir)
@@ -205,7 +208,7 @@ def test_a_model_that_ranks_on_two_seeds_and_missing_pieces(tmp_path: pathlib.Pa
 
 def test_a_directory_without_a_finished_run_is_one_line(tmp_path: pathlib.Path, capsys: Any) -> None:
     assert main.run(["main", f"--workdir={tmp_path}", "--mode=report"]) == 2
-    (tmp_path / "config.json").write_text(config.to_json(config.base()))
+    (tmp_path / "config.json").write_text(defaults.to_json(defaults.base()))
     assert main.run(["main", f"--workdir={tmp_path}", "--mode=report"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 2
@@ -229,7 +232,7 @@ def test_a_missing_package_is_named_with_its_remedy(package: str, run: pathlib.P
 
 def test_error_by_history_and_rating_is_that_of_a_slow_count(run: pathlib.Path) -> None:
     finished = Finished(run)
-    lists = list_files.read(run / "lists" / "prequential.npz")
+    lists = read_lists(run / "lists" / "prequential.npz")
     user = np.asarray(finished.interactions.user)
     by_history: dict[str, list[float]] = {}
     by_rating: dict[str, list[float]] = {}
@@ -271,16 +274,16 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
     assert set(found) == {"text", "rating", "time", robustness.ALL}
     stored = finished.results["test"]["prequential"]["mse"]
     assert all(values[0] == pytest.approx(stored, abs=1e-6) for values in found.values())
-    settings = config.from_json(run / "config.json")
+    settings = defaults.from_json(run / "config.json")
     data = open_dataset(settings, run)
-    machine = build.machine(settings)
+    machine = registry.machine(settings)
     begin = sum(data.sizes[:2])
     lacking = np.arange(len(data.events)) >= begin
-    for name, blank in (("text", missing.without_text), ("time", missing.without_time)):
+    for name, blank in (("text", ablation.without_text), ("time", ablation.without_time)):
         other = dataclasses.replace(data, events=blank(data.events, lacking))
-        model = build.build("drex", train._settled(settings, run), other, 0, machine)
+        model = registry.build("drex", experiment._settled(settings, run), other, 0, machine)
         assert isinstance(model, DReX)
-        tested = build.evaluator(model, settings, other, machine).evaluate_test(*trained(model, run))
+        tested = registry.build_evaluator(model, settings, other, machine).evaluate_test(*trained(model, run))
         assert found[name][-1] == pytest.approx(tested.metrics["prequential"]["mse"], abs=1e-6)
     assert found["rating"][-1] != pytest.approx(stored, abs=1e-6)
     monkeypatch.setattr(robustness, "modalities", lambda network: {})

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from drex_jax.data.readers import files
-from drex_jax.data.readers.columns import Format, Keys
+from drex_jax.data.readers.find import find_file
+from drex_jax.data.readers.json_decode import Format, Keys
 
 EXPECTED = (
     "Amazon reviews as JSON lines with reviewerID asin overall unixReviewTime (2014, 2018) "
@@ -23,7 +23,7 @@ RATING_RANGE = (1.0, 5.0)
 def find(path: str | Path | None) -> Path:
     """The review file at a path or in a folder; files named meta_* are no reviews."""
     patterns = ("*.json", "*.jsonl")
-    return files.find(path, patterns, EXPECTED, keep=lambda name: not name.startswith(("meta_", ".")))
+    return find_file(path, patterns, EXPECTED, keep=lambda name: not name.startswith(("meta_", ".")))
 
 
 def _keys(row: dict) -> Keys:

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 import numpy as np
 import orjson
 
+from drex_jax.common.errors import UserError
 from drex_jax.data.interactions import MAX_TIMESTAMP, MIN_TIMESTAMP
-from drex_jax.errors import UserError
 
 MAX_ID_BYTES = 1024
 MAX_TEXT_BYTES = 1_000_000

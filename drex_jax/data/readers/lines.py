@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 import orjson
 
-from drex_jax.data.quarantine import Quarantine
+from drex_jax.common.errors import UserError
+from drex_jax.common.progress import progress
 from drex_jax.data.readers.fields import BadField
-from drex_jax.errors import UserError
-from drex_jax.progress import progress
+from drex_jax.data.readers.quarantine import Quarantine
 
 MAX_LINE_BYTES = 8_000_000  # escapes can make a line of JSON six times as long as the text it holds
 TOO_LONG = f"line above {MAX_LINE_BYTES:,} bytes"

@@ -1,4 +1,4 @@
-"""MMRec's layout: a folder with `NAME.inter` and feature arrays `*_feat.npy` (those: `drex_jax.data.item_features`).
+"""MMRec's layout: a folder with `NAME.inter` and feature arrays `*_feat.npy` (those: `drex_jax.data.readers.item_features`).
 
 The table is tab separated with the columns `userID itemID x_label` (0 train, 1 validation, 2 test) and perhaps
 `rating timestamp`, which published data sets fill with placeholders: a column with one value throughout is none. Ids
@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from drex_jax.data.chunk import Chunk, ChunkBuilder
+from drex_jax.common.errors import UserError
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.quarantine import Quarantine
-from drex_jax.data.readers import fields, files
+from drex_jax.data.readers import fields
+from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
+from drex_jax.data.readers.find import find_file
 from drex_jax.data.readers.lines import Lines
+from drex_jax.data.readers.quarantine import Quarantine
 from drex_jax.data.readers.separated import records
-from drex_jax.errors import UserError
 
 EXPECTED = "NAME.inter of MMRec: tab separated, with the columns userID itemID x_label, and perhaps rating timestamp"
 USER, ITEM, SPLIT, RATING, TIMESTAMP = "userID", "itemID", "x_label", "rating", "timestamp"
@@ -27,7 +28,7 @@ MAX_ID_DIGITS = 18  # so that it is an int64
 
 def find(path: str | Path | None) -> Path:
     """The table at a path, or the only one in a folder."""
-    return files.find(path, ("*.inter",), EXPECTED, keep=lambda name: not name.startswith("."))
+    return find_file(path, ("*.inter",), EXPECTED, keep=lambda name: not name.startswith("."))
 
 
 def name_of(path: Path) -> str:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from drex_jax.data.chunk import Chunk, ChunkBuilder
-from drex_jax.data.quarantine import Quarantine
-from drex_jax.data.readers import fields, files
+from drex_jax.data.readers import fields
+from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
+from drex_jax.data.readers.find import candidates_in, find_file
 from drex_jax.data.readers.lines import Lines
+from drex_jax.data.readers.quarantine import Quarantine
 from drex_jax.data.readers.separated import records
 from drex_jax.data.strings import Strings
 
@@ -29,7 +30,7 @@ MAX_TAGS_BYTES = 20_000  # of one rating: each of a pair's ratings repeats the t
 
 def find(path: str | Path | None) -> Path:
     """The file of ratings at a path or in a folder."""
-    return files.find(path, ("ratings.csv", "u.data"), EXPECTED)
+    return find_file(path, ("ratings.csv", "u.data"), EXPECTED)
 
 
 def default_range(path: Path) -> tuple[float, float]:
@@ -107,10 +108,10 @@ class _Tags:
 
 def _read_tags(folder: Path, quarantine: Quarantine) -> _Tags | None:
     """The tags beside the ratings; None if there is no such file, or it is empty."""
-    found = files.candidates_in(folder, ("tags.csv",))
+    found = candidates_in(folder, ("tags.csv",))
     if not found:
         return None
-    path = files.find(folder, ("tags.csv",), "MovieLens tags")
+    path = find_file(folder, ("tags.csv",), "MovieLens tags")
     keys: list[np.ndarray] = []
     times: list[np.ndarray] = []
     texts: list[Strings] = []

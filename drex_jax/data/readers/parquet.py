@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from drex_jax.data.quarantine import Quarantine
+from drex_jax.common.errors import UserError
+from drex_jax.common.progress import progress
 from drex_jax.data.readers.lines import require_measure
-from drex_jax.errors import UserError
-from drex_jax.progress import progress
+from drex_jax.data.readers.quarantine import Quarantine
 
 MAGIC = b"PAR1"
 BATCH_ROWS = 2_048  # a row may be of megabytes, and many rows the same few bytes of the file

@@ -12,8 +12,8 @@ import collections
 import csv
 from collections.abc import Iterator
 
-from drex_jax.data.quarantine import Quarantine
 from drex_jax.data.readers.lines import MAX_LINE_BYTES, Lines
+from drex_jax.data.readers.quarantine import Quarantine
 
 UNFINISHED = "quoted field without an end"
 _Line = tuple[int, str | None]  # its number, and its text: None where it is above the cap

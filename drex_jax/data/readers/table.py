@@ -14,12 +14,13 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from drex_jax.data.chunk import Chunk, ChunkBuilder
-from drex_jax.data.quarantine import Quarantine
-from drex_jax.data.readers import fields, files, parquet
+from drex_jax.common.errors import UserError
+from drex_jax.data.readers import fields, parquet
+from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
+from drex_jax.data.readers.find import find_file
 from drex_jax.data.readers.lines import MAX_LINE_BYTES, Lines, TornError, blocks, json_rows
+from drex_jax.data.readers.quarantine import Quarantine
 from drex_jax.data.readers.separated import records
-from drex_jax.errors import UserError
 
 EXPECTED = "a CSV or TSV file with a header, JSON lines, or Parquet, with the columns that data.columns names"
 PATTERNS = ("*.csv", "*.tsv", "*.inter", "*.jsonl", "*.json", "*.parquet")
@@ -28,7 +29,7 @@ KNOWN = ("user", "item", "rating", "timestamp", "text", "split")
 
 def find(path: str | Path | None) -> Path:
     """The file at a path, or the only table in a folder."""
-    return files.find(path, PATTERNS, EXPECTED, keep=lambda name: not name.startswith("."))
+    return find_file(path, PATTERNS, EXPECTED, keep=lambda name: not name.startswith("."))
 
 
 def columns_of(path: Path) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from drex_jax.data.readers import files
-from drex_jax.data.readers.columns import Format, Keys
+from drex_jax.data.readers.find import find_file
+from drex_jax.data.readers.json_decode import Format, Keys
 
 EXPECTED = "yelp_academic_dataset_review.json (or .gz): JSON lines with user_id business_id stars text date"
 RATING_RANGE = (1.0, 5.0)
@@ -16,7 +16,7 @@ RATING_RANGE = (1.0, 5.0)
 
 def find(path: str | Path | None) -> Path:
     """The review file at a path or in a folder."""
-    return files.find(path, ("yelp_academic_dataset_review.json",), EXPECTED)
+    return find_file(path, ("yelp_academic_dataset_review.json",), EXPECTED)
 
 
 def _keys(row: dict) -> Keys:

@@ -20,18 +20,18 @@ import tensorflow_datasets as tfds
 from google.protobuf import json_format
 from tensorflow_datasets.core.decode import DeserializeMethod
 
-from drex_jax.data.chunk import CHUNK_ROWS, Chunk
-from drex_jax.data.quarantine import Quarantine
-from drex_jax.data.readers import files
+from drex_jax.common.cache import Remember
+from drex_jax.common.errors import UserError
+from drex_jax.common.files import json_of
+from drex_jax.common.progress import progress
+from drex_jax.data.readers import find
+from drex_jax.data.readers.chunk import CHUNK_ROWS, Chunk
+from drex_jax.data.readers.quarantine import Quarantine
 from drex_jax.data.tfds import records
 from drex_jax.data.tfds.amazon import AmazonReviews
-from drex_jax.data.tfds.reviews import QUARANTINE, SPLIT, NoRowsError, Reviews, ReviewsConfig, require_array_record
+from drex_jax.data.tfds.builder import QUARANTINE, SPLIT, NoRowsError, Reviews, ReviewsConfig, require_array_record
 from drex_jax.data.tfds.tables import ReviewTable, TripAdvisorReviews
 from drex_jax.data.tfds.yelp import YelpReviews
-from drex_jax.errors import UserError
-from drex_jax.files import json_of
-from drex_jax.keeping import Remember
-from drex_jax.progress import progress
 
 LOGGER = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Reading(NamedTuple):
 
     Attributes:
       format: amazon, yelp or table.
-      rating_range, columns, time_format: as in `drex_jax.data.tfds.reviews.ReviewsConfig`.
+      rating_range, columns, time_format: as in `drex_jax.data.tfds.builder.ReviewsConfig`.
     """
 
     format: str
@@ -105,7 +105,7 @@ def read(
         raise UserError(f"{data_dir}: data.tfds_dir should be a folder")
     try:
         raw = reading.builder.find(path)
-    except files.MissingError as missing:
+    except find.MissingError as missing:
         found = _fitting(data_dir, path, reading, missing)
         raw = Path(found.facts["path"])
         why = str(missing).partition(";")[0]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2
 
-from drex_jax.data.chunk import Chunk, ChunkBuilder
+from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
 from drex_jax.data.strings import Strings
 
 VECTORS = "vectors/"  # what TFDS puts before the names of the features in the dictionary "vectors"

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from drex_jax.data.chunk import Chunk
-from drex_jax.data.quarantine import Quarantine
 from drex_jax.data.readers import table
-from drex_jax.data.tfds.reviews import Reviews, ReviewsConfig
+from drex_jax.data.readers.chunk import Chunk
+from drex_jax.data.readers.quarantine import Quarantine
+from drex_jax.data.tfds.builder import Reviews, ReviewsConfig
 
 
 class ReviewTable(Reviews):

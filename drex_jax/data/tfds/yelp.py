@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from drex_jax.data.chunk import Chunk
-from drex_jax.data.quarantine import Quarantine
-from drex_jax.data.readers import reviews, yelp
-from drex_jax.data.tfds.reviews import Reviews, ReviewsConfig
+from drex_jax.data.readers import json_reviews, yelp
+from drex_jax.data.readers.chunk import Chunk
+from drex_jax.data.readers.quarantine import Quarantine
+from drex_jax.data.tfds.builder import Reviews, ReviewsConfig
 
 
 class YelpReviews(Reviews):
@@ -29,7 +29,7 @@ class YelpReviews(Reviews):
 
     def chunks(self, path: Path, quarantine: Quarantine) -> Iterator[Chunk]:
         assert self.builder_config.rating_range is not None
-        return reviews.read(path, yelp.FORMAT, self.builder_config.rating_range, quarantine)
+        return json_reviews.read(path, yelp.FORMAT, self.builder_config.rating_range, quarantine)
 
     def about(self) -> dict[str, str]:
         return {

@@ -7,12 +7,12 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax import biases
-from drex_jax.data.modalities import Events
-from drex_jax.models.baselines.tables import ClosedForm, Lookup, unchanging
-from drex_jax.models.drex import history
+from drex_jax.common.streams import neighbours
+from drex_jax.data.events import Events
+from drex_jax.models import running_bias
+from drex_jax.models.closed_form import ClosedForm, Lookup, unchanging
+from drex_jax.models.drex import counters
 from drex_jax.models.protocol import Carry, Trace
-from drex_jax.order import neighbours
 
 
 class GlobalMean(ClosedForm):
@@ -29,26 +29,26 @@ class GlobalMean(ClosedForm):
 class Bias(ClosedForm):
     """Mean + user bias + item bias, fitted on train (`biases.StaticBias`)."""
 
-    def __init__(self, bias: biases.StaticBias, events: Events, sizes: tuple[int, int, int]):
+    def __init__(self, bias: running_bias.StaticBias, events: Events, sizes: tuple[int, int, int]):
         super().__init__(bias.mean + bias.user[:, None], bias.item[:, None], unchanging(events, sizes))
 
 
 class RunningBias(ClosedForm):
     """Mean + both biases as they move with every rating (`biases.RunningBias`)."""
 
-    def __init__(self, bias: biases.RunningBias, events: Events, sizes: tuple[int, int, int]):
-        past = history.History.start(events.num_users, events.num_items)
+    def __init__(self, bias: running_bias.RunningBias, events: Events, sizes: tuple[int, int, int]):
+        past = counters.History.start(events.num_users, events.num_items)
         begins = np.cumsum((0, *sizes))
         segments = []
 
-        def rows(past: history.History) -> tuple[np.ndarray, np.ndarray]:
-            user, item = history.tables(past, bias)
+        def rows(past: counters.History) -> tuple[np.ndarray, np.ndarray]:
+            user, item = counters.tables(past, bias)
             return user[:, :1] + np.float32(bias.mean), item[:, :1]
 
         start = rows(past)
         for begin, end in itertools.pairwise(begins):
             part = events[int(begin) : int(end)]
-            before, past = history.advance(part, past, bias)
+            before, past = counters.advance(part, past, bias)
             after = rows(past)
             user_before, item_before = before.bias[:, :1] + np.float32(bias.mean), before.bias[:, 1:]
             item_after = after_each(part.item, item_before, after[1])

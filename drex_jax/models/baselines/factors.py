@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-from drex_jax.data.modalities import Events
-from drex_jax.models.axis import Axis
+from drex_jax.data.events import Events
+from drex_jax.devices.axis import Axis
 from drex_jax.models.pairwise import Options, Pairs, Pairwise, Rows, xavier
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from drex_jax import objectives
-from drex_jax.data.modalities import Events
-from drex_jax.models.axis import Axis
+from drex_jax.data.events import Events
+from drex_jax.devices.axis import Axis
+from drex_jax.models import losses
+from drex_jax.models.baselines.two_graphs import Constants, TwoGraphs, linear
 from drex_jax.models.graph.propagation import propagate
 from drex_jax.models.pairwise import Options, Pairs
-from drex_jax.models.two_graphs import Constants, TwoGraphs, linear
 
 
 class FREEDOM(TwoGraphs):
@@ -47,5 +47,5 @@ class FREEDOM(TwoGraphs):
             counted = pairs.valid & there[pairs.item] & there[pairs.negative]
             projected = values[jnp.concatenate([pairs.item, pairs.negative])] @ weight
             scores = [(user * each).sum(1) for each in jnp.split(projected, 2)]
-            total += objectives.bpr(scores[0], scores[1][:, None], counted[:, None], axis)
+            total += losses.bpr(scores[0], scores[1][:, None], counted[:, None], axis)
         return {"loss": self.options.feature_weight * total, "figures": {"feature_loss": total}}

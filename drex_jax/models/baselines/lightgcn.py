@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from drex_jax.data.modalities import Events, train_pairs
-from drex_jax.models.axis import Axis
-from drex_jax.models.behaviour import Behaviour, BehaviourGraph, averaged, embeddings
+from drex_jax.data.events import Events, train_pairs
+from drex_jax.devices.axis import Axis
+from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings
 from drex_jax.models.pairwise import Options, Pairs, Pairwise, Rows
 
 

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax import objectives
-from drex_jax.data.modalities import Events
-from drex_jax.models.axis import ALONE, Axis
-from drex_jax.models.baselines.tables import Lookup, after, observe, unchanging
+from drex_jax.data.events import Events
+from drex_jax.devices.axis import ALONE, Axis
+from drex_jax.models import losses
+from drex_jax.models.closed_form import Lookup, after, observe, unchanging
 from drex_jax.models.protocol import Carry, Trace
 
 
@@ -107,7 +107,7 @@ class MatrixFactorisation:
         """Squared error and L2."""
         own = Batch(*(axis.own(jnp.asarray(column)) for column in batch))
         user, item = params["user"][own.user], params["item"][own.item]
-        error = objectives.squared_error(product(user, item), own.target, own.valid, axis)
+        error = losses.squared_error(product(user, item), own.target, own.valid, axis)
         weight = own.valid[:, None] / jnp.maximum(axis.total(own.valid.sum()), 1)
         penalty = (weight * (user**2 + item**2)).sum()
         return error + self._options.l2 * penalty, (carry, {"rating_loss": error})

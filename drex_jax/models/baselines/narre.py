@@ -38,12 +38,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax import dropout, objectives
-from drex_jax.data.modalities import Events
+from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
-from drex_jax.models.axis import ALONE, Axis
+from drex_jax.devices import dropout
+from drex_jax.devices.axis import ALONE, Axis
+from drex_jax.models import losses
 from drex_jax.models.baselines.matrix_factorisation import product, products
-from drex_jax.models.baselines.tables import Lookup, after, observe, unchanging
+from drex_jax.models.closed_form import Lookup, after, observe, unchanging
 from drex_jax.models.protocol import Carry, Params, Trace
 from drex_jax.text import batching
 from drex_jax.text import encoder as text_encoder
@@ -239,7 +240,7 @@ class NARRE:
         if self.options.dropout:
             mixed = dropout.drop(second, mixed, axis.own(jnp.arange(self._size)), self.options.dropout)
         predicted = mixed.sum(1) + user[:, -1] + item[:, -1]
-        error = objectives.squared_error(predicted, target, valid, axis)
+        error = losses.squared_error(predicted, target, valid, axis)
         weight = valid[:, None] * share / jnp.maximum(axis.total(valid.sum()), 1)
         penalty = (weight[:, :1] * user**2 + weight[:, 1:] * item**2).sum()
         return error + self.options.l2 * penalty, (carry, {"rating_loss": error})

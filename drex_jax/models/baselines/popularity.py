@@ -7,11 +7,11 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.data.modalities import Events
+from drex_jax.common.streams import occurrences
+from drex_jax.data.events import Events
 from drex_jax.models.baselines.bias import after_each
-from drex_jax.models.baselines.tables import ClosedForm, Lookup
+from drex_jax.models.closed_form import ClosedForm, Lookup
 from drex_jax.models.protocol import Carry, Trace
-from drex_jax.order import occurrences
 
 
 class Popularity(ClosedForm):

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.data.modalities import Events
-from drex_jax.models.axis import Axis
-from drex_jax.models.item_graph import item_features
+from drex_jax.data.events import Events
+from drex_jax.devices.axis import Axis
+from drex_jax.models.graph.item_item import item_features
 from drex_jax.models.pairwise import Options, Pairs, Pairwise, Rows, xavier
 
 

@@ -22,14 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax import objectives
-from drex_jax.data.modalities import Events, train_pairs
-from drex_jax.models.axis import Axis
-from drex_jax.models.behaviour import Behaviour, BehaviourGraph, averaged, embeddings
+from drex_jax.data.events import Events, train_pairs
+from drex_jax.devices.axis import Axis
+from drex_jax.models import losses
 from drex_jax.models.crane import attention
+from drex_jax.models.graph.item_item import item_features
 from drex_jax.models.graph.neighbours import nearest
 from drex_jax.models.graph.propagation import Graph, directed, incidence, propagate
-from drex_jax.models.item_graph import item_features
+from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings
 from drex_jax.models.pairwise import Options, Pairs, Pairwise, Rows
 
 
@@ -221,7 +221,7 @@ class Crane(Pairwise):
             contrasts.append(self._contrast(item, semantic[items], items, known, axis))
         if constants.profiles is not None:
             total, count = self._profiles_of(constants, projected, users, items)
-            distinct = objectives.first_occurrences(users, valid)
+            distinct = losses.first_occurrences(users, valid)
             user_content = self.user_content(params, total, count, distinct)
             if self.crane.contrastive_weight:
                 known = valid & (count > 0).any(0)
@@ -258,10 +258,10 @@ class Crane(Pairwise):
         Those in the batch's first `anchors` rows look for themselves among all: an estimate of the mean over all that
         costs a part. `behaviour` [B / devices, D] of this device's; of all [B]: `content` [B, D], `numbers`, `valid`.
         """
-        first = objectives.first_occurrences(numbers, valid)
+        first = losses.first_occurrences(numbers, valid)
         look = first & (jnp.arange(len(first)) < self.crane.anchors)  # the same rows on any number of devices
         rows = slice(-(-self.crane.anchors // axis.size) * axis.size)
-        return objectives.info_nce(
+        return losses.info_nce(
             axis.own(axis.everyone(behaviour)[rows]),
             axis.own(content[rows]),
             content,

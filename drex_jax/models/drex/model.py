@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax import objectives
-from drex_jax.data.modalities import Events
-from drex_jax.models.axis import ALONE, Axis
-from drex_jax.models.drex import history, recurrence, window
-from drex_jax.models.drex.refiner import Keys, Options, Refiner
+from drex_jax.common.streams import neighbours
+from drex_jax.data.events import Events
+from drex_jax.devices.axis import ALONE, Axis
+from drex_jax.models import losses
+from drex_jax.models.drex import counters, recurrence, window
+from drex_jax.models.drex.core import Keys, Options, Refiner
 from drex_jax.models.protocol import Carry, Compile, Trace, compile_alone
-from drex_jax.order import neighbours
 from drex_jax.text import encoder as text_encoder
 
 OBSERVED = 65_536  # interactions a window when no gradient is taken
@@ -69,8 +69,8 @@ class DReX(Refiner):
         train = events[: sizes[0]]
         self.known_users = int(train.user.max(initial=-1)) + 1  # met in train: only they may have an offset
         self.known_items = int(train.item.max(initial=-1)) + 1
-        past = history.History.start(self.num_users, self.num_items)
-        self._start_auxiliary = history.tables(past, options.bias)
+        past = counters.History.start(self.num_users, self.num_items)
+        self._start_auxiliary = counters.tables(past, options.bias)
         begins = np.cumsum((0, *sizes))
         segments = []
         for part, (begin, end) in enumerate(itertools.pairwise(begins)):
@@ -82,13 +82,13 @@ class DReX(Refiner):
         self._segments = (train_segment, validation, test)
         self._observe = compile_program(self.observe_window)
 
-    def _prepared(self, stretch: Events, past: history.History, count: int) -> tuple[Segment, history.History]:
+    def _prepared(self, stretch: Events, past: counters.History, count: int) -> tuple[Segment, counters.History]:
         """A stretch that follows `past` in so many windows (0: of `OBSERVED` interactions), and what follows it."""
-        before, after = history.advance(stretch, past, self.options.bias)
+        before, after = counters.advance(stretch, past, self.options.bias)
         plan = window.plan(
             stretch,
             before,
-            history.tables(after, self.options.bias),
+            counters.tables(after, self.options.bias),
             count=count or -(-len(stretch) // OBSERVED),
             packing=self.options.packing,
             known_users=int(np.flatnonzero(past.user_count).max(initial=-1)) + 1,
@@ -185,7 +185,7 @@ class DReX(Refiner):
             rated = axis.own(jnp.asarray(events.valid)) & ~jnp.isnan(target)
             if options.network.residual:
                 target = target - self._base(user_before, item_before)
-            error = objectives.squared_error(scores("rate", user_before, item_before), target, rated, axis)
+            error = losses.squared_error(scores("rate", user_before, item_before), target, rated, axis)
             total += options.rating_weight * error
             sums["rating_loss"] = error * options.rating_deviation**2
         if batch.negatives is not None:
@@ -194,7 +194,7 @@ class DReX(Refiner):
             preferences = scores("prefer", user_before, stack, picks)
             positive, negative = preferences[:, 0], preferences[:, 1:]
             valid = axis.own(jnp.asarray(batch.negatives.valid))
-            ranking = objectives.RANKING_LOSSES[options.ranking_loss](positive, negative, valid, axis)
+            ranking = losses.RANKING_LOSSES[options.ranking_loss](positive, negative, valid, axis)
             total += options.ranking_weight * ranking
             sums["ranking_loss"] = ranking
         return total, (jax.lax.stop_gradient(after), sums)

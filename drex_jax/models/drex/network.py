@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from drex_jax.dropout import drop
+from drex_jax.devices.dropout import drop
 from drex_jax.models.drex import recurrence
 from drex_jax.text.bert.network import Architecture, Bert
 from drex_jax.text.encoder import TextEncoder
@@ -25,7 +25,7 @@ LONGEST_MEMORY = 32.0  # interactions; of the slowest unit at the start
 
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
-    """Sizes and parts of the network. Fields as in `drex_jax.config`."""
+    """Sizes and parts of the network. Fields as in `drex_jax.config.defaults`."""
 
     state_size: int = 32
     feature_size: int = 32

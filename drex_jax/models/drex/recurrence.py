@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from drex_jax.models.axis import ALONE, Axis
+from drex_jax.devices.axis import ALONE, Axis
 
 
 class Implementation(enum.Enum):
@@ -139,7 +139,7 @@ def refine(
     Returns:
       (table after all [R, D], states before each interaction [n, 2, D]; anything for one that stands in no lane).
 
-    Where lanes are split, this is one device's program (`drex_jax.models.axis`): all devices pass the same values,
+    Where lanes are split, this is one device's program (`drex_jax.devices.axis`): all devices pass the same values,
     and each gets its share of every cotangent.
 
     Raises:

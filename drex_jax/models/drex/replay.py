@@ -18,15 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.biases import BiasState
-from drex_jax.data.modalities import Events
-from drex_jax.models.axis import ALONE
-from drex_jax.models.drex import history, window
-from drex_jax.models.drex.history import History
+from drex_jax.common.progress import progress
+from drex_jax.data.events import Events
+from drex_jax.devices.axis import ALONE
+from drex_jax.models.drex import counters, window
+from drex_jax.models.drex.core import Refiner
+from drex_jax.models.drex.counters import History
 from drex_jax.models.drex.model import OBSERVED
-from drex_jax.models.drex.refiner import Refiner
 from drex_jax.models.protocol import Carry
-from drex_jax.progress import progress
+from drex_jax.models.running_bias import BiasState
 
 WIDTH = 16  # lanes a step, at the most
 EMPTY = {"rows": 0.0, "count": 0, "last": np.nan, "rating_sum": 0.0, "rating_count": 0}  # of somebody never met
@@ -98,11 +98,11 @@ class Continuation:
           known: users and items from these numbers on are new: they begin at the learned start, whatever their row.
         """
         options = self.refiner.options
-        before, after = history.advance(events, past, options.bias)
+        before, after = counters.advance(events, past, options.bias)
         plan = window.plan(
             dataclasses.replace(events, item_vectors={}),
             before,
-            history.tables(after, options.bias),
+            counters.tables(after, options.bias),
             count=-(-len(events) // OBSERVED),
             packing=options.packing,
             known_users=known[0],

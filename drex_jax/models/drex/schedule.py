@@ -27,8 +27,8 @@ from collections.abc import Iterable, Mapping
 import numba
 import numpy as np
 
-from drex_jax.errors import UserError
-from drex_jax.order import neighbours
+from drex_jax.common.errors import UserError
+from drex_jax.common.streams import neighbours
 
 VERSION = 1  # of what `schedule` returns for a stream and a width: a change makes kept schedules anew
 MOST_LANES = 2**31 - 1  # what an int32 index reaches

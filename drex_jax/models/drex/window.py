@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from drex_jax.data.modalities import Events
+from drex_jax.common.cache import Remember, make_anew
+from drex_jax.common.streams import neighbours
+from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
-from drex_jax.keeping import Remember, make_anew
 from drex_jax.models.drex import schedule
-from drex_jax.models.drex.history import Before
+from drex_jax.models.drex.counters import Before
 from drex_jax.models.drex.recurrence import Layout
-from drex_jax.order import neighbours
 from drex_jax.text import batching
 
 KEPT_BYTES = 1 << 30  # of all windows of a plan; larger ones are made anew each time

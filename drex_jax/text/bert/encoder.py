@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.cores import available_cores
+from drex_jax.common.cores import available_cores
+from drex_jax.common.errors import UserError
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
-from drex_jax.errors import UserError
-from drex_jax.models.axis import Axis
-from drex_jax.parallel import Devices
+from drex_jax.devices.axis import Axis
+from drex_jax.devices.mesh import Devices
 from drex_jax.text.bert import weights
 from drex_jax.text.bert.network import POOLINGS, Architecture, Bert, pool
 from drex_jax.text.bert.packing import Batch, batches, room

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax.errors import UserError
-from drex_jax.files import json_of
+from drex_jax.common.errors import UserError
+from drex_jax.common.files import json_of
 from drex_jax.text.bert.network import ACTIVATIONS, Architecture
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

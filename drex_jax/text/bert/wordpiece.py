@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from drex_jax.common.errors import UserError
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
-from drex_jax.errors import UserError
 from drex_jax.text.bert import weights
 
 TOKENIZER, VOCABULARY, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"

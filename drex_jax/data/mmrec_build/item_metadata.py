@@ -1,0 +1,103 @@
+"""What shops say of their items: Amazon metadata files (McAuley lab) as one text an item.
+
+Releases of 2018 and 2023 are JSON lines. Those of 2014 are lines of Python literals, which are read as literals and
+never run. Field names: `asin` or `parent_asin`; `title`; `brand` or `store`; `categories` or `category`; `description`.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import re
+import warnings
+from collections.abc import Container
+from pathlib import Path
+
+import orjson
+
+from drex_jax.common.errors import UserError
+from drex_jax.data.readers.lines import MAX_LINE_BYTES, Lines
+from drex_jax.data.readers.quarantine import Quarantine
+
+MAX_LITERAL_BYTES = 1_000_000  # a parsed literal takes hundreds of times its length in memory
+FIELDS = (("title",), ("brand", "store"), ("categories", "category"), ("description",))
+_ASIN_FIRST = re.compile(rb"\s*\{'asin': '([^'\\]*)'")
+_NOT_A_LITERAL = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
+
+
+def texts(path: Path, wanted: Container[bytes], quarantine: Quarantine) -> dict[bytes, str]:
+    """The text of each wanted item that the file has: title, brand, categories and description, with spaces between.
+
+    (That order is MMRec's.) Of an item that occurs twice, the first row counts. An item without any of them is left
+    out.
+
+    Args:
+      path: the metadata, plain or gzip.
+      wanted: ids of items; others are passed over.
+      quarantine: told of bad lines.
+
+    Raises:
+      UserError: the file cannot be read, or no line of it is metadata.
+    """
+    found: dict[bytes, str] = {}
+    good = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a literal with a backslash that means nothing
+        for number, line in Lines(path, quarantine):
+            if line is None:
+                quarantine.reject(path, number, f"line above {MAX_LINE_BYTES:,} bytes")
+                continue
+            first = _ASIN_FIRST.match(line)
+            if first and first[1] not in wanted:
+                good += 1
+                continue
+            row = _row(path, number, line, quarantine)
+            if row is None:
+                continue
+            good += 1
+            name, text = row
+            if text and name in wanted:
+                found.setdefault(name, text)
+    if not good:
+        raise UserError(
+            f"{path}: no line is metadata; expected a JSON object or a Python literal a line, with asin title brand "
+            "categories description"
+        )
+    return found
+
+
+def _row(path: Path, number: int, line: bytes, quarantine: Quarantine) -> tuple[bytes, str] | None:
+    """The item and the text on a line; None, and the quarantine told, if there is no item."""
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        if len(line) > MAX_LITERAL_BYTES:
+            quarantine.reject(path, number, f"Python literal above {MAX_LITERAL_BYTES:,} bytes")
+            return None
+        try:
+            row = ast.literal_eval(line.decode())
+        except _NOT_A_LITERAL as error:
+            quarantine.reject(path, number, "neither JSON nor a Python literal", str(error))
+            return None
+    name = row.get("parent_asin", row.get("asin")) if type(row) is dict else None
+    if type(name) is not str or not name:
+        quarantine.reject(path, number, "no asin", row)
+        return None
+    try:
+        return name.encode("utf-8", "replace"), text_of(row)
+    except RecursionError:
+        quarantine.reject(path, number, "nested too deep", name)
+        return None
+
+
+def text_of(row: dict) -> str:
+    """The text of one row: each of `FIELDS`, nested lists flattened, entities resolved, white space made single."""
+    parts = [_flat(next((row[name] for name in names if row.get(name)), "")) for names in FIELDS]
+    text = " ".join(html.unescape(" ".join(parts)).split())
+    return text.encode("utf-8", "replace").decode()  # a literal can spell half of a surrogate pair
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_flat, value))
+    return value if isinstance(value, str) else ""

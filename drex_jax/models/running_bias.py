@@ -1,0 +1,316 @@
+"""Static and running biases: a baseline that is hard to beat, and part of DReX's residual.
+
+Both predict mean + user bias + item bias, in the units of the ratings. The static one is fitted on train and stays;
+the running one moves with every rated interaction (our choice of rule; see `RunningBias`). A rating of NaN is missing:
+it moves nothing and counts nowhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+
+import numba
+import numpy as np
+
+from drex_jax.common.errors import UserError
+
+SHRINKAGES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # the grid of both lambdas, in ratings
+DEFAULT_SHRINKAGE = 5.0  # where validation has no rating to choose by
+SWEEPS = 20  # of the alternating least squares; the biases of real data settle to 1e-4 in under 10
+
+
+@dataclasses.dataclass(frozen=True)
+class StaticBias:
+    """Mean + user bias + item bias, fitted on train.
+
+    Attributes:
+      mean: of the train ratings.
+      user: float64 [users], 0 for a user without a rating.
+      item: float64 [items].
+      user_shrinkage, item_shrinkage: the lambdas they were fitted with.
+      validation_mse: what the lambdas were chosen by; NaN where there was nothing to choose by.
+    """
+
+    mean: float
+    user: np.ndarray
+    item: np.ndarray
+    user_shrinkage: float
+    item_shrinkage: float
+    validation_mse: float = float("nan")
+
+    def predict(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """float64 [n], not clipped, of users and items int [n]."""
+        return self.mean + self.user[user] + self.item[item]
+
+
+@dataclasses.dataclass(frozen=True)
+class BiasState:
+    """What a running bias remembers. Never changed in place.
+
+    Attributes:
+      user_sum: float64 [users], sum of what each user's ratings left over.
+      user_count: int64 [users], rated interactions so far.
+      item_sum, item_count: the same of items.
+    """
+
+    user_sum: np.ndarray
+    user_count: np.ndarray
+    item_sum: np.ndarray
+    item_count: np.ndarray
+
+    @classmethod
+    def zeros(cls, num_users: int, num_items: int) -> BiasState:
+        """Before the first interaction."""
+        return cls(
+            np.zeros(num_users), np.zeros(num_users, np.int64), np.zeros(num_items), np.zeros(num_items, np.int64)
+        )
+
+    def grown(self, num_users: int, num_items: int) -> BiasState:
+        """A copy with room for that many users and items; newcomers start at nothing."""
+        users, items = num_users - len(self.user_sum), num_items - len(self.item_sum)
+        if users < 0 or items < 0:
+            raise ValueError(
+                f"{num_users} users and {num_items} items are fewer than the {len(self.user_sum)} and "
+                f"{len(self.item_sum)} already there"
+            )
+        return BiasState(
+            np.pad(self.user_sum, (0, users)),
+            np.pad(self.user_count, (0, users)),
+            np.pad(self.item_sum, (0, items)),
+            np.pad(self.item_count, (0, items)),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class BiasTerms:
+    """The biases and rating counts just before each interaction: float64 [n] and int64 [n]."""
+
+    user_bias: np.ndarray
+    item_bias: np.ndarray
+    user_count: np.ndarray
+    item_count: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class RunningBias:
+    """Mean + b_u + b_i with b_u = S_u / (n_u + lambda_u), b_i = S_i / (n_i + lambda_i), moving with every rating.
+
+    An interaction with rating r is predicted first; then, with e = r - mean and the biases from before it,
+    S_u += e - b_i, S_i += e - b_u and both counts grow by one.
+
+    Attributes:
+      mean: of the train ratings.
+      user_shrinkage, item_shrinkage: lambda_u and lambda_i.
+      validation_mse: prequential, what the lambdas were chosen by; NaN where there was nothing to choose by.
+    """
+
+    mean: float
+    user_shrinkage: float
+    item_shrinkage: float
+    validation_mse: float = float("nan")
+
+    def run(
+        self, user: np.ndarray, item: np.ndarray, rating: np.ndarray, state: BiasState
+    ) -> tuple[BiasState, BiasTerms]:
+        """Replay interactions in order.
+
+        Args:
+          user: int [n].
+          item: int [n].
+          rating: float [n]; NaN is missing and moves nothing.
+          state: where to start; left as it is.
+
+        Returns:
+          The state after the last, and the terms before each.
+
+        Raises:
+          ValueError: a user or item the state has no room for (`BiasState.grown` makes room).
+        """
+        return run(user, item, rating, self.mean, (self.user_shrinkage, self.item_shrinkage), state)
+
+    def combine(self, terms: BiasTerms) -> np.ndarray:
+        """The predictions of interactions from the terms before each: float64 [n], not clipped."""
+        return self.mean + terms.user_bias + terms.item_bias
+
+    def predict(self, state: BiasState, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """float64 [n], not clipped, of users and items int [n] as the state stands."""
+        user_bias = _biases(state.user_sum, state.user_count, self.user_shrinkage)
+        item_bias = _biases(state.item_sum, state.item_count, self.item_shrinkage)
+        return self.mean + user_bias[user] + item_bias[item]
+
+
+def run(
+    user: np.ndarray,
+    item: np.ndarray,
+    rating: np.ndarray,
+    mean: float,
+    shrinkages: tuple[float, float],
+    state: BiasState,
+) -> tuple[BiasState, BiasTerms]:
+    """Replay interactions through a running bias; arguments, result and errors as `RunningBias.run`."""
+    user, item, rating = np.asarray(user, np.int64), np.asarray(item, np.int64), np.asarray(rating, np.float64)
+    _check(user, item, rating, len(state.user_sum), len(state.item_sum))
+    after = state.grown(len(state.user_sum), len(state.item_sum))
+    n = len(user)
+    terms = BiasTerms(np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64))
+    _replay(
+        user,
+        item,
+        rating,
+        mean,
+        *shrinkages,
+        after.user_sum,
+        after.user_count,
+        after.item_sum,
+        after.item_count,
+        terms.user_bias,
+        terms.item_bias,
+        terms.user_count,
+        terms.item_count,
+    )
+    return after, terms
+
+
+@numba.njit(cache=True)
+def _replay(
+    user,
+    item,
+    rating,
+    mean,
+    user_shrinkage,
+    item_shrinkage,
+    user_sum,
+    user_count,
+    item_sum,
+    item_count,
+    user_bias,
+    item_bias,
+    user_count_before,
+    item_count_before,
+):
+    for k in range(len(user)):
+        u, i = user[k], item[k]
+        b_u = user_sum[u] / (user_count[u] + user_shrinkage) if user_count[u] else 0.0
+        b_i = item_sum[i] / (item_count[i] + item_shrinkage) if item_count[i] else 0.0
+        user_bias[k], item_bias[k] = b_u, b_i
+        user_count_before[k], item_count_before[k] = user_count[u], item_count[i]
+        if np.isnan(rating[k]):
+            continue
+        e = rating[k] - mean
+        user_sum[u] += e - b_i
+        item_sum[i] += e - b_u
+        user_count[u] += 1
+        item_count[i] += 1
+
+
+def fit_static_bias(
+    user: np.ndarray,
+    item: np.ndarray,
+    rating: np.ndarray,
+    num_train: int,
+    num_users: int,
+    num_items: int,
+    rating_range: tuple[float, float],
+    grid: Sequence[float] = SHRINKAGES,
+) -> StaticBias:
+    """Fit mean + user bias + item bias on train, shrinkage chosen on validation.
+
+    The biases minimise squared error + lambda_u |b_u|^2 + lambda_i |b_i|^2 over train, by alternating closed forms.
+
+    Args:
+      user: int [n], of the train interactions and then the validation interactions.
+      item: int [n].
+      rating: float [n]; NaN is missing.
+      num_train: how many of the n are train.
+      num_users: size of the user biases.
+      num_items: size of the item biases.
+      rating_range: predictions are clipped to it when validation is judged.
+      grid: the values tried for each lambda.
+
+    Raises:
+      UserError: no train interaction has a rating.
+      ValueError: arrays of different lengths, or a user or item out of range.
+    """
+    user, item, rating = np.asarray(user, np.int64), np.asarray(item, np.int64), np.asarray(rating, np.float64)
+    _check(user, item, rating, num_users, num_items)
+    mean = _train_mean(rating[:num_train])
+    train = np.flatnonzero(~np.isnan(rating[:num_train]))
+    u, i, e = user[train], item[train], rating[train] - mean
+    user_count, item_count = np.bincount(u, minlength=num_users), np.bincount(i, minlength=num_items)
+
+    def fit(user_shrinkage: float, item_shrinkage: float) -> StaticBias:
+        b_u, b_i = np.zeros(num_users), np.zeros(num_items)
+        for _ in range(SWEEPS):
+            b_i = _biases(np.bincount(i, e - b_u[u], num_items), item_count, item_shrinkage)
+            b_u = _biases(np.bincount(u, e - b_i[i], num_users), user_count, user_shrinkage)
+        return StaticBias(mean, b_u, b_i, user_shrinkage, item_shrinkage)
+
+    def judge(user_shrinkage: float, item_shrinkage: float) -> float:
+        predicted = fit(user_shrinkage, item_shrinkage).predict(user[num_train:], item[num_train:])
+        return _clipped_mse(predicted, rating[num_train:], rating_range)
+
+    *shrinkages, mse = _choose(judge, grid, rating[num_train:])
+    return dataclasses.replace(fit(*shrinkages), validation_mse=mse)
+
+
+def fit_running_bias(
+    user: np.ndarray,
+    item: np.ndarray,
+    rating: np.ndarray,
+    num_train: int,
+    num_users: int,
+    num_items: int,
+    rating_range: tuple[float, float],
+    grid: Sequence[float] = SHRINKAGES,
+) -> RunningBias:
+    """Choose a running bias: mean from train, the lambdas by prequential error on validation.
+
+    Arguments and errors as `fit_static_bias`; the interactions in the order of their replay.
+    """
+    user, item, rating = np.asarray(user, np.int64), np.asarray(item, np.int64), np.asarray(rating, np.float64)
+    _check(user, item, rating, num_users, num_items)
+    mean, start = _train_mean(rating[:num_train]), BiasState.zeros(num_users, num_items)
+
+    def judge(user_shrinkage: float, item_shrinkage: float) -> float:
+        model = RunningBias(mean, user_shrinkage, item_shrinkage)
+        predicted = model.combine(model.run(user, item, rating, start)[1])
+        return _clipped_mse(predicted[num_train:], rating[num_train:], rating_range)
+
+    return RunningBias(mean, *_choose(judge, grid, rating[num_train:]))
+
+
+def _choose(
+    judge: Callable[[float, float], float], grid: Sequence[float], validation: np.ndarray
+) -> tuple[float, float, float]:
+    """The pair of the grid with the lowest validation error (the first of equals), and that error."""
+    if np.isnan(validation).all():
+        return DEFAULT_SHRINKAGE, DEFAULT_SHRINKAGE, float("nan")
+    mse, *best = min((judge(*pair), *pair) for pair in itertools.product(grid, grid))
+    return best[0], best[1], mse
+
+
+def _train_mean(rating: np.ndarray) -> float:
+    rated = rating[~np.isnan(rating)]
+    if not len(rated):
+        raise UserError(f"none of the {len(rating)} train interactions has a rating: biases need some")
+    return float(rated.mean())
+
+
+def _biases(sums: np.ndarray, counts: np.ndarray, shrinkage: float) -> np.ndarray:
+    return np.divide(sums, counts + shrinkage, out=np.zeros(len(sums)), where=counts > 0)
+
+
+def _clipped_mse(predicted: np.ndarray, rating: np.ndarray, rating_range: tuple[float, float]) -> float:
+    return float(np.nanmean((np.clip(predicted, *rating_range) - rating) ** 2))
+
+
+def _check(user: np.ndarray, item: np.ndarray, rating: np.ndarray, num_users: int, num_items: int) -> None:
+    if not user.shape == item.shape == rating.shape:
+        raise ValueError(f"users {user.shape}, items {item.shape} and ratings {rating.shape} must agree")
+    for name, column, size in (("user", user, num_users), ("item", item, num_items)):
+        if len(column) and (column.min() < 0 or column.max() >= size):
+            raise ValueError(
+                f"{name} {column.max() if column.max() >= size else column.min()} is not in 0 .. {size - 1}"
+            )

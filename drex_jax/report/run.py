@@ -1,0 +1,111 @@
+"""A finished run as a report reads it: its results, its interactions, and what each of its lists scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from drex_jax.common.errors import UserError
+from drex_jax.config.defaults import Config
+from drex_jax.data.interactions import Interactions
+from drex_jax.evaluation import comparison
+from drex_jax.evaluation.evaluator import lower_is_better
+from drex_jax.runs.dataset import open_interactions
+from drex_jax.runs.layout import results_of
+from drex_jax.serving.finished_run import settings_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What one model scored, list by list, averaged over its seeds.
+
+    Attributes:
+      values: float64 [n].
+      user: int [n], whose each is.
+      row: int [n], its interaction in the order of learning; None for the lists of a user.
+    """
+
+    values: np.ndarray
+    user: np.ndarray
+    row: np.ndarray | None
+
+
+class Finished:
+    """A finished run.
+
+    Attributes:
+      workdir: its directory.
+      results: the contents of `results.json`.
+      config: its configuration.
+      interactions: in the order of learning.
+      train_end: how many of them are train.
+    """
+
+    def __init__(self, workdir: pathlib.Path):
+        """Raises UserError where there is no finished run, or it is damaged."""
+        self.workdir = workdir
+        self.config: Config = settings_of(workdir)
+        self.results: dict[str, Any] = results_of(workdir)
+        self.interactions: Interactions
+        self.interactions, parts = open_interactions(self.config, workdir)
+        self.train_end = len(parts.train)
+        self._judged: dict[tuple[str, str, str], Judged | None] = {}
+
+    @functools.cached_property
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Results by name, the run's own model first."""
+        return {self.results["model"]: self.results, **self.results["baselines"]}
+
+    @functools.cached_property
+    def item_numbers(self) -> dict[str, int]:
+        """The number of each item by its id."""
+        return {name: number for number, name in enumerate(self.interactions.item_ids)}
+
+    def folder(self, name: str) -> pathlib.Path:
+        """Where the model `name` of this run is."""
+        return self.workdir if name == self.results["model"] else self.workdir / "baselines" / name
+
+    @property
+    def way(self) -> str:
+        """The way of evaluating that stands first: prequential where there is one."""
+        ways = self.results["test"]
+        return next((way for way in comparison.WAYS if way in ways), next(iter(ways), ""))
+
+    @property
+    def metric(self) -> str:
+        """The metric that stands first: the one that chose the epoch, where test has it."""
+        own = self.results["test"].get(self.way, {})
+        selected = self.results.get("selection", {}).get("metric", "")
+        return selected if selected in own else next((name for name in own if name != "lists"), "")
+
+    def judged(self, name: str, way: str, metric: str) -> Judged | None:
+        """What a model scored; None where the run did not keep it, or keeps no such lists."""
+        if (name, way, metric) not in self._judged:
+            self._judged[name, way, metric] = self._read(name, way, metric)
+        return self._judged[name, way, metric]
+
+    def _read(self, name: str, way: str, metric: str) -> Judged | None:
+        if metric not in comparison.ERRORS and ("@" not in metric or "/" in metric):
+            return None
+        try:
+            run = comparison.open_run(self.folder(name))
+            values, keys = comparison.values_of(run, way, metric)
+        except UserError:
+            return None
+        row = keys.get("row", keys.get("interaction"))
+        user = keys["user"] if "user" in keys else np.asarray(self.interactions.user)[keys["row"]]
+        return Judged(values.mean(0), user, row)
+
+    def best_others(self, way: str, metric: str, count: int) -> list[str]:
+        """The baselines that did best by a metric and whose lists are kept, the best first."""
+        sign = 1 if lower_is_better(metric) else -1
+        known = {
+            name: entry["test"][way][metric]
+            for name, entry in self.results["baselines"].items()
+            if entry["test"].get(way, {}).get(metric) is not None and (self.folder(name) / "lists").exists()
+        }
+        return sorted(known, key=lambda name: sign * known[name])[:count]

@@ -1,0 +1,44 @@
+"""What a run's test metrics are made of, list by list: `lists/WAY.npz` of a seed's folder, for paired tests."""
+
+from __future__ import annotations
+
+import pathlib
+import zipfile
+
+import numpy as np
+
+from drex_jax.common.errors import UserError
+from drex_jax.common.files import replacing
+from drex_jax.data import storage
+
+Arrays = dict[str, np.ndarray]
+LISTS_FOLDER = "lists"
+
+
+def write_lists(path: pathlib.Path, arrays: Arrays) -> None:
+    """Writes the arrays of one way of evaluating (`drex_jax.evaluation.evaluator.Tested.lists`), whole or not at all."""
+    with replacing(path) as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] (of an option that newer versions have)
+
+
+def read_lists(path: pathlib.Path) -> Arrays:
+    """The arrays that `write` wrote.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("compressed, which `write` does not do")  # and what could be far larger than the file
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = dict(arrays.items())
+        if not all(isinstance(array, np.ndarray) for array in found.values()):  # bytes of what is no array
+            raise ValueError("holds something else than arrays")
+        return found
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); a finished run has its lists there"
+        ) from None
+    except (ValueError, LookupError, AttributeError, RuntimeError, zipfile.BadZipFile, *storage.NO_HEADER):
+        raise UserError(f"{path}: damaged; it should hold the lists that the run wrote") from None

@@ -1,0 +1,85 @@
+"""`metrics.jsonl`: one line a step, each step once, in order, however often the run was resumed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import pathlib
+from typing import Any
+
+import orjson
+
+from drex_jax.common.errors import UserError
+from drex_jax.common.files import write_text
+from drex_jax.devices import processes
+
+LOGGER = logging.getLogger(__name__)
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl`, and to TensorBoard where asked. A context manager: leaving it closes the files."""
+
+    def __init__(self, path: pathlib.Path, step: int, *, tensorboard: bool = False):
+        """Drops what was logged after `step`: it will be logged again. Of many processes the first alone logs.
+
+        Raises:
+          UserError: `tensorboard` without the package that writes its files.
+        """
+        if not processes.is_first():
+            nowhere = pathlib.Path(os.devnull)
+            self._board = None
+            self._file = nowhere.open("a")
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept: dict[int, bytes] = {}
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is no file; remove it, the run logs its steps there")
+        if path.exists():
+            for line in path.read_bytes().splitlines(keepends=True):
+                try:
+                    if line.endswith(b"\n") and 0 < (logged := orjson.loads(line)["step"]) <= step:
+                        kept.setdefault(logged, line)
+                except (orjson.JSONDecodeError, KeyError, TypeError):
+                    continue  # torn by a crash, after `step`; or damaged, which is told
+        if len(kept) < step:
+            LOGGER.warning("%s: the lines of %d of %d steps are damaged or gone", path, step - len(kept), step)
+        self._board = _tensorboard(path.parent / "tensorboard", step) if tensorboard else None
+        write_text(path, b"".join(kept[each] for each in sorted(kept)).decode())
+        self._file = path.open("a")
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, last: int, epoch: int, losses: list[dict[str, float]], validation: dict[str, float]) -> None:
+        """The losses of consecutive steps up to `last`, and the validation that followed the last of them."""
+        for step, values in enumerate(losses, last - len(losses) + 1):
+            line: dict[str, Any] = {"step": step, "epoch": epoch, **values}
+            if validation and step == last:
+                line["validation"] = validation
+            self._file.write(json.dumps(line) + "\n")
+            if self._board is not None:
+                for name, value in [*values.items(), *(line.get("validation") or {}).items()]:
+                    self._board.add_scalar(name, value, step)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(folder: pathlib.Path, step: int) -> Any:
+    """A writer of TensorBoard's files that hides what was written after `step`."""
+    try:
+        board = importlib.import_module("tensorboardX")
+    except ImportError:
+        raise UserError(
+            "train.tensorboard=true needs the package tensorboardX: pip install -e '.[tensorboard]'"
+        ) from None
+    return board.SummaryWriter(str(folder), purge_step=step + 1)

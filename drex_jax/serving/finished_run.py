@@ -1,0 +1,107 @@
+"""A finished run as its directory holds it: the configuration, the model's arrays, all that it has met."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+from flax.errors import FlaxError
+
+from drex_jax.common.errors import UserError
+from drex_jax.common.files import read_json
+from drex_jax.config import rules
+from drex_jax.config.defaults import Config
+from drex_jax.models import scoring
+from drex_jax.models.protocol import Carry, Params
+from drex_jax.models.scoring import Scorer
+from drex_jax.runs import checkpoint
+from drex_jax.runs.dataset import open_interactions
+from drex_jax.runs.layout import CONFIG, MODEL, RESULTS, SCORER, results_of
+from drex_jax.serving import update_log
+from drex_jax.serving.interaction_log import Journal
+
+
+class FinishedRun(NamedTuple):
+    """What a run directory holds. Letters: U users, I items, E row size.
+
+    Attributes:
+      folder: the directory.
+      settings: the configuration.
+      scorer: of its model.
+      params: the parameters that validation chose.
+      carry: everyone's rows after the last update, [U, E] and [I, E].
+      journal: all that it has met, updates included.
+      batches: the updates that were committed.
+    """
+
+    folder: pathlib.Path
+    settings: Config
+    scorer: Scorer
+    params: Params
+    carry: Carry
+    journal: Journal
+    batches: list[dict[str, Any]]
+
+
+def settings_of(folder: pathlib.Path) -> Config:
+    """The configuration of a finished run.
+
+    Raises:
+      UserError: there is none, it is not finished, or it is of another version.
+    """
+    if not (folder / CONFIG).exists():
+        raise UserError(f"{folder} holds no run (no {CONFIG}); python -m drex_jax.main --config=... makes one")
+    settings = rules.read_config(folder / CONFIG)
+    if not (folder / RESULTS).exists():
+        raise UserError(f"{folder} holds a run that is not finished (no {RESULTS}); run its command again")
+    results_of(folder)
+    return settings
+
+
+def open_run(folder: pathlib.Path) -> FinishedRun:
+    """The finished run in a directory, of several seeds the first.
+
+    Raises:
+      UserError: there is none, it is damaged or of another version.
+    """
+    settings = settings_of(folder)
+    if not (folder / SCORER).exists():
+        raise UserError(f"{folder} holds a run of an older version (no {SCORER}); train it again")
+    interactions, parts = open_interactions(settings, folder)
+    scorer = scoring.scorer(settings.model.name, read_json(folder / SCORER, ()))
+    arrays = checkpoint.load_arrays(folder / MODEL)
+    try:
+        params, carry = arrays.get("params", {}), Carry(**arrays["carry"])
+        _require_rows(folder / MODEL, carry, interactions.num_users, interactions.num_items)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise UserError(f"{folder / MODEL} is damaged: it should hold params and carry") from None
+    _require_arrays(folder, scorer, params, carry)
+    batches, saved = update_log.read(folder)
+    journal = Journal(interactions, len(parts.train), None if saved is None else saved.since)
+    if saved is not None:
+        carry = saved.carry
+        _require_rows(folder / update_log.FOLDER, carry, len(journal.users), len(journal.items))
+    return FinishedRun(folder, settings, scorer, params, carry, journal, batches)
+
+
+def _require_arrays(folder: pathlib.Path, scorer: Scorer, params: Params, carry: Carry) -> None:
+    """Tries, without computing anything, whether the arrays are such that the scorer can answer from them."""
+
+    def answers(params: Params, carry: Carry) -> Any:
+        user, item = carry.user[:1], carry.item[:1]
+        return scorer.rank(params, user, item), scorer.pairs(params, user, item), scorer.newcomers(params, carry)
+
+    try:
+        jax.eval_shape(answers, params, carry)
+    except (FlaxError, TypeError, ValueError, LookupError, AttributeError):
+        raise UserError(f"{folder / MODEL}: its arrays are not of the model that {SCORER} records; damaged") from None
+
+
+def _require_rows(path: pathlib.Path, carry: Carry, users: int, items: int) -> None:
+    found = [side.shape[0] for side in carry]
+    if found != [users, items]:
+        raise UserError(
+            f"{path} has rows of {found[0]:,} users and {found[1]:,} items, and the history has {users:,} and "
+            f"{items:,}: they are not of one run"
+        )

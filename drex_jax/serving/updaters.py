@@ -1,0 +1,280 @@
+"""Runs that go on: what new interactions do to everyone's rows.
+
+Letters: n interactions, U users, I items, E row size.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from drex_jax.common.errors import UserError
+from drex_jax.data.events import Events, scale, scaled
+from drex_jax.data.strings import Strings
+from drex_jax.data.tokens import Tokens
+from drex_jax.models.crane.model import Crane
+from drex_jax.models.drex import counters
+from drex_jax.models.drex.core import Refiner
+from drex_jax.models.drex.counters import History
+from drex_jax.models.drex.replay import Replay
+from drex_jax.models.pairwise import Pairwise
+from drex_jax.models.protocol import Carry, Params
+from drex_jax.runs import checkpoint
+from drex_jax.runs.dataset import open_interactions, open_tokens, open_vocabulary
+from drex_jax.serving.finished_run import FinishedRun
+from drex_jax.serving.interaction_log import Journal
+from drex_jax.serving.rows import Row
+from drex_jax.text.bert.pieces import WordPieces
+from drex_jax.text.vocabulary import Vocabulary
+from drex_jax.training import registry
+
+
+class Live(Protocol):
+    """A run that learns from what comes after training."""
+
+    @property
+    def carry(self) -> Carry:
+        """Everyone's rows now: arrays [U, E] and [I, E] that `advance` may change."""
+        ...
+
+    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
+        """Learns from rows, (user, item) by number, that the journal has just taken in."""
+        ...
+
+    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+        """The row [E] of somebody new after a history of its own; nothing is learned from it."""
+        ...
+
+    def at(self, then: Journal) -> Carry:
+        """Everyone's rows at an earlier moment, when the journal was `then`."""
+        ...
+
+
+class CannotUpdateError(UserError):
+    """The model learns in training alone."""
+
+
+def live(run: FinishedRun) -> Live:
+    """What moves a run on.
+
+    Raises:
+      CannotUpdateError: its model cannot be updated.
+    """
+    name = run.settings.model.name
+    if isinstance(run.scorer, Refiner):
+        return Refining(run, run.scorer)
+    if name in ("crane", "lightgcn"):
+        return Regrowing(run)
+    if name == "popularity":
+        return Counting(run.carry)
+    raise CannotUpdateError(
+        f"a run of the model {name} cannot be updated: its rows come from training alone (those of drex, crane, "
+        "lightgcn and popularity can)"
+    )
+
+
+class Refining:
+    """Of DReX: interactions refine the states of their users and items, exactly as in training."""
+
+    def __init__(self, run: FinishedRun, refiner: Refiner):
+        self.refiner, self._params, self._journal = refiner, run.params, run.journal
+        self._folder, self._settings = run.folder, run.settings
+        self.vocabulary, self._max_tokens = open_vocabulary(run.settings, run.folder), run.settings.text.max_tokens
+        journal = run.journal
+        self._scales = {n: scale(v, journal.num_train) for n, v in journal.base.vectors.items()}
+        start = History.start(len(journal.users), len(journal.items))
+        _, past = counters.advance(self.events(journal, encoded=False), start, refiner.options.bias)
+        self._replay = Replay(refiner, run.params, run.carry, past)
+
+    @property
+    def carry(self) -> Carry:
+        """NumPy arrays that the next `advance` changes."""
+        return self._replay.carry
+
+    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
+        """Refines states."""
+        journal = self._journal
+        self._replay.advance(self._events_of(rows, numbers, len(journal.users), len(journal.items)))
+
+    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+        """A newcomer's state after the history; the items' states are as they are now and change with it."""
+        known = np.array([self._journal.items.number(row.item) for row in rows], np.int64)
+        items = np.unique(known[known >= 0])
+        local = {self._journal.items.name(number): place for place, number in enumerate(items.tolist())}
+        numbers = [(0, local.setdefault(row.item, len(local))) for row in rows]
+        part = self._replay.part(np.zeros(0, np.int64), items)
+        part.advance(self._events_of(rows, numbers, 1, len(local)))
+        return part.carry.user[0]  # pyright: ignore[reportReturnType] (NumPy's)
+
+    def at(self, then: Journal) -> Carry:
+        """A replay from the first interaction on."""
+        past = History.start(len(then.users), len(then.items))
+        auxiliary = counters.tables(past, self.refiner.options.bias)
+        sides = zip(("user", "item"), auxiliary, strict=True)
+        rows = (self.refiner.rows(self._params, side, known) for side, known in sides)
+        replay = self._replay.restarted(Carry(*rows), past)
+        replay.advance(self.events(then))
+        return replay.carry
+
+    def events(self, journal: Journal, encoded: bool = True) -> Events:
+        """All rows of a journal as the model reads them; without texts and vectors where `encoded` is false."""
+        table, vectors, tokens = journal.table(), {}, None
+        if encoded:
+            vectors = {n: scaled(v, *self._scales[n]) for n, v in table.vectors.items()}
+            tokens = None if self.vocabulary is None else self._tokens(self.vocabulary, journal, table.text)
+        return Events(
+            user=table.user,
+            item=table.item,
+            timestamp=table.timestamp,
+            rating=table.rating,
+            tokens=tokens,
+            vectors=vectors,
+            num_users=len(journal.users),
+            num_items=len(journal.items),
+        )
+
+    def _tokens(self, vocabulary: Vocabulary | WordPieces, journal: Journal, text: Strings) -> Tokens:
+        """Of all texts of a journal: those of the run's own data were encoded long ago."""
+        if journal.base is not self._journal.base:
+            return vocabulary.encode(text, self._max_tokens)
+        known = len(journal.base)
+        return Tokens.concatenate([self._encoded, vocabulary.encode(text.part(known, len(text)), self._max_tokens)])
+
+    @functools.cached_property
+    def _encoded(self) -> Tokens:
+        """Of the texts that the run began with."""
+        assert self.vocabulary is not None
+        _, parts = open_interactions(self._settings, self._folder)
+        return open_tokens(self._folder, parts, len(self.vocabulary))
+
+    def _events_of(
+        self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]], num_users: int, num_items: int
+    ) -> Events:
+        user, item = np.array(numbers, np.int32).T
+        vectors = {}
+        for name, (mean, factor) in self._scales.items():
+            missing = np.full(len(mean), np.nan)
+            vectors[name] = scaled(np.stack([row.vectors.get(name, missing) for row in rows]), mean, factor)
+        texts = Strings.of(row.text for row in rows)
+        return Events(
+            user=np.ascontiguousarray(user),
+            item=np.ascontiguousarray(item),
+            timestamp=np.array([row.timestamp for row in rows]),
+            rating=np.array([row.rating for row in rows], np.float32),
+            tokens=None if self.vocabulary is None else self.vocabulary.encode(texts, self._max_tokens),
+            vectors=vectors,
+            num_users=num_users,
+            num_items=num_items,
+        )
+
+
+class Regrowing:
+    """Of CRANE and LightGCN: new interactions join the graph and the users' profiles; parameters stay.
+
+    Whoever came after training has an embedding of zeros, so that only its neighbours speak for it, and an item no
+    features (our choices). Rows are made anew when they are next asked for.
+    """
+
+    def __init__(self, run: FinishedRun):
+        self._params, self._settings, self._journal = run.params, run.settings, run.journal
+        self._rows: Carry | None = None
+
+    @property
+    def carry(self) -> Carry:
+        """Everyone's rows by the graph of train and all that came since."""
+        if self._rows is None:
+            journal = self._journal
+            self._rows = self._grown(self._pairs(journal), len(journal.users), len(journal.items))
+        return self._rows
+
+    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
+        """The graph is another."""
+        self._rows = None
+
+    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+        """The row of a new user in a graph that has its history; items that the run does not know are left out."""
+        journal = self._journal
+        newcomer = len(journal.users)
+        known = [number for row in rows if (number := journal.items.number(row.item)) >= 0]
+        user, item = self._pairs(journal)
+        user, item = np.append(user, np.full(len(known), newcomer)), np.append(item, known)
+        return np.asarray(self._grown((user, item), newcomer + 1, len(journal.items)).user[newcomer])
+
+    def contents(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray] | None:
+        """Modalities, their shares [M, I] in items' content, and the content [I, D]; None without (LightGCN)."""
+        journal = self._journal
+        model, params = self._model_of(self._pairs(journal), len(journal.users), len(journal.items))
+        if not isinstance(model, Crane):
+            return None
+        shares, content = model.modality_shares(params)
+        return tuple(sorted(journal.base.item_vectors)), np.asarray(shares), np.asarray(content)
+
+    def at(self, then: Journal) -> Carry:
+        """The rows of the whole of train, with what of later rows was there then."""
+        return self._grown(self._pairs(then), len(then.users), len(then.items))
+
+    def _pairs(self, journal: Journal) -> tuple[np.ndarray, np.ndarray]:
+        """Users and items of train and of what `journal` has beside its base."""
+        train, begun, base = self._journal.num_train, len(journal.base), self._journal.base
+        return np.append(base.user[:train], journal.user[begun:]), np.append(base.item[:train], journal.item[begun:])
+
+    def _grown(self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int) -> Carry:
+        """Everyone's rows by a graph of these pairs."""
+        model, params = self._model_of(pairs, num_users, num_items)
+        return model.start(params)
+
+    def _model_of(
+        self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int
+    ) -> tuple[Pairwise, Params]:
+        base = self._journal.base
+        more = num_items - base.num_items
+        features = {
+            name: np.pad(values, ((0, more), (0, 0)), constant_values=np.nan)
+            for name, values in base.item_vectors.items()
+        }
+        n = len(pairs[0])
+        user, item = (np.asarray(side, np.int32) for side in pairs)
+        events = Events(
+            user, item, np.zeros(n), np.full(n, np.nan, np.float32), None, {}, num_users, num_items, features
+        )
+        settings = self._settings
+        model = registry.pairwise(settings.model.name, settings, events, (n, 0, 0), settings.seed)
+        params = checkpoint.in_form(self._params, jax.eval_shape(model.init, jax.random.key(0)))
+        of_users, of_items = np.split(np.asarray(self._params["table"]), [base.num_users])
+        table = [np.pad(of_users, ((0, num_users - len(of_users)), (0, 0))), np.pad(of_items, ((0, more), (0, 0)))]
+        return model, params | {"table": jnp.concatenate(table)}
+
+
+class Counting:
+    """Of popularity: an item's row is the number of its interactions."""
+
+    def __init__(self, carry: Carry):
+        self._user, self._item = (np.array(side) for side in carry)
+
+    @property
+    def carry(self) -> Carry:
+        """Counts."""
+        return Carry(self._user, self._item)  # pyright: ignore[reportArgumentType] (NumPy's serve)
+
+    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
+        """Counts."""
+        users, items = (1 + max(side) for side in zip(*numbers, strict=True))
+        self._user, self._item = (
+            np.pad(side, ((0, max(0, size - len(side))), (0, 0)))
+            for side, size in ((self._user, users), (self._item, items))
+        )
+        np.add.at(self._item, [item for _, item in numbers], 1.0)
+
+    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+        """Nothing is known of a user."""
+        return np.zeros_like(self._user[0])
+
+    def at(self, then: Journal) -> Carry:
+        """Counts of then."""
+        counts = np.bincount(then.item, minlength=len(self._item)).astype(np.float32)
+        return Carry(self._user, counts[:, None])  # pyright: ignore[reportArgumentType] (NumPy's serve)

@@ -1,0 +1,385 @@
+"""From a configuration to a finished run directory, in the order a run happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import logging
+import pathlib
+import platform
+import time
+from typing import Any
+
+from drex_jax.common.cache import Remember
+from drex_jax.common.errors import UserError
+from drex_jax.common.files import read_json, write_text
+from drex_jax.common.version import __version__
+from drex_jax.config import defaults as config_lib
+from drex_jax.config.defaults import Config
+from drex_jax.config.rules import read_config
+from drex_jax.devices import processes
+from drex_jax.evaluation import evaluator as evaluation
+from drex_jax.evaluation import leaks
+from drex_jax.explain.profiles import write_profiles
+from drex_jax.models import scoring
+from drex_jax.models.drex.model import DReX
+from drex_jax.models.protocol import Model
+from drex_jax.runs import checkpoint
+from drex_jax.runs.dataset import FACTS, HISTORY, Dataset, open_dataset, read_into
+from drex_jax.runs.layout import (
+    CONFIG,
+    MODEL,
+    RESULTS,
+    RUN,
+    RUN_KEYS,
+    SCHEDULE,
+    SCHEMA,
+    SCORER,
+    given_back_on_a_mistake,
+    require_own_files,
+    results_of,
+)
+from drex_jax.runs.lists import LISTS_FOLDER, write_lists
+from drex_jax.runs.lock import sole_writer
+from drex_jax.runs.trained import trained
+from drex_jax.training import loop, registry, search
+from drex_jax.training.optimizer import pretrained
+from drex_jax.training.registry import Machine
+
+LOGGER = logging.getLogger(__name__)
+FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
+TRAINED_BASELINES = ("matrix_factorisation", "narre", "drex_ratings")
+FACTOR_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
+
+
+def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Trains the configured model and its baselines, evaluates them, and writes the run directory.
+
+    Continues an interrupted run; returns the results of a finished one.
+
+    Args:
+      config: resolved and checked.
+      workdir: the run directory; one that exists must be of the same configuration.
+
+    Returns:
+      What is in `results.json`.
+
+    Raises:
+      UserError: a mistake in the data or the configuration, or another process trains there.
+      Stopped: SIGTERM or SIGINT; everything is saved.
+    """
+    check_agreement(config, workdir)
+    if processes.first_sees(workdir / RESULTS):
+        return results_of(workdir)
+    with sole_writer(workdir):
+        check_agreement(config, workdir)  # somebody may have begun it meanwhile
+        with given_back_on_a_mistake(workdir):
+            return _train(config, workdir)
+
+
+def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    machine = registry.machine(config)
+    dataset = begin(config, workdir, machine.remember)
+    seeds = list(range(config.seed, config.seed + config.replicas))
+    begun = time.monotonic()
+    name = config.model.name
+    runs = _runs(name, config, dataset, machine, workdir, seeds)
+    baselines = {name: _baseline(name, config, dataset, machine, workdir, runs) for name in config.baselines}
+    first, checks = runs[0], leaks.checks(config, dataset, workdir)
+    results = {
+        "schema": SCHEMA,
+        "model": config.model.name,
+        "dataset": {
+            "name": dataset.interactions.name,
+            "sha256": dataset.facts["sha256"],
+            "users": dataset.interactions.num_users,
+            "items": dataset.interactions.num_items,
+            "interactions": len(dataset.interactions),
+            **{name: dataset.facts[name] for name in ("rows_read", "duplicates", "rejected", "noise_floor")},
+        },
+        "config": {"sha256": config_lib.sha256(config)},
+        "split": {
+            "kind": dataset.split.kind,
+            "sizes": dataset.split.sizes,
+            "boundaries": dataset.split.boundaries,
+        },
+        "protocol": config.protocol,
+        "definitions": evaluation.definitions(registry.evaluation_options(config, dataset)),
+        "seeds": seeds,
+        **_summary(runs),
+        "baselines": {name: baseline for name, baseline in baselines.items() if baseline is not None},
+        "schedule": first["schedule"],
+        "leaks": [sentence for check in checks for sentence in leaks.sentences(check)],
+        "notices": dataset.facts["notices"],
+        "timing": {
+            **first["timing"],
+            "preparation_seconds": dataset.facts["seconds"],
+            "total_seconds": time.monotonic() - begun,
+        },
+        "environment": {
+            "devices": len(machine.devices),
+            "processes": processes.count(),
+            "mapping": machine.devices.mapping,
+            "device_kind": machine.devices.kind,
+            "python": platform.python_version(),
+            "versions": {"drex_jax": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+    }
+    processes.write_json(workdir / RESULTS, results)
+    return results_of(workdir)
+
+
+def begin(config: Config, workdir: pathlib.Path, remember: Remember) -> Dataset:
+    """Writes the configuration and the data into the run directory, once, and opens the data.
+
+    Raises:
+      UserError: the data cannot be read, split or encoded as the configuration asks.
+    """
+    if processes.is_first():
+        with given_back_on_a_mistake(workdir):
+            write_text(workdir / CONFIG, config_lib.to_json(config))
+            read_into(config, workdir, remember)
+    processes.await_file(workdir / HISTORY / FACTS)
+    return open_dataset(config, workdir)
+
+
+def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
+    """Computes the test metrics of a finished run again, from what its directory holds, and returns its results.
+
+    Raises:
+      UserError: the run is not finished, or its directory is damaged.
+    """
+    results = results_of(workdir)
+    config, _, model, evaluator = reopen(workdir)
+    runs = []
+    for seed in results["seeds"]:
+        params, selection = trained(model, seed_folder(workdir, config, seed))
+        test = evaluator.evaluate_test(params, selection).metrics
+        runs.append({"selection": dataclasses.asdict(selection), "test": test})
+    return results | _summary(runs)
+
+
+def reopen(workdir: pathlib.Path) -> tuple[Config, Dataset, Model, evaluation.Evaluator]:
+    """A run's configuration, data, model (of the first seed) and evaluation, from what its directory holds.
+
+    Raises:
+      UserError: the directory is damaged.
+    """
+    config = read_config(workdir / CONFIG)
+    machine = registry.machine(config)
+    dataset = open_dataset(config, workdir)
+    model = registry.build(config.model.name, _settled(config, workdir), dataset, config.seed, machine)
+    return config, dataset, model, registry.build_evaluator(model, config, dataset, machine)
+
+
+def check_agreement(config: Config, workdir: pathlib.Path) -> None:
+    """Refuses to continue a run under a configuration it was not made with.
+
+    Raises:
+      UserError: the fields that differ, or a directory with parts of a run and no configuration.
+    """
+    require_own_files(workdir)
+    path = workdir / CONFIG
+    left = [name for name in (RESULTS, RUN, f"{HISTORY}/{FACTS}", "checkpoints") if (workdir / name).exists()]
+    if left and not path.exists():
+        raise UserError(f"{workdir} holds {left[0]} but no {CONFIG} to say of which run; give another --workdir")
+    if path.exists():
+        config_lib.require_agreement(config_lib.from_json(path), config, workdir, goes_on=True)
+
+
+def seed_folder(workdir: pathlib.Path, config: Config, seed: int) -> pathlib.Path:
+    """Where one seed's checkpoints and model are: the run directory for the first, `replicas/SEED` for others."""
+    return workdir if seed == config.seed else workdir / "replicas" / str(seed)
+
+
+def _runs(
+    name: str,
+    config: Config,
+    dataset: Dataset,
+    machine: Machine,
+    root: pathlib.Path,
+    seeds: list[int],
+    **constants: float,
+) -> list[dict[str, Any]]:
+    """One model on some seeds: train, select, and only then evaluate on test. What is finished is read back."""
+    folders = {seed: seed_folder(root, config, seed) for seed in seeds}
+    done = {seed: processes.first_sees(folder / RUN) for seed, folder in folders.items()}
+    if not all(done.values()):
+        begun = processes.first_sees(root / SCHEDULE)
+        config = _settled(config, root)
+        started = time.monotonic()
+        model = registry.build(name, config, dataset, seeds[0], machine, **constants)
+        evaluator = registry.build_evaluator(model, config, dataset, machine)
+        build_seconds = time.monotonic() - started
+        processes.wait()  # a schedule takes one of them minutes, and who has kept it nothing
+        (together,) = processes.agree(processes.is_first() and _together(config, model, machine, len(seeds)))
+        if not begun:
+            processes.write_json(root / SCHEDULE, {"width": _width(model), "together": together})
+        fitted: dict[int, loop.Fitted] = {}
+        for group in [seeds] if together else [[seed] for seed in seeds]:
+            if all(done[seed] for seed in group):
+                continue
+            LOGGER.info("%s, seed %s: training", name, " ".join(map(str, group)))
+            own = {seed: folders[seed] for seed in group}
+            how = _fit_options(name, config)
+            start = pretrained(config, dataset.vocabulary) if isinstance(model, DReX) else None
+            of_group = loop.fit(model, evaluator, how, own, dataset.sizes[0], machine.devices, start)
+            fitted |= zip(group, of_group, strict=True)
+        for seed, result in fitted.items():  # only when nothing is left to be selected
+            result = result._replace(timing=result.timing | {"build_seconds": build_seconds})
+            _finish(name, config, dataset, model, evaluator, folders[seed], seed, result, constants)
+    return [read_json(folder / RUN, RUN_KEYS) for folder in folders.values()]
+
+
+def _finish(
+    name: str,
+    config: Config,
+    dataset: Dataset,
+    model: Model,
+    evaluator: evaluation.Evaluator,
+    folder: pathlib.Path,
+    seed: int,
+    fitted: loop.Fitted,
+    constants: dict[str, float],
+) -> None:
+    """Evaluates a trained model on test and writes what remains of one seed."""
+    started = time.monotonic()
+    tested = evaluator.evaluate_test(fitted.params, fitted.selection)
+    checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": tested.carry})
+    processes.write_json(folder / SCORER, scoring.record(model))
+    if processes.is_first():
+        for way, arrays in tested.lists.items():
+            write_lists(folder / LISTS_FOLDER / f"{way}.npz", arrays)
+    if name == config.model.name:
+        write_profiles(model, fitted.params, dataset, folder)
+    record = {
+        "model": name,
+        "seed": seed,
+        "constants": constants,
+        "selection": dataclasses.asdict(fitted.selection),
+        "test": tested.metrics,
+        "timing": fitted.timing | {"test_seconds": time.monotonic() - started},
+        "schedule": _schedule(model),
+    }
+    processes.write_json(folder / RUN, record)  # the last file: its presence says that this seed is done
+
+
+def _fit_options(name: str, config: Config) -> loop.Options:
+    settings = dict(config.train) | (FACTOR_TRAINING if name == "matrix_factorisation" else {})
+    return loop.Options(**{field: settings[field] for field in loop.Options.__dataclass_fields__})
+
+
+def _together(config: Config, model: Model, machine: Machine, replicas: int) -> bool:
+    """Whether seeds train as one program: where the device waits for steps and not for arithmetic, and they fit."""
+    if config.devices.replicas != "auto" or replicas == 1:
+        return config.devices.replicas == "together" and replicas > 1
+    memory = machine.devices.memory()
+    return machine.devices.platform != "cpu" and (memory is None or 2 * replicas * model.step_bytes() < memory)
+
+
+def _width(model: Model) -> int:
+    """The interactions a step of a model's schedules; 0 for a model without them."""
+    return model.schedules[0].width if isinstance(model, DReX) else 0
+
+
+def _settled(config: Config, folder: pathlib.Path) -> Config:
+    """The configuration with the width and the way that this run was begun with: wherever it goes on, it keeps them."""
+    if not (folder / SCHEDULE).exists():
+        return config
+    begun = read_json(folder / SCHEDULE, ("width", "together"))
+    settled = config.copy_and_resolve_references()
+    settled.schedule.width = begun["width"]
+    settled.devices.replicas = "together" if begun["together"] else "one_by_one"
+    return settled
+
+
+def fit_trial(
+    name: str, config: Config, dataset: Dataset, machine: Machine, folder: pathlib.Path, **constants: float
+) -> loop.Fitted:
+    """Trains a model on the first seed, to be judged on validation; test is not there.
+
+    Goes on from what is in `folder`.
+
+    Raises:
+      UserError: as `fit.fit`.
+      Stopped: SIGTERM or SIGINT came; everything is saved.
+    """
+    begun = processes.first_sees(folder / SCHEDULE)
+    config, dataset = _settled(config, folder), dataset.without_test()
+    model = registry.build(name, config, dataset, config.seed, machine, **constants)
+    evaluator = registry.build_evaluator(model, config, dataset, machine)
+    if not begun:
+        processes.write_json(folder / SCHEDULE, {"width": _width(model), "together": False})
+    seed = {config.seed: folder}
+    (fitted,) = loop.fit(model, evaluator, _fit_options(name, config), seed, dataset.sizes[0], machine.devices)
+    return fitted
+
+
+def _chosen_penalty(config: Config, dataset: Dataset, machine: Machine, folder: pathlib.Path) -> float:
+    """The factorisation's L2 weight that does best on validation, on the first seed."""
+    _, best = search.search(
+        folder / "trials",
+        [{"l2": l2} for l2 in FACTOR_PENALTIES],
+        lambda trial, constants: fit_trial("matrix_factorisation", config, dataset, machine, trial, **constants),
+        lower_is_better=evaluation.lower_is_better(config.train.selection),
+    )
+    return best.constants["l2"]
+
+
+def _baseline(
+    name: str,
+    config: Config,
+    dataset: Dataset,
+    machine: Machine,
+    workdir: pathlib.Path,
+    runs: list[dict[str, Any]],
+) -> dict[str, Any] | None:
+    """A baseline's entry of the results; None where the data lack what it needs."""
+    if not registry.applicable(name, dataset):
+        LOGGER.warning("baseline %s needs what no train interaction has, ratings or texts: left out", name)
+        return None
+    same = config.model.name == "drex" and dataset.events.tokens is None and not dataset.events.vectors
+    if name == "drex_ratings" and same:
+        seeds = [run["seed"] for run in runs]
+        return {
+            "model": name,
+            "same_as": runs[0]["model"],
+            "seeds": seeds,
+            **_summary(runs),
+        }
+    seeds = [run["seed"] for run in runs] if name in TRAINED_BASELINES else [config.seed]
+    folder = workdir / "baselines" / name
+    constants = {"l2": _chosen_penalty(config, dataset, machine, folder)} if name == "matrix_factorisation" else {}
+    per_seed = _runs(name, config, dataset, machine, folder, seeds, **constants)
+    entry = {"model": name, "seeds": seeds, "constants": constants, **_summary(per_seed)}
+    processes.write_json(folder / RESULTS, {"schema": SCHEMA, **entry})
+    return entry
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What validation chose for the first seed and for each, the means over seeds, and each seed's figures."""
+    per_seed = [run["test"] for run in runs]
+    return {
+        "selection": runs[0]["selection"],
+        "selections": [run["selection"] for run in runs],
+        "test": evaluation.mean_over_seeds(per_seed),
+        "per_seed": per_seed,
+    }
+
+
+def _schedule(model: Any) -> dict[str, Any] | None:
+    """What the train windows' schedules came to; None for a model without them."""
+    if not isinstance(model, DReX):
+        return None
+    schedules = model.schedules
+    steps = sum(schedule.steps for schedule in schedules)
+    width = schedules[0].width
+    return {
+        "windows": len(schedules),
+        "depth": sum(schedule.depth for schedule in schedules),
+        "width": width,
+        "steps": steps,
+        "bound": sum(schedule.bound for schedule in schedules),
+        "fill": sum(len(schedule.step) for schedule in schedules) / max(steps * width, 1),
+    }

@@ -1,0 +1,94 @@
+"""A run directory that somebody else has made: nothing of it leads out of it, and nothing in it is run."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+
+from drex_jax.common import files
+from drex_jax.common.errors import UserError
+from drex_jax.config import defaults
+from drex_jax.config.rules import read_config
+from drex_jax.runs.layout import RESULT_KEYS, require_own_files, results_of
+from drex_jax.serving import update_log
+from drex_jax.training.experiment import check_agreement
+
+RESULTS: dict[str, Any] = {name: {} for name in RESULT_KEYS} | {"schema": 1, "seeds": [0]}
+
+
+def finished(folder: pathlib.Path, **changes: Any) -> pathlib.Path:
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(RESULTS | changes))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["updates", "checkpoints", "history/user.npy", "replicas/1"])
+def test_links_that_lead_out_are_refused(tmp_path: pathlib.Path, name: str) -> None:
+    run, elsewhere = finished(tmp_path / "run"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = run / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(elsewhere)
+    for opens in (results_of, lambda folder: check_agreement(defaults.base(), folder)):
+        with pytest.raises(UserError, match=rf"{name} is a link that leads out of the run directory") as error:
+            opens(run)
+        assert "\n" not in str(error.value)
+
+
+def test_links_within_and_to_a_run_are_none_of_these(tmp_path: pathlib.Path) -> None:
+    run = finished(tmp_path / "run")
+    (run / "latest").symlink_to("results.json")
+    (run / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to(run)
+    require_own_files(tmp_path / "link")
+    assert results_of(tmp_path / "link") == RESULTS
+
+
+@pytest.mark.parametrize("seeds", [["../.."], 3, [True], [0.0], {"0": 0}])
+def test_seeds_that_name_other_folders(tmp_path: pathlib.Path, seeds: Any) -> None:
+    with pytest.raises(UserError, match=r"results.json: damaged; its seeds are"):
+        results_of(finished(tmp_path / "run", seeds=seeds))
+
+
+def test_compiled_programs_are_not_looked_for_where_a_run_says(tmp_path: pathlib.Path) -> None:
+    settings: Any = defaults.base()
+    settings.seed, settings.data.cache_dir = 7, str(tmp_path / "programs")
+    (tmp_path / "config.json").write_text(defaults.to_json(settings))
+    found = read_config(tmp_path / "config.json")
+    assert (found.seed, found.data.cache_dir) == (7, None)
+    defaults.require_agreement(found, settings, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"k_core": -1}}))
+    with pytest.raises(UserError, match=r"config.json: data.k_core is -1; it must be"):
+        read_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 10**6, '{"a":' * 101 + "1" + "}" * 101, '{"a": NaN}', "\x00", '{"a": 1e999}'])
+def test_json_that_is_none_or_nested_too_deep(tmp_path: pathlib.Path, text: str) -> None:
+    for name in ("config.json", "results.json", "updates.jsonl"):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=r"config.json is no readable run configuration"):
+        defaults.from_json(tmp_path / "config.json")
+    with pytest.raises(UserError, match=r"results.json: damaged"):
+        files.read_json(tmp_path / "results.json", ())
+    with pytest.raises(UserError, match=r"updates.jsonl, line 1: damaged"):
+        update_log.batches(tmp_path)
+
+
+def test_paths_that_are_not_utf8_come_back() -> None:
+    path = "/data/caf\udce9.csv"
+    assert files.parsed(json.dumps({"path": path}).encode()) == {"path": path}
+
+
+def test_json_is_bounded(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    assert files.parsed(b'{"a":' * 99 + b"1" + b"}" * 99)
+    monkeypatch.setattr(files, "MAX_JSON_BYTES", 20)
+    monkeypatch.setattr(update_log, "MAX_JSON_BYTES", 20)
+    (tmp_path / "updates.jsonl").write_text("{}\n" * 20)
+    with pytest.raises(UserError, match=r"results.json: damaged"):
+        results_of(tmp_path)
+    with pytest.raises(UserError, match=r"updates.jsonl: damaged; a line a batch makes no 60 bytes"):
+        update_log.batches(tmp_path)

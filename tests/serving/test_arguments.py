@@ -1,0 +1,101 @@
+"""What may be asked, and what is told of the rest; answers as of when they were asked for."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drex_jax import Recommender
+from drex_jax.common.errors import UserError
+from drex_jax.serving import arguments
+
+
+@pytest.mark.parametrize("wrong", ["user1", b"user1", None, 5, {"a": 1}, {"a"}, np.array("a"), np.zeros((2, 2))])
+def test_what_is_no_list(wrong: Any) -> None:
+    with pytest.raises(UserError, match=r"^users must be a list, not "):
+        arguments.listed("users", wrong)
+
+
+def test_lists_of_ids() -> None:
+    assert arguments.ids_of("users", (each for each in ("a", 7, np.int64(8), np.str_("b")))) == ["a", "7", "8", "b"]
+    for wrong in (None, b"a", 1.0, math.nan, True, ["a"], 10**5000):
+        with pytest.raises(UserError, match="it must be a string, or a whole number"):
+            arguments.ids_of("users", ["a", wrong])
+
+
+def test_lengths() -> None:
+    assert arguments.length(np.int64(3), 3, "items") == 3
+    for wrong in (5.0, "5", None, math.nan):
+        with pytest.raises(UserError, match="it must be a whole number, from 1 to the 9 items"):
+            arguments.length(wrong, 9, "items")
+
+
+def test_moments() -> None:
+    assert arguments.moment(datetime.datetime(1970, 1, 2)) == 86400
+    assert arguments.moment(-math.inf) == -math.inf
+    for wrong in ("2020", None, math.nan, 10**400, np.datetime64("2020-01-01")):
+        with pytest.raises(UserError, match=r"^moment .*; it must be seconds since 1970 or a datetime$"):
+            arguments.moment(wrong)
+
+
+@pytest.fixture(scope="module")
+def recommender(finished_popularity: pathlib.Path) -> Recommender:
+    """Not to be updated."""
+    return Recommender.load(finished_popularity)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda r: r.recommend(b"user1", 2),
+        lambda r: r.recommend(None, 2),
+        lambda r: r.recommend({"user1"}, 2),
+        lambda r: r.recommend(["user1", None], 2),
+        lambda r: r.recommend("user1", 2, candidates="item1"),
+        lambda r: r.recommend("user1", 2, candidates=5),
+        lambda r: r.recommend_for("item1", 2),
+        lambda r: r.recommend_for({"item": "item1"}, 2),
+        lambda r: r.recommend_for([{"item": "item1", "rating": 10**400}], 2),
+        lambda r: r.stream("user1", 2),
+        lambda r: r.predict("user07", "item03"),
+        lambda r: r.similar_items(["item1"], 2),
+        lambda r: r.explain(b"user1"),
+        lambda r: r.knows_item(None),
+        lambda r: r.update({"user": "a", "item": "b", "timestamp": 3e9}),
+        lambda r: r.update(None),
+        lambda r: r.at(math.nan),
+        lambda r: r.at(0).explain("user1", "item1"),
+        lambda r: r.at(0).save(),
+        lambda r: r.at(0).save("elsewhere"),
+    ],
+)
+def test_questions_that_are_none(recommender: Recommender, question: Callable[[Recommender], Any]) -> None:
+    told = "must be a list|it must be a string|finite number|no moment|nothing had happened|cannot be updated or saved"
+    with pytest.raises(UserError, match=told):
+        question(recommender)
+    assert recommender._journal.since == 0
+
+
+def test_views_and_streams_are_of_when_they_were_made(finished_popularity: pathlib.Path) -> None:
+    recommender = Recommender.load(finished_popularity)
+    users, ids = ["user1", "ann"], iter(["user1", "ann"])
+    view, stream = recommender.at(1.6e9), recommender.stream(ids, 4, exclude_seen=False)  # pyright: ignore[reportArgumentType]
+    expected = view.recommend(users, 4), recommender.recommend(users, 4, exclude_seen=False)
+    alike, unseen = view.similar_items("item1", 4), recommender.stream(users, 5)
+    left = recommender.recommend(users, 5)
+    rows = [{"user": "ann", "item": "new", "timestamp": 2e9}, {"user": "ann", "item": "item1", "timestamp": 2e9}]
+    assert recommender.update([*rows, {"user": "user1", "item": "new", "timestamp": 2e9}]).applied == 3
+    assert recommender.recommend("ann", 6) != left[1]
+    assert view.recommend(users, 4) == expected[0]
+    assert list(stream) == expected[1]
+    assert list(unseen) == left
+    assert view.similar_items("item1", 4) == alike
+    assert (view.knows_user("ann"), view.knows_item("new"), recommender.knows_item("new")) == (False, False, True)
+    np.testing.assert_array_equal(view.predict(["ann"], ["new"]), view.predict(["nobody"], ["nothing"]))
+    assert view.at(1.9e9).recommend("ann", 5)

@@ -1,0 +1,94 @@
+"""How many of a profile's first five words name an aspect that the synthetic truth gives its user or item.
+
+    python tools/keyword_precision.py --workdir=runs/quickstart
+
+Compares the profiles of a finished run on synthetic data with a TF-IDF profile of the same reviews.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+import numpy as np
+
+from drex_jax.common.errors import UserError
+from drex_jax.config import rules
+from drex_jax.data.synthetic.world import generate_world
+from drex_jax.explain import keywords
+from drex_jax.explain.profiles import KEYWORDS, KeywordProfiles
+from drex_jax.runs.dataset import Dataset, open_dataset
+
+TOP = 5
+
+
+def precision(words: np.ndarray, aspect_of: np.ndarray, truth: np.ndarray, owners: np.ndarray) -> float:
+    """Mean over `owners` of the share of their `TOP` words (`words` int [owners, >= TOP]) of an aspect in `truth`."""
+    named = np.where(words[owners, :TOP] >= 0, aspect_of[words[owners, :TOP]], -1)  # [n, TOP]
+    return float((named[:, :, None] == truth[owners][:, None, :]).any(2).mean())
+
+
+def compare(workdir: pathlib.Path) -> dict[str, tuple[float, float]]:
+    """{side: (precision of the run's profiles, of TF-IDF)} over those with a train review.
+
+    Raises:
+      UserError: the run is not one of synthetic reviews, or is damaged.
+    """
+    config = rules.read_config(workdir / "config.json")
+    if config.data.format != "synthetic":
+        raise UserError(f"{workdir}: its data are not synthetic, so there is no truth to compare with")
+    found = KeywordProfiles.load(workdir / KEYWORDS)
+    dataset = open_dataset(config, workdir)
+    sizes = config.data.synthetic.to_dict()
+    world = generate_world(**{name.removeprefix("num_"): value for name, value in sizes.items()})
+    aspects = {word: number for number, words in enumerate(world.aspect_words) for word in words}
+    aspect_of = np.array([aspects.get(word, -2) for word in found.words])
+    baseline = _tfidf(dataset)
+    train = slice(0, dataset.sizes[0])
+    answers = {}
+    for side, profiles in (("user", found.users), ("item", found.items)):
+        ids = getattr(world, f"{side}_ids")
+        position = {name: number for number, name in enumerate(ids)}
+        known = getattr(dataset.interactions, f"{side}_ids")
+        truth = getattr(world, f"{side}_aspects")[[position[name] for name in known]]
+        owners = np.unique(getattr(dataset.events, side)[train][dataset.interactions.has_text[train]])
+        answers[side] = (
+            precision(profiles.word, aspect_of, truth, owners),
+            precision(baseline[side].word, aspect_of, truth, owners),
+        )
+    return answers
+
+
+def _tfidf(dataset: Dataset) -> dict[str, keywords.Profiles]:
+    """TF-IDF profiles of the train reviews, every token counted once."""
+    assert dataset.vocabulary is not None
+    assert dataset.events.tokens is not None
+    train = dataset.sizes[0]
+    tokens = dataset.events.tokens.part(0, train)
+    words = dataset.vocabulary.words(tokens)  # numbered as in the run's profiles: from train reviews alone
+    uniform = np.ones(len(tokens.ids), np.float32)
+    counts = keywords.evidence(words.word, words.first, tokens.offsets, uniform, np.arange(train), len(words.names))
+    sides = {
+        "user": (dataset.events.user, dataset.events.num_users),
+        "item": (dataset.events.item, dataset.events.num_items),
+    }
+    return {side: keywords.tfidf_profiles(counts, owner[:train], n, TOP) for side, (owner, n) in sides.items()}
+
+
+def main() -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True)
+    try:
+        answers = compare(parser.parse_args().workdir)
+    except UserError as error:
+        print(f"keyword_precision: {error}", file=sys.stderr)
+        return 2
+    for side, (ours, tfidf) in answers.items():
+        print(f"{side}s: precision@{TOP} {ours:.3f}, TF-IDF {tfidf:.3f} (synthetic data)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What each modality is worth: runs that lose it at train, and a run that loses it at test.
+
+    python tools/robustness.py --folder=DIR [--modalities text rating time] [--seeds=3] \
+        --config=experiments/amazon.py:Musical_Instruments [--config.FIELD=VALUE ...]
+
+A run for each modality and each share of train interactions that lack it, seeds side by side, in DIR/MODALITY-SHARE,
+and one that lacks nothing in DIR/whole; what is finished is read back. At test it is the run DIR/whole that loses them,
+on its first seed (as in its report.html). Without any train rating there is nothing to learn to predict ratings from:
+that run is left out. The prequential metric that selects epochs is printed as two tables, and
+drawn: DIR/train.svg and DIR/test.svg (extra `report`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import statistics
+import sys
+
+from drex_jax import main
+from drex_jax.cli import command
+from drex_jax.cli.exit_status import status_of
+from drex_jax.report import figures, robustness
+from drex_jax.report.run import Finished
+from drex_jax.training import experiment
+
+SHARES = (0.0, *robustness.SHARES)
+
+
+def parse() -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and what of it is the experiment's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", required=True, type=pathlib.Path, help="for the runs")
+    parser.add_argument("--modalities", nargs="+", default=["text", "rating", "time"], help="rating text time vectors")
+    parser.add_argument("--seeds", type=int, default=3, help="of every run at train")
+    return parser.parse_known_args()
+
+
+def run(workdir: pathlib.Path, arguments: list[str]) -> list[float]:
+    """The prequential metric of selection on test, a seed each."""
+    parsed = command.parse(["robustness", f"--workdir={workdir}", *arguments])
+    assert parsed is not None
+    main.begin(parsed.config)
+    results = experiment.train(parsed.config, workdir)
+    metric = results["selection"]["metric"]
+    return [each["prequential"][metric] for each in results["per_seed"]]
+
+
+def table(found: dict[str, list[str]]) -> None:
+    """Prints a line for each share."""
+    print(f"\n| missing | {' | '.join(found)} |\n|{'---|' * (len(found) + 1)}")
+    for place, share in enumerate(SHARES):
+        print(f"| {share:.0%} | {' | '.join(column[place] for column in found.values())} |")
+
+
+def tool() -> None:
+    """The command."""
+    given, experiment = parse()
+    experiment += [f"--config.replicas={given.seeds}", "--config.baselines=()"]
+    whole = run(given.folder / "whole", experiment)
+    curves: dict[str, list[float]] = {}
+    texts: dict[str, list[str]] = {}
+    for modality in given.modalities:
+        values = [whole]
+        for share in robustness.SHARES[: -1 if modality == "rating" else None]:  # without any none are learned
+            lacking = [*experiment, f"--config.data.missing.{modality}={share}"]
+            values.append(run(given.folder / f"{modality}-{share:g}", lacking))
+        curves[modality] = [statistics.mean(seeds) for seeds in values]
+        spread = [statistics.stdev(seeds) if len(seeds) > 1 else 0.0 for seeds in values]
+        pairs = zip(curves[modality], spread, strict=True)
+        texts[modality] = [f"{mean:.4f} ± {deviation:.4f}" for mean, deviation in pairs]
+        texts[modality] += ["–"] * (len(SHARES) - len(values))
+    print("\nmissing at train")
+    table(texts)
+    measured = robustness.measure(Finished(given.folder / "whole"))
+    assert measured is not None
+    metric, at_test = measured
+    print(f"\nmissing at test, first seed ({metric})")
+    table({name: [f"{value:.4f}" for value in values] for name, values in at_test.items()})
+    for part, found in (("train", curves), ("test", at_test)):
+        lines = [figures.Series(name, values) for name, values in found.items()]
+        label = f"% of {part} interactions without it"
+        (given.folder / f"{part}.svg").write_text(
+            figures.lines(lines, [100 * share for share in SHARES], label, metric)
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(status_of(tool))

@@ -1,0 +1,109 @@
+"""The whole of experiments/yelp.py on made-up files of several sizes: seconds, rates and memory of each stage.
+
+    python tools/scale.py --folder=DIR [--reviews 70000 700000 7000000]
+
+For every size a file in Yelp's format is written into the folder (once), of as many users and items for each review as
+the real one has, and the experiment is run over it for one epoch, windows of `--window` interactions, as a command of
+its own, whose highest memory is measured (on Linux; without mapped files, which the system may drop at any time).
+Between two sizes stands the slope of the logarithms: 1 is linear. What is left of an earlier run is used: remove
+DIR/runs to start over. Seven million reviews are a file of 6.3 GB, and need 30 GB on the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from drex_jax.cli.exit_status import status_of
+from drex_jax.common.errors import UserError
+from drex_jax.runs.layout import results_of
+from tools.benchmarks import yelp_like
+
+SAMPLE_SECONDS = 0.5
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", required=True, type=pathlib.Path, help="for files, runs and what is kept")
+    parser.add_argument("--reviews", type=int, nargs="+", default=[70_000, 700_000, yelp_like.REVIEWS])
+    parser.add_argument("--window", type=int, default=10_000, help="interactions a window")
+    return parser.parse_args()
+
+
+def run(folder: pathlib.Path, reviews: int, window: int) -> tuple[dict, float]:
+    """The results of one size, and the gigabytes that its process had at the most.
+
+    Raises:
+      UserError: the experiment failed.
+    """
+    share = reviews / yelp_like.REVIEWS
+    file, workdir = folder / f"{reviews}.json", folder / "runs" / str(reviews)
+    if not file.exists():
+        sides = (max(10, round(share * all_of_them)) for all_of_them in (yelp_like.USERS, yelp_like.ITEMS))
+        yelp_like.write(file, reviews, *sides)
+    command = [sys.executable, "-m", "drex_jax.main", f"--config={ROOT / 'experiments' / 'yelp.py'}"]
+    command += [f"--workdir={workdir}", f"--config.data.path={file}", f"--config.data.cache_dir={folder / 'kept'}"]
+    command += ["--config.train.epochs=1", f"--config.train.bptt_windows={max(1, round(0.8 * reviews / window))}"]
+    command += ["--config.baselines=('running_bias',)"]
+    process, highest = subprocess.Popen(command, cwd=ROOT), 0.0
+    while process.poll() is None:
+        highest = max(highest, own_memory(process.pid))
+        time.sleep(SAMPLE_SECONDS)
+    if process.returncode:
+        raise UserError(f"the run of {reviews:,} reviews ended with {process.returncode}")
+    return results_of(workdir), highest
+
+
+def own_memory(pid: int) -> float:
+    """Gigabytes of a process that are its own: not those of mapped files, which the system may drop at any time."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has just ended, or this is no Linux
+        return 0.0
+    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    return int(found[1]) / (1 << 20) if found else 0.0
+
+
+COLUMNS: dict[str, tuple[str, Callable[[dict, float], float]]] = {  # of the table: how it is written, and its value
+    "reading, s": (",.0f", lambda timing, _: timing["preparation_seconds"]["reading"]),
+    "texts, s": (",.0f", lambda timing, _: timing["preparation_seconds"]["texts"]),
+    "schedule and windows, s": (",.1f", lambda timing, _: timing["build_seconds"]),
+    "training, s": (",.0f", lambda timing, _: timing["train_seconds"]),
+    "interactions/s": (",.0f", lambda timing, _: timing["interactions_per_second"]),
+    "test and keywords, s": (",.0f", lambda timing, _: timing["test_seconds"]),
+    "all, s": (",.0f", lambda timing, _: timing["total_seconds"]),
+    "GB": (".1f", lambda _, gigabytes: gigabytes),
+}
+
+
+def main() -> None:
+    """The command."""
+    given = parse()
+    try:
+        given.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--folder={given.folder} cannot be made: {error.strerror}") from None
+    print(f"\n| reviews | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}", flush=True)
+    before: tuple[int, list[float]] | None = None
+    for reviews in given.reviews:
+        results, gigabytes = run(given.folder, reviews, given.window)
+        values = [value(results["timing"], gigabytes) for _, value in COLUMNS.values()]
+        if before and before[0] != reviews:
+            times = math.log(reviews / before[0])
+            slopes = (f"{math.log(now / then) / times:.2f}" for now, then in zip(values, before[1], strict=True))
+            print(f"| *slope of the logarithms* | {' | '.join(slopes)} |", flush=True)
+        written = (format(value, form) for value, (form, _) in zip(values, COLUMNS.values(), strict=True))
+        print(f"| {reviews:,} | {' | '.join(written)} |", flush=True)
+        before = reviews, values
+
+
+if __name__ == "__main__":
+    sys.exit(status_of(main))

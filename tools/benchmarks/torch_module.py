@@ -1,0 +1,20 @@
+"""PyTorch, which is no dependency: only the tools that compare with it import it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from drex_jax.common.errors import UserError
+
+
+def load() -> Any:
+    """The module torch.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("torch")
+    except ImportError:
+        raise UserError("a comparison with PyTorch needs it, and it is not installed: pip install torch") from None

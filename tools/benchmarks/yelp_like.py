@@ -1,0 +1,82 @@
+"""Files of made-up reviews in the format and of the proportions of the Yelp Open Dataset, of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from drex_jax.common.files import replacing
+from drex_jax.common.progress import progress
+from drex_jax.data.synthetic.text import Lexicon
+
+REVIEWS, USERS, ITEMS = 7_000_000, 2_000_000, 150_000  # of the real one, nearly
+USER_SKEW, ITEM_SKEW = 0.6, 0.7  # exponents of Zipf's law
+MEDIAN_WORDS, LENGTH_SPREAD, MAX_WORDS = 81, 0.85, 1000  # of a review: log-normal, as real ones are
+BLOCK = 50_000  # reviews written at once
+CORPUS_WORDS = 4_000_000  # reviews are cut from one long text of so many words
+BEGIN, END = 1_108_000_000, 1_640_000_000  # seconds since 1970: 2005 to 2021
+_LINE = (
+    b'{"review_id":"%022d","user_id":"u%021d","business_id":"b%021d","stars":%d.0,"useful":0,"funny":0,"cool":0,'
+    b'"text":"%s","date":"%s"}\n'
+)
+
+
+def write(path: Path, reviews: int, users: int, items: int, seed: int = 0) -> None:
+    """Writes a file of JSON lines, whole or not at all; the same arguments give the same bytes.
+
+    Users and items are drawn by Zipf's law, moments evenly and in no order; the stars of a review are those of its user
+    and of its item, which drift slowly, and chance. What a text says has nothing to do with its stars: the files are to
+    measure speed with, not quality.
+
+    Args:
+      path: the file.
+      reviews: how many.
+      users: at the most so many.
+      items: at the most so many.
+      seed: of all draws.
+    """
+    with replacing(path) as file, progress(f"writing {path.name}", reviews, "reviews") as bar:
+        for block in _blocks(reviews, users, items, seed):
+            file.write(b"".join(block))
+            bar.update(len(block))
+
+
+def _blocks(reviews: int, users: int, items: int, seed: int) -> Iterator[list[bytes]]:
+    rng = np.random.default_rng(seed)
+    corpus, begins = _corpus(rng)
+    of_user, of_item = (_shares(size, skew) for size, skew in ((users, USER_SKEW), (items, ITEM_SKEW)))
+    taste, quality = rng.normal(0, 0.7, users), rng.normal(0, 0.7, items)
+    drift = rng.normal(0, 0.5, items)
+    for first in range(0, reviews, BLOCK):
+        n = min(BLOCK, reviews - first)
+        user, item = (np.searchsorted(shares, rng.random(n)) for shares in (of_user, of_item))
+        moment = rng.integers(BEGIN, END, n)
+        mean = 3.8 + taste[user] + quality[item] + drift[item] * (2 * (moment - BEGIN) / (END - BEGIN) - 1)
+        stars = np.clip(np.rint(mean + rng.normal(0, 0.9, n)), 1, 5).astype(int)
+        words = np.clip(MEDIAN_WORDS * np.exp(LENGTH_SPREAD * rng.standard_normal(n)), 1, MAX_WORDS).astype(int)
+        start = rng.integers(0, len(begins) - MAX_WORDS - 1, n)
+        dates = np.datetime_as_string(moment.astype("datetime64[s]")).astype("S19")
+        columns = (user, item, stars, begins[start], begins[start + words] - 1)
+        rows = zip(range(first, first + n), *(column.tolist() for column in columns), dates.tolist(), strict=True)
+        yield [
+            _LINE % (number, user, item, stars, corpus[begin:end], date.replace(b"T", b" "))
+            for number, user, item, stars, begin, end, date in rows
+        ]
+
+
+def _corpus(rng: np.random.Generator) -> tuple[bytes, np.ndarray]:
+    """One long text, and where each of its words begins: int64 [words + 1]."""
+    lexicon = Lexicon.create(rng, 20)
+    n = CORPUS_WORDS // 30
+    texts = lexicon.write(rng, rng.integers(0, 20, (n, 2)), rng.random((n, 2)), np.ones(n, bool))
+    corpus = b" ".join(texts.bytes_at(row) for row in range(n)) + b" "
+    spaces = np.flatnonzero(np.frombuffer(corpus, np.uint8) == ord(" "))
+    return corpus, np.concatenate([[0], spaces + 1])
+
+
+def _shares(count: int, skew: float) -> np.ndarray:
+    """float64 [count]: cumulative shares of Zipf's law."""
+    weights = np.cumsum(np.arange(1, count + 1) ** -skew)
+    return weights / weights[-1]

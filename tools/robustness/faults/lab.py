@@ -1,0 +1,263 @@
+"""Processes to injure: commands on small runs, forked where everything is imported, and what they must leave."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
+import random
+import shutil
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from drex_jax import main
+from drex_jax.config import defaults
+from drex_jax.runs import checkpoint
+from drex_jax.runs.checkpoint import Checkpoints
+from tools.robustness.faults import small
+
+TOUCH = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree")
+PARTS = ("", "checkpoints")  # of a run directory, whose touches are counted
+Prepare = Callable[[], object]
+
+
+class Ended(NamedTuple):
+    """How a process ended: its exit status, negative by a signal, and what it said on stderr."""
+
+    status: int
+    err: str
+
+    def told(self, *words: str) -> bool:
+        """Whether it said one line of the command's own, with these words, and no traceback."""
+        own = [line for line in self.err.splitlines() if line.startswith("drex_jax: ")]
+        return len(own) == 1 and all(word in own[0] for word in words) and "Traceback" not in self.err
+
+
+class Undisturbed(NamedTuple):
+    """What disturbed runs of a model are held against.
+
+    Attributes:
+      model: its name.
+      folder: of a run that was left alone.
+      saved: the digest that it saved under each step, by the place of the checkpoints in it.
+      touches: how often it touched its directory, and its checkpoints.
+    """
+
+    model: str
+    folder: pathlib.Path
+    saved: dict[tuple[str, int], str]
+    touches: dict[str, int]
+
+
+class Lab:
+    """Where trials are made.
+
+    Attributes:
+      draw: random numbers.
+      keep: run directories that `clear` leaves.
+    """
+
+    def __init__(self, folder: pathlib.Path, seed: int, models: Sequence[str]):
+        self.folder, self.draw = folder.resolve(), random.Random(seed)
+        self.keep: list[pathlib.Path] = []
+        self._numbers, self._turns = itertools.count(), itertools.cycle(models)
+        self._undisturbed: dict[str, Undisturbed] = {}
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_llvm_disable_expensive_passes=true"
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))  # for all trials
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        small.write_ranking_data(folder / "data")
+        for name in ("popularity", *models):
+            settings = small.settings(name, folder / "data")
+            settings.data.cache_dir = str(folder / "cache")
+            (folder / f"{name}.json").write_text(defaults.to_json(settings))
+            (folder / f"{name}.py").write_text(
+                "import pathlib\nfrom drex_jax.config.defaults import from_json\n\n\ndef get_config():\n"
+                "    return from_json(pathlib.Path(__file__).with_suffix('.json'))\n"
+            )
+        for name in ("old", "new"):
+            rows = [{"user": f"{name}{n}", "item": f"item{n}", "timestamp": 2e9 + n} for n in range(40)]
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def place(self) -> pathlib.Path:
+        """A run directory that is not yet there."""
+        return self.folder / "runs" / str(next(self._numbers))
+
+    def clear(self) -> None:
+        """Removes the run directories of trials that have ended."""
+        for each in (self.folder / "runs").iterdir():
+            if each not in self.keep:
+                shutil.rmtree(each)
+
+    def start(self, work: Callable[[], int], prepare: Prepare = lambda: None) -> tuple[int, int]:
+        """A process that does `work`, forked before JAX has begun; `wait` for it."""
+        sys.stdout.flush()
+        here, there = os.pipe()  # a file would be subject to limits on files
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # JAX warns of forks: it has no thread yet
+            pid = os.fork()
+        if pid:
+            os.close(there)
+            return pid, here
+        status = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(there, 2)
+            os.close(there)
+            prepare()
+            status = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def wait(self, started: tuple[int, int]) -> Ended:
+        """How a process ends."""
+        with os.fdopen(started[1], errors="replace") as stderr:
+            err = stderr.read()
+        _, status = os.waitpid(started[0], 0)
+        return Ended(os.waitstatus_to_exitcode(status), err)
+
+    def run(self, work: Callable[[], int], prepare: Prepare = lambda: None) -> Ended:
+        """The same, waited for."""
+        return self.wait(self.start(work, prepare))
+
+    def train(self, workdir: pathlib.Path, model: str) -> Callable[[], int]:
+        """The command that trains."""
+        return command(f"--config={self.folder / model}.py", f"--workdir={workdir}")
+
+    def next(self) -> Undisturbed:
+        """The next model whose turn it is, as it trains where nothing disturbs it."""
+        model = next(self._turns)
+        if model not in self._undisturbed:
+            self._undisturbed[model] = self._leave_alone(model)
+        return self._undisturbed[model]
+
+    def _leave_alone(self, model: str) -> Undisturbed:
+        workdir, log = self.place(), self.folder / "saved"
+        log.unlink(missing_ok=True)
+        touches = {part: multiprocessing.Value("i", 0) for part in PARTS}
+
+        def prepare() -> None:
+            for part, counted in touches.items():
+                watch(workdir, part, lambda _, counted=counted: setattr(counted, "value", counted.value + 1))
+            save = Checkpoints.save
+
+            def noted(self: Checkpoints, step: int, arrays: Any, facts: Any) -> None:
+                save(self, step, arrays, facts)
+                note(log, self, step, step, arrays)
+
+            Checkpoints.save = noted
+
+        self.require(self.run(self.train(workdir, model), prepare), 0)
+        self.keep.append(workdir)
+        saved = {(str(there.relative_to(workdir)), step): digest for there, _, step, digest in noted_in(log)}
+        return Undisturbed(model, workdir, saved, {part: counted.value for part, counted in touches.items()})
+
+    def require(self, ended: Ended, status: int) -> None:
+        """Raises RuntimeError where a process ended otherwise."""
+        if ended.status != status:
+            raise RuntimeError(f"exit status {ended.status} and not {status}: {ended.err[-2000:]}")
+
+    def resumed(self, workdir: pathlib.Path, alone: Undisturbed) -> str:
+        """Gives the command again; what is lost, or nothing."""
+        log = self.folder / "restored"
+        log.unlink(missing_ok=True)
+
+        def prepare() -> None:
+            restore = Checkpoints.restore
+
+            def noted(self: Checkpoints, like: Any) -> Any:
+                newest = max((int(each.name) for each in self.folder.iterdir() if each.name.isdigit()), default=0)
+                found = restore(self, like)
+                step, arrays = found[:2] if found is not None else (0, {})
+                note(log, self, newest, step, arrays)
+                return found
+
+            Checkpoints.restore = noted
+
+        ended = self.run(self.train(workdir, alone.model), prepare)
+        if ended.status != 0:
+            return f"the same command ended with {ended.status}: {ended.err[-600:]}"
+        for folder, newest, step, digest in noted_in(log):
+            place = str(folder.relative_to(workdir))
+            if step != newest:
+                return f"{place}: went on from {step}, though {newest} was committed: {ended.err[-600:]}"
+            if step and alone.saved.get((place, step), digest) != digest:  # a stop saves what nothing else does
+                return f"{place}: step {step} was never saved so"
+        return other_end(workdir, alone)
+
+
+def command(*arguments: str) -> Callable[[], int]:
+    """A command of the package."""
+    return lambda: main.run(["main", *arguments])
+
+
+def digest_of(arrays: Any) -> str:
+    """The digest that checkpoints have of a tree of arrays."""
+    return checkpoint._digest(checkpoint._values(checkpoint._without_empty(arrays)))
+
+
+def note(log: pathlib.Path, checkpoints: Checkpoints, newest: int, step: int, arrays: Any) -> None:
+    """Adds to a file: whose checkpoints, which of them is the newest, which was saved or restored, and its digest."""
+    with log.open("a") as file:
+        file.write(json.dumps([str(checkpoints.folder), newest, step, digest_of(arrays)]) + "\n")
+
+
+def noted_in(log: pathlib.Path) -> list[tuple[pathlib.Path, int, int, str]]:
+    """What `note` wrote."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(pathlib.Path(folder), *rest) for folder, *rest in map(json.loads, lines)]
+
+
+def watch(workdir: pathlib.Path, part: str, seen: Callable[[int], object]) -> None:
+    """Calls `seen` with a number, from 1, whenever a file of the directory is touched whose path contains `part`."""
+    numbers, folder = itertools.count(1), str(workdir)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in TOUCH and arguments and folder in (path := str(arguments[0])) and part in path:
+            seen(next(numbers))
+
+    sys.addaudithook(hook)
+
+
+def signalled(workdir: pathlib.Path, at: int, part: str, number: signal.Signals, delay: float) -> Prepare:
+    """A process that gets a signal so long after the touch number `at`."""
+
+    def seen(count: int) -> None:
+        if count == at and delay:
+            threading.Timer(delay, os.kill, (os.getpid(), number)).start()
+        elif count == at:
+            os.kill(os.getpid(), number)
+
+    return lambda: watch(workdir, part, seen)
+
+
+def other_end(workdir: pathlib.Path, alone: Undisturbed) -> str:
+    """In what a finished run ends otherwise than one that was left alone; nothing where it does not."""
+    found, expected = what_is_left(workdir), what_is_left(alone.folder)
+    return " ".join(f"{name} ends otherwise" for name in found | expected if found.get(name) != expected.get(name))
+
+
+def what_is_left(workdir: pathlib.Path) -> dict[str, Any]:
+    """Of a finished run: its last checkpoints by their digests, its logs, and its results less times."""
+    left: dict[str, Any] = {}
+    for folder in workdir.rglob("checkpoints"):
+        newest = max(int(each.name) for each in folder.iterdir() if each.name.isdigit())
+        content = json.loads((folder / str(newest) / "facts" / "metadata").read_text())
+        facts = content["facts"] | {"seconds": None}
+        left[str(folder.relative_to(workdir))] = newest, content[checkpoint.DIGEST]["arrays"], facts
+    for log in workdir.rglob("metrics.jsonl"):
+        left[str(log.relative_to(workdir))] = log.read_bytes()
+    results = json.loads((workdir / "results.json").read_text())
+    return left | {"results.json": results | {"timing": None}}
