@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from drex_jax.cli import command as command_lib
-from drex_jax.cli.exit_status import as_one_of_many, say, status_of, unraisable
+from drex_jax.cli.exit_status import exit_code, print_stdout, run_main, unraisable
 from drex_jax.cli.signals import SAVED, stop_on_signals
 from drex_jax.config.defaults import Config
 
@@ -34,13 +34,13 @@ STOPPED = {  # what a stop leaves, by mode
 
 def run(argv: Sequence[str]) -> int:
     """Does what `argv` (the program's name first) says and returns the exit status."""
-    return status_of(functools.partial(_obey, argv))
+    return exit_code(functools.partial(_obey, argv))
 
 
 def _obey(argv: Sequence[str]) -> None:
     command = command_lib.parse(argv)
     if command is None:
-        say(f"{__doc__}\n{command_lib.usage()}")
+        print_stdout(f"{__doc__}\n{command_lib.usage()}")
         return
     sys.unraisablehook = unraisable
     with stop_on_signals(STOPPED[command.mode]):
@@ -56,7 +56,7 @@ def begin(config: Config) -> None:
     from drex_jax.devices import processes  # JAX is imported here, so that a mistake in the flags is answered at once
 
     processes.connect(config.devices.distributed)
-    if not processes.is_first():
+    if not processes.is_main_process():
         logging.getLogger("drex_jax").setLevel(logging.WARNING)
 
 
@@ -64,12 +64,12 @@ def _execute(command: command_lib.Command) -> None:
     if command.mode in ("recommend", "explain", "update"):
         from drex_jax.cli import answers
 
-        say(answers.answer(command))
+        print_stdout(answers.answer(command))
         return
     if command.mode == "report":
         from drex_jax.report import page
 
-        say(str(page.write(command.workdir)))
+        print_stdout(str(page.write(command.workdir)))
         return
     from drex_jax.devices import processes
     from drex_jax.report import results_table
@@ -77,9 +77,9 @@ def _execute(command: command_lib.Command) -> None:
 
     trained = command.mode == "train"
     results = experiment.train(command.config, command.workdir) if trained else experiment.evaluate(command.workdir)
-    if processes.is_first():
-        say(f"{results_table.format_results(results)}\n\nrun directory: {command.workdir}")
+    if processes.is_main_process():
+        print_stdout(f"{results_table.format_results(results)}\n\nrun directory: {command.workdir}")
 
 
 if __name__ == "__main__":
-    sys.exit(as_one_of_many(lambda: run(sys.argv)))
+    sys.exit(run_main(lambda: run(sys.argv)))

@@ -17,7 +17,7 @@ import argparse  # noqa: E402
 import pathlib  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
-from drex_jax.cli.exit_status import say, status_of  # noqa: E402
+from drex_jax.cli.exit_status import exit_code, print_stdout  # noqa: E402
 from drex_jax.cli.flags import Parser  # noqa: E402
 
 
@@ -31,11 +31,11 @@ def look(arguments: Sequence[str]) -> int:
     from drex_jax.evaluation import leaks  # JAX is imported here: a mistake in the flags is answered at once
 
     checks = leaks.of_run(options.workdir)
-    say(leaks.describe(checks))
+    print_stdout(leaks.describe(checks))
     return sum(bool(check.found) for check in checks)
 
 
 if __name__ == "__main__":
     leaking: list[int] = []
-    status = status_of(lambda: leaking.append(look(sys.argv[1:])))
+    status = exit_code(lambda: leaking.append(look(sys.argv[1:])))
     sys.exit(status or int(sum(leaking) > 0))

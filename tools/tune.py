@@ -21,14 +21,14 @@ from collections.abc import Sequence  # noqa: E402
 
 from drex_jax import main  # noqa: E402
 from drex_jax.cli import command as command_lib  # noqa: E402
-from drex_jax.cli.exit_status import as_one_of_many, status_of  # noqa: E402
+from drex_jax.cli.exit_status import exit_code, run_main  # noqa: E402
 from drex_jax.cli.signals import stop_on_signals  # noqa: E402
 from drex_jax.common.errors import UserError  # noqa: E402
 
 
 def run(argv: Sequence[str]) -> int:
     """Does what `argv` (the program's name first) says and returns the exit status."""
-    return status_of(lambda: _tune(argv))
+    return exit_code(lambda: _tune(argv))
 
 
 def _tune(argv: Sequence[str]) -> None:
@@ -44,9 +44,9 @@ def _tune(argv: Sequence[str]) -> None:
         from drex_jax.training import tune  # JAX is imported here: a mistake in the flags is answered at once
 
         tuned = tune.tune(command.config, command.workdir)
-        if processes.is_first():
+        if processes.is_main_process():
             print(f"\n{tune.format_tuned(tuned)}\n\ntrials: {command.workdir / tune.TRIALS}")
 
 
 if __name__ == "__main__":
-    sys.exit(as_one_of_many(lambda: run(sys.argv)))
+    sys.exit(run_main(lambda: run(sys.argv)))

@@ -25,7 +25,7 @@ NOWHERE = "No usable temporary directory"
 TOO_LATE = "Event loop is closed"  # what Orbax's other writers meet when one of them has failed, which is told
 
 
-def say(text: str) -> None:
+def print_stdout(text: str) -> None:
     """Prints an answer to standard output; a reader who leaves early (`head`) has had enough."""
     try:
         print(text, flush=True)
@@ -36,7 +36,7 @@ def say(text: str) -> None:
         raise
 
 
-def status_of(work: Callable[[], None]) -> int:
+def exit_code(work: Callable[[], None]) -> int:
     """Does `work` and returns the exit status; what the user has to know is told in one line.
 
     What the encoding of standard output lacks is written escaped.
@@ -66,7 +66,7 @@ def status_of(work: Callable[[], None]) -> int:
     return DONE
 
 
-def as_one_of_many(work: Callable[[], int]) -> int:
+def run_main(work: Callable[[], int]) -> int:
     """The exit status of `work`; where it fails in one process of many, the others end with it."""
     try:
         status = work()

@@ -273,7 +273,7 @@ def _write(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
 Arrays = dict[str, np.ndarray]
 
 
-class Remember(Protocol):
+class Cache(Protocol):
     """Keeps arrays that are a function of others: `Store.arrays`."""
 
     def __call__(
@@ -286,12 +286,12 @@ class Remember(Protocol):
     ) -> Arrays: ...
 
 
-def make_anew(
+def no_cache(
     kind: str,
     inputs: Mapping[str, np.ndarray],
     options: Mapping[str, Any],
     version: int,
     make: Callable[[], Mapping[str, np.ndarray]],
 ) -> Arrays:
-    """A `Remember` that forgets."""
+    """A `Cache` that forgets."""
     return dict(make())

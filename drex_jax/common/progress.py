@@ -11,7 +11,7 @@ T = TypeVar("T")
 DELAY_SECONDS = 2.0  # shorter work shows nothing
 
 
-def progress(what: str, total: int | None, unit: str, **options: Any) -> tqdm:
+def progress_bar(what: str, total: int | None, unit: str, **options: Any) -> tqdm:
     """A bar on standard error, used as a context manager and moved by its `update`; silent where that is no terminal.
 
     Args:
@@ -26,7 +26,7 @@ def progress(what: str, total: int | None, unit: str, **options: Any) -> tqdm:
 
 def iterated(all_of_them: Sequence[T], what: str, unit: str) -> Iterator[T]:
     """The elements one after the other, with a bar that says how many are done."""
-    with progress(what, len(all_of_them), unit) as bar:
+    with progress_bar(what, len(all_of_them), unit) as bar:
         for each in all_of_them:
             yield each
             bar.update()

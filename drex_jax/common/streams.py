@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 
-def neighbours(ids: np.ndarray, num_ids: int) -> tuple[np.ndarray, np.ndarray]:
+def previous_and_next(ids: np.ndarray, num_ids: int) -> tuple[np.ndarray, np.ndarray]:
     """For each position, the previous and the next position with the same id.
 
     Args:

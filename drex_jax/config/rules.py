@@ -260,8 +260,10 @@ def suggestion(name: str, fields: Iterable[str]) -> str:
     """A hint at the field among `fields` that the unknown dotted name may have meant."""
     by_last = {field: field.rsplit(".", 1)[-1] for field in fields}
     last = name.rsplit(".", 1)[-1]
-    alike = difflib.get_close_matches(last, by_last.values(), 2, 0.75)
-    close = difflib.get_close_matches(name, by_last, 1, 0.7) or [field for field in by_last if by_last[field] in alike]
+    most_similar = difflib.get_close_matches(last, by_last.values(), 2, 0.75)
+    close = difflib.get_close_matches(name, by_last, 1, 0.7) or [
+        field for field in by_last if by_last[field] in most_similar
+    ]
     return f"did you mean {' or '.join(close)}?" if close else "drex_jax/config/defaults.py lists the fields there are"
 
 

@@ -55,7 +55,7 @@ BLANKS: dict[str, Blank] = {
 }
 
 
-def strike(events: Events, num_train: int, shares: Mapping[str, float], seed: int) -> Events:
+def drop_modalities(events: Events, num_train: int, shares: Mapping[str, float], seed: int) -> Events:
     """The events, of which some train interactions lack a modality.
 
     Args:

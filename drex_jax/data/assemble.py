@@ -37,7 +37,7 @@ class Assembled:
     below_core: int
 
 
-def assemble(
+def assemble_interactions(
     chunks: Iterable[Chunk],
     name: str,
     rating_range: tuple[float, float] | None,

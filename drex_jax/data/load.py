@@ -8,9 +8,9 @@ import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from drex_jax.common.cache import Remember, make_anew
+from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.errors import UserError
-from drex_jax.data.assemble import MAX_IDS, Assembled, assemble
+from drex_jax.data.assemble import MAX_IDS, Assembled, assemble_interactions
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.readers import amazon, item_features, json_reviews, mmrec, movielens, table, yelp
 from drex_jax.data.readers.chunk import Chunk
@@ -81,10 +81,10 @@ class ReadReport:
     noise_floor: float | None = None
 
 
-def load(
+def load_interactions(
     options: DataOptions,
     quarantine_path: str | Path | None = None,
-    remember: Remember = make_anew,
+    cache: Cache = no_cache,
     widths: Mapping[str, int] | None = None,
 ) -> tuple[Interactions, ReadReport]:
     """Reads a data set.
@@ -92,7 +92,7 @@ def load(
     Args:
       options: what to read.
       quarantine_path: the file that gets the rejected rows (written anew); None: they are counted only.
-      remember: keeps what was read of large files of JSON lines.
+      cache: keeps what was read of large files of JSON lines.
       widths: of a table's vectors, by name; None: that of most of them.
 
     Raises:
@@ -102,11 +102,13 @@ def load(
     """
     _check(options)
     with Quarantine(quarantine_path) as quarantine:
-        source, scale, chunks, noise_floor = opened(options, quarantine, remember, widths or {})
+        source, scale, chunks, noise_floor = opened(options, quarantine, cache, widths or {})
         features = item_features.find(Path(source).parent, options.item_features) if options.format == "mmrec" else {}
         name = options.name or _default_name(options.format, source)
         scratch = None if quarantine.path is None else quarantine.path.parent
-        assembled = assemble(chunks, name, scale, options.max_interactions, options.k_core, scratch, options.max_ids)
+        assembled = assemble_interactions(
+            chunks, name, scale, options.max_interactions, options.k_core, scratch, options.max_ids
+        )
         _refuse_bad(options, source, assembled.rows, quarantine)
         if not len(assembled.interactions):
             raise UserError(f"data.k_core={options.k_core}: no interaction of {source} is in so dense a core")
@@ -150,7 +152,7 @@ def _with_features(assembled: Assembled, source: Path, features: dict[str, Path]
 def opened(
     options: DataOptions,
     quarantine: Quarantine,
-    remember: Remember = make_anew,
+    cache: Cache = no_cache,
     widths: Mapping[str, int] = types.MappingProxyType({}),
 ) -> tuple[str, tuple[float, float] | None, Iterator[Chunk], float | None]:
     """(source, rating scale, chunks, noise floor) of the data set; arguments and errors as of `load`."""
@@ -169,7 +171,7 @@ def opened(
         scale = _scale(options, (math.nan, math.nan)) if given else None
         return str(path), scale, mmrec.read(path, scale, quarantine), None
     if options.tfds_dir is not None:
-        return *_open_prepared(options, Path(options.tfds_dir), quarantine, remember), None
+        return *_open_prepared(options, Path(options.tfds_dir), quarantine, cache), None
     if options.format == "table":
         path = table.find(options.path)
         scale = _scale(options, (math.nan, math.nan)) if given else None
@@ -181,11 +183,11 @@ def opened(
     reader = amazon if options.format == "amazon" else yelp
     path = reader.find(options.path)
     scale = _scale(options, reader.RATING_RANGE)
-    return str(path), scale, json_reviews.read(path, reader.FORMAT, scale, quarantine, remember), None
+    return str(path), scale, json_reviews.read(path, reader.FORMAT, scale, quarantine, cache), None
 
 
 def _open_prepared(
-    options: DataOptions, folder: Path, quarantine: Quarantine, remember: Remember
+    options: DataOptions, folder: Path, quarantine: Quarantine, cache: Cache
 ) -> tuple[str, tuple[float, float] | None, Iterator[Chunk]]:
     """(source, rating scale, chunks) of a data set that TFDS has prepared, or now prepares, in a folder."""
     from drex_jax.data.tfds import prepared  # here: tensorflow_datasets takes a second to import
@@ -198,7 +200,7 @@ def _open_prepared(
     else:
         reader = amazon if options.format == "amazon" else yelp
         reading = prepared.Reading(options.format, _scale(options, reader.RATING_RANGE))
-    source, chunks = prepared.read(folder, options.path, reading, quarantine, remember)
+    source, chunks = prepared.read(folder, options.path, reading, quarantine, cache)
     return source, reading.rating_range, chunks
 
 

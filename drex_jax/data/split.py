@@ -39,7 +39,7 @@ class Split:
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
 
-def split(
+def split_interactions(
     interactions: Interactions, kind: str = "global_time", validation: float = 0.1, test: float = 0.1, seed: int = 0
 ) -> Split:
     """Splits a data set.

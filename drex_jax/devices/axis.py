@@ -30,7 +30,7 @@ class Axis:
     name: str | None = None
     size: int = 1
 
-    def own(self, rows: jax.Array, dimension: int = 0) -> jax.Array:
+    def shard(self, rows: jax.Array, dimension: int = 0) -> jax.Array:
         """The rows of this device along `dimension`, whose length `size` must divide.
 
         Raises:
@@ -44,11 +44,11 @@ class Axis:
         each = length // self.size
         return lax.dynamic_slice_in_dim(rows, lax.axis_index(self.name) * each, each, dimension)
 
-    def everyone(self, own: jax.Array, dimension: int = 0) -> jax.Array:
+    def all_gather(self, own: jax.Array, dimension: int = 0) -> jax.Array:
         """All devices' rows, in their order."""
         return own if self.name is None else lax.all_gather(own, self.name, axis=dimension, tiled=True)
 
-    def among(self, own: jax.Array, dimension: int = 0) -> jax.Array:
+    def pad_to_global(self, own: jax.Array, dimension: int = 0) -> jax.Array:
         """All devices' rows, where those of the others are zeros: a share of the rows that `everyone` gives."""
         if self.name is None:
             return own
@@ -57,11 +57,11 @@ class Axis:
         begin = lax.axis_index(self.name) * each
         return lax.dynamic_update_slice_in_dim(jnp.zeros(shape, own.dtype), own, begin, dimension)
 
-    def total(self, share: jax.Array) -> jax.Array:
+    def psum(self, share: jax.Array) -> jax.Array:
         """The sum of the devices' shares."""
         return share if self.name is None else lax.psum(share, self.name)
 
-    def once(self, total: jax.Array) -> jax.Array:
+    def only_on_first_device(self, total: jax.Array) -> jax.Array:
         """A share of what all devices have alike: the first device's is all of it, the others' are zeros."""
         if self.name is None:
             return total

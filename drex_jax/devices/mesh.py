@@ -114,12 +114,14 @@ class Devices:
                 out_axes=None,  # pyright: ignore[reportArgumentType] (None: alike on all devices)
                 devices=self._devices,
             )
-        alike, apart = PartitionSpec(), PartitionSpec(REPLICAS)
+        most_similar, apart = PartitionSpec(), PartitionSpec(REPLICAS)
         each = jax.shard_map(
             lambda arguments: program(self.axis, *arguments),
             mesh=self._mesh,
-            in_specs=(alike if spread is None else jax.tree.map(lambda own: apart if own else alike, spread),),
-            out_specs=alike if spread is None else apart,
+            in_specs=(
+                most_similar if spread is None else jax.tree.map(lambda own: apart if own else most_similar, spread),
+            ),
+            out_specs=most_similar if spread is None else apart,
             check_vma=False,  # `Axis` says where devices differ
         )
         return jax.jit(each)

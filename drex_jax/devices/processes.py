@@ -75,7 +75,7 @@ def count() -> int:
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes files."""
     return count() == 1 or jax.process_index() == 0
 
@@ -114,9 +114,9 @@ def whole(array: jax.Array | np.ndarray) -> np.ndarray:
     return np.asarray(array)
 
 
-def first_sees(path: pathlib.Path) -> bool:
+def exists_on_main_process(path: pathlib.Path) -> bool:
     """Whether the first process sees a file: decisions that hang on one must not differ between processes."""
-    return agree(is_first() and path.exists())[0]
+    return agree(is_main_process() and path.exists())[0]
 
 
 def await_file(path: pathlib.Path) -> None:
@@ -139,7 +139,7 @@ def await_file(path: pathlib.Path) -> None:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes a JSON file, once whatever the number of processes, and waits until all see it."""
-    if is_first():
+    if is_main_process():
         files.write_json(path, value)
     await_file(path)
 
@@ -167,7 +167,7 @@ def _end(status: int) -> None:
     sys.stderr.flush()
     try:
         _client().wait_at_barrier(ENDED, TOGETHER_MILLISECONDS)
-        if is_first():
+        if is_main_process():
             time.sleep(1)  # the others still hear from it that the barrier is passed
     finally:
         os._exit(status)

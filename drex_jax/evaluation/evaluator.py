@@ -30,7 +30,7 @@ from drex_jax.evaluation.frozen import FrozenRanking
 from drex_jax.evaluation.prequential import PrequentialRanking
 from drex_jax.metrics.ranking import METRICS, ranking_metrics, rated_items_ranks
 from drex_jax.metrics.rating import rating_metrics
-from drex_jax.models.protocol import Carry, Compile, Model, Params, Trace, compile_alone
+from drex_jax.models.protocol import Compile, Model, Params, States, Trace, compile_alone
 from drex_jax.runs.selection import Selection, digest
 
 Metrics = dict[str, float]
@@ -78,7 +78,7 @@ class Tested(NamedTuple):
     """
 
     metrics: dict[str, Metrics]
-    carry: Carry
+    carry: States
     lists: dict[str, Arrays]
 
 
@@ -195,7 +195,7 @@ class Evaluator:
         metrics = {way: values for way, (values, _) in found.items()}
         return Tested(metrics, after_test, {way: arrays for way, (_, arrays) in found.items()})
 
-    def prequential_test(self, params: Params, selection: Selection, start: Carry, trace: Trace) -> Metrics:
+    def prequential_test(self, params: Params, selection: Selection, start: States, trace: Trace) -> Metrics:
         """Prequential metrics of a test that was observed elsewhere, judged by what this one's events are.
 
         Args:
@@ -243,7 +243,7 @@ class Evaluator:
         row = rows.start + np.flatnonzero(rated)
         return metrics, {"row": row, "rating": rating[rated], "predicted": predicted[rated]}
 
-    def _frozen(self, params: Params, carry: Carry) -> tuple[Metrics, Arrays]:
+    def _frozen(self, params: Params, carry: States) -> tuple[Metrics, Arrays]:
         rows = self._rows(2)
         user, item = self._events.user[rows], self._events.item[rows]
         predicted = self.predictions(params, carry.user[user], carry.item[item]) if self._model.rates else np.zeros(0)
@@ -275,7 +275,7 @@ class Evaluator:
             self._prepared[part] = ranking, len(users) - len(ranking.users)
         return self._prepared[part]
 
-    def _frozen_ranking(self, params: Params, carry: Carry, part: int) -> tuple[Metrics, Arrays]:
+    def _frozen_ranking(self, params: Params, carry: States, part: int) -> tuple[Metrics, Arrays]:
         """One list a user with a relevant interaction in a part."""
         lists, dropped = self._lists(part)
         if not len(lists.users):
@@ -288,7 +288,7 @@ class Evaluator:
         return metrics, {"user": lists.users, "item": lists.items, "ranks": ranks, "lists": lists.lists}
 
     def _prequential(
-        self, params: Params, start: Carry, trace: Trace, part: int, ranking: bool
+        self, params: Params, start: States, trace: Trace, part: int, ranking: bool
     ) -> tuple[Metrics, Arrays]:
         rows = self._rows(part)
         predicted = self.predictions(params, trace.user_before, trace.item_before) if self._model.rates else np.zeros(0)
@@ -305,7 +305,7 @@ class Evaluator:
 
 def _rates(rate: Any, axis: Axis, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
     """Predicted ratings [n], not clipped."""
-    return axis.everyone(rate(params, axis.own(user), axis.own(item)))
+    return axis.all_gather(rate(params, axis.shard(user), axis.shard(item)))
 
 
 def definitions(options: EvaluationOptions) -> dict[str, str]:

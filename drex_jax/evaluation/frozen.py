@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.common.progress import iterated
-from drex_jax.models.materialize import stored
-from drex_jax.models.protocol import Carry, Compile, Params, compile_alone
+from drex_jax.models.materialize import materialize_scores
+from drex_jax.models.protocol import Compile, Params, States, compile_alone
 
 PRODUCT_COST = 2  # a row of scores costs about as much as comparing it with so many relevant items
 MOST_SLOTS = 64
@@ -93,7 +93,7 @@ class FrozenRanking:
         self._blocks = _Blocks(row_user, items, ends, column[item[where]], block, self.num_candidates, devices)
         self._program = compile_program(partial(_compare, rank))
 
-    def ranks(self, params: Params, carry: Carry) -> np.ndarray:
+    def ranks(self, params: Params, carry: States) -> np.ndarray:
         """int64 [m]: the rank of each relevant pair among its list's candidates, from everyone's rows.
 
         The m-th best relevant item of a list stands behind the m - 1 better ones and behind all other candidates that
@@ -195,11 +195,11 @@ def _compare(rank, axis, params, user_rows, item_rows, user, item, row, column):
         user, item, row, column = chunk
         with jax.default_matmul_precision("highest"):  # so that no accelerator's short products make ties
             scores = rank(params, user_rows[user], item_rows)
-        scores = stored(scores, user[0])
+        scores = materialize_scores(scores, user[0])
         own = jnp.take_along_axis(scores, item, axis=1)
         as_high = scores[:, None, :] >= own[:, :, None]  # [b, S, C] that is never stored; false for NaN
         ahead = as_high.sum(2, dtype=jnp.float32).astype(jnp.int32)  # exact below 2^24; CPUs add floats many at a time
         return own, ahead, scores[row, column]
 
-    found = jax.lax.map(compare, tuple(axis.own(rows) for rows in (user, item, row, column)))
-    return tuple(axis.everyone(values) for values in found)
+    found = jax.lax.map(compare, tuple(axis.shard(rows) for rows in (user, item, row, column)))
+    return tuple(axis.all_gather(values) for values in found)

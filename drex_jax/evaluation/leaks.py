@@ -151,7 +151,7 @@ def _lists(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Check:
             unchecked = f"{where} is of a version that did not keep which items it ranked"
         else:
             try:
-                early = unborn(item, lists, train)
+                early = ranked_before_first_seen(item, lists, train)
             except (KeyError, IndexError, ValueError, TypeError):
                 raise UserError(f"{path}: damaged; its lists are not of the run's interactions") from None
             if early:
@@ -216,7 +216,7 @@ def core(k: int) -> list[str]:
     return [f"data.k_core={k}: who is in the data at all depends on validation and test interactions too"] * (k > 1)
 
 
-def unborn(item: np.ndarray, lists: dict[str, np.ndarray], num_train: int) -> int:
+def ranked_before_first_seen(item: np.ndarray, lists: dict[str, np.ndarray], num_train: int) -> int:
     """How many relevant items of lists were ranked though they, or so many candidates, were not there yet.
 
     Args:

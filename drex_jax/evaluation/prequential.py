@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.common.progress import progress
-from drex_jax.common.streams import neighbours
+from drex_jax.common.progress import progress_bar
+from drex_jax.common.streams import previous_and_next
 from drex_jax.data.events import Events
 from drex_jax.devices.axis import Axis
 from drex_jax.models.protocol import Compile, Params, Trace
@@ -128,7 +128,7 @@ class PrequentialRanking:
         def collect(found: jax.Array, judged: np.ndarray, hittable: np.ndarray) -> None:
             ranks.append(np.where(hittable, np.asarray(found)[judged], 0))
 
-        with progress("ranking", rows.stop - rows.start, "moments") as bar:
+        with progress_bar("ranking", rows.stop - rows.start, "moments") as bar:
             for cuts in self._blocks(rows):
                 block, judged, hittable = self._block(cuts)
                 here = np.array([cuts[0] - rows.start, cuts[0]], np.int32)
@@ -171,7 +171,7 @@ class PrequentialRanking:
         touched = np.zeros(len(place), bool)
         touched[row[column == own[row]]] = True
         row, column = np.concatenate([row, np.flatnonzero(~touched)]), np.concatenate([column, own[~touched]])
-        _, following = neighbours(item, self._events.num_items)
+        _, following = previous_and_next(item, self._events.num_items)
 
         chunk = np.searchsorted(cuts, moments, "right") - 1
         slot = np.arange(len(place)) - np.searchsorted(chunk, chunk)
@@ -273,5 +273,5 @@ def _moment_ranks(
         ahead = ahead.at[chunk.row].add(-as_high.astype(jnp.float32), mode="drop")
         return jnp.where(own > -jnp.inf, 1 + ahead.astype(jnp.int32), 0)
 
-    ranks = jax.lax.map(chunk_ranks, jax.tree.map(axis.own, block.chunks))
-    return axis.everyone(ranks), table.at[block.replaced].set(after, mode="drop")
+    ranks = jax.lax.map(chunk_ranks, jax.tree.map(axis.shard, block.chunks))
+    return axis.all_gather(ranks), table.at[block.replaced].set(after, mode="drop")

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from scipy import sparse
 
-from drex_jax.common.progress import progress
+from drex_jax.common.progress import progress_bar
 from drex_jax.data import storage
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
@@ -122,7 +122,7 @@ def token_attention(
         [lengths[begin:end] for begin, end in spans], batching.bucket_lengths(max(int(lengths.max(initial=1)), 1))
     )
     attend = jax.jit(lambda params, batch: text_encoder.attention(encoder, params, batch))
-    with progress("reading reviews for keywords", num_reviews, "reviews") as bar:
+    with progress_bar("reading reviews for keywords", num_reviews, "reviews") as bar:
         for begin, end in spans:
             part, rows = tokens.part(begin, end), np.arange(end - begin)
             batch = batching.plan(part.ids, part.offsets, rows, shapes, part.features)
@@ -185,7 +185,7 @@ def write_profiles(model: Model, params: Any, dataset: Dataset, folder: pathlib.
     encoder = model.options.encoder if isinstance(model, NARRE) else model.options.network.text_encoder
     profiles = keyword_profiles(encoder, params["text"], dataset)
     attention = ReviewAttention(*model.attention(params)) if isinstance(model, NARRE) else None
-    if processes.is_first():
+    if processes.is_main_process():
         profiles.save(folder / KEYWORDS)
         if attention is not None:
             attention.save(folder / ATTENTION, dataset.sizes[0])

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from drex_jax.common.streams import neighbours, occurrences
+from drex_jax.common.streams import occurrences, previous_and_next
 from drex_jax.data.events import Events
 from drex_jax.models.drex.counters import History
 from drex_jax.models.drex.replay import Continuation
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 from drex_jax.models.running_bias import BiasState
 
 
@@ -88,7 +88,7 @@ class Recording(NamedTuple):
             np.asarray(refiner.rows(params, side, np.zeros((size, 2), np.float32)))
             for side, size in zip(("user", "item"), sizes, strict=True)
         )
-        carry = Carry(*start)
+        carry = States(*start)
         past = History.start(*sizes)
         replayed = continuation.run(carry, past, events, sizes)  # nobody is new: all have their first row
         bias = refiner.options.bias
@@ -104,7 +104,7 @@ class Recording(NamedTuple):
             (bias.user_shrinkage, bias.item_shrinkage),
             strict=True,
         ):
-            previous, _ = neighbours(number, len(now))
+            previous, _ = previous_and_next(number, len(now))
             last = np.where(previous >= 0, events.timestamp[previous], np.nan)
             counters = Counters(occurrences(number), last, biases * (rated + shrinkage), rated)
             begin = np.concatenate([[0], np.cumsum(np.bincount(number, minlength=len(now)))])
@@ -112,7 +112,7 @@ class Recording(NamedTuple):
             sides.append(Side(number, rows, counters, np.asarray(now), np.asarray(newcomer), order, begin))
         return cls(events, *sides)
 
-    def past(self, users: np.ndarray, items: np.ndarray) -> tuple[Carry, History]:
+    def past(self, users: np.ndarray, items: np.ndarray) -> tuple[States, History]:
         """Rows and counters of a world of copies: of the users of interactions `users` [k], each as it was just before
         its own, and of the items of interactions `items`.
         """
@@ -121,5 +121,5 @@ class Recording(NamedTuple):
             for side, rows in ((self.user, users), (self.item, items))
         )
         sums = BiasState(user.rating_sum, user.rating_count, item.rating_sum, item.rating_count)
-        carry: Any = Carry(self.user.rows[users], self.item.rows[items])  # pyright: ignore[reportArgumentType]
+        carry: Any = States(self.user.rows[users], self.item.rows[items])  # pyright: ignore[reportArgumentType]
         return carry, History(user.interactions, item.interactions, user.last, item.last, sums)

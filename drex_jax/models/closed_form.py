@@ -13,7 +13,7 @@ import numpy as np
 
 from drex_jax.data.events import Events
 from drex_jax.devices.axis import ALONE, Axis
-from drex_jax.models.protocol import Carry, Trace
+from drex_jax.models.protocol import States, Trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Lookup:
     user: np.ndarray
     item: np.ndarray
     trace: Trace | None = None
-    after: Carry | None = None
+    after: States | None = None
 
     def __len__(self) -> int:
         return len(self.user)
 
 
-def observe(carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
+def observe(carry: States, segment: Lookup) -> tuple[States, Trace]:
     """The carry after a segment and its trace."""
     if segment.trace is None or segment.after is None:
         item = carry.item[segment.item]
@@ -43,7 +43,7 @@ def observe(carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
     return segment.after, segment.trace
 
 
-def after(carry: Carry, segment: Lookup) -> Carry:
+def after(carry: States, segment: Lookup) -> States:
     """The carry after a segment."""
     return carry if segment.after is None else segment.after
 
@@ -63,7 +63,7 @@ class ClosedForm:
 
     def __init__(self, user: np.ndarray, item: np.ndarray, segments: tuple[Lookup, ...]):
         """`user` [U, E] and `item` [I, E]: everyone's rows at the start."""
-        self._start = Carry(jnp.asarray(user, jnp.float32), jnp.asarray(item, jnp.float32))
+        self._start = States(jnp.asarray(user, jnp.float32), jnp.asarray(item, jnp.float32))
         self._segments = segments
 
     def with_seed(self, seed: int) -> ClosedForm:
@@ -74,11 +74,11 @@ class ClosedForm:
         """No parameters."""
         return {}
 
-    def start(self, params: dict[str, Any]) -> Carry:
+    def start(self, params: dict[str, Any]) -> States:
         """The rows at the start."""
         return self._start
 
-    def renew(self, params: dict[str, Any], carry: Carry | None, epoch: int, key: jax.Array) -> Carry:
+    def renew(self, params: dict[str, Any], carry: States | None, epoch: int, key: jax.Array) -> States:
         """Everyone's rows at the start: an epoch begins with the first interaction."""
         return self.start(params)
 
@@ -91,8 +91,8 @@ class ClosedForm:
         return iter(())
 
     def loss(
-        self, params: Any, carry: Carry, batch: Any, key: jax.Array, axis: Axis = ALONE
-    ) -> tuple[jax.Array, tuple[Carry, Mapping]]:
+        self, params: Any, carry: States, batch: Any, key: jax.Array, axis: Axis = ALONE
+    ) -> tuple[jax.Array, tuple[States, Mapping]]:
         """Never called: there are no batches."""
         raise TypeError(f"{type(self).__name__} is closed-form and has no loss")
 
@@ -104,11 +104,11 @@ class ClosedForm:
         """Train, validation and test."""
         return self._segments
 
-    def observe(self, params: dict[str, Any], carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
+    def observe(self, params: dict[str, Any], carry: States, segment: Lookup) -> tuple[States, Trace]:
         """The carry after a segment and its trace."""
         return observe(carry, segment)
 
-    def after(self, params: dict[str, Any], carry: Carry, segment: Lookup) -> Carry:
+    def after(self, params: dict[str, Any], carry: States, segment: Lookup) -> States:
         """The carry after a segment."""
         return after(carry, segment)
 

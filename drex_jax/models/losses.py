@@ -13,7 +13,7 @@ from drex_jax.devices.axis import ALONE, Axis
 
 def _mean(values: jax.Array, counted: jax.Array, axis: Axis) -> jax.Array:
     """The share of this device of the mean over all devices' counted values; 0 where none is counted."""
-    return jnp.where(counted, values, 0.0).sum() / jnp.maximum(axis.total(counted.sum()), 1)
+    return jnp.where(counted, values, 0.0).sum() / jnp.maximum(axis.psum(counted.sum()), 1)
 
 
 def squared_error(predicted: jax.Array, actual: jax.Array, valid: jax.Array, axis: Axis = ALONE) -> jax.Array:

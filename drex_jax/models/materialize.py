@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 
-def stored(scores: jax.Array, number: jax.Array) -> jax.Array:
+def materialize_scores(scores: jax.Array, number: jax.Array) -> jax.Array:
     """The same scores [b, C], computed once, so that an item scores as high as itself and as its equals.
 
     XLA computes what is cheap anew wherever it is used, drops `optimization_barrier` before that, and two computations

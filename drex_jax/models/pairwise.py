@@ -25,13 +25,13 @@ from drex_jax.devices.axis import ALONE, Axis
 from drex_jax.models import losses
 from drex_jax.models.closed_form import Lookup, after, observe, unchanging
 from drex_jax.models.graph.sampling import draw_negatives, seen
-from drex_jax.models.protocol import Carry, Params, Trace
+from drex_jax.models.protocol import Params, States, Trace
 
 CHUNK, CHUNK_ROWS = 32, 1 << 21  # updates in one call of the device, and rows of tables that they may pass in all
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class RankerOptions:
     """Sizes and weights; fields as in `config.ranker`."""
 
     size: int = 64
@@ -90,7 +90,9 @@ class Pairwise(abc.ABC):
     rates = False
     ranks = True
 
-    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int], constants: Any, devices: int = 1):
+    def __init__(
+        self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], constants: Any, devices: int = 1
+    ):
         """Prepares batches.
 
         Args:
@@ -145,7 +147,7 @@ class Pairwise(abc.ABC):
         other.options = dataclasses.replace(self.options, seed=seed)
         return other
 
-    def start(self, params: Params) -> Carry:
+    def start(self, params: Params) -> States:
         """Everyone's final rows."""
         return self._final(params, self._constants[1])
 
@@ -173,11 +175,11 @@ class Pairwise(abc.ABC):
         seen_items, constants = batch.constants
         first, second = jax.random.split(key)
         negative = draw_negatives(first, seen_items, batch.user, self._train_items)
-        pairs = Pairs(*(axis.own(jnp.asarray(each)) for each in (batch.user, batch.item, negative, batch.valid)))
+        pairs = Pairs(*(axis.shard(jnp.asarray(each)) for each in (batch.user, batch.item, negative, batch.valid)))
         rows = self.rows(params, constants, carry, pairs, second, axis)
         scores = (rows.user * rows.item).sum(1), (rows.user * rows.negative).sum(1)
         ranking = losses.bpr(scores[0], scores[1][:, None], pairs.valid[:, None], axis)
-        weight = pairs.valid / jnp.maximum(axis.total(pairs.valid.sum()), 1)
+        weight = pairs.valid / jnp.maximum(axis.psum(pairs.valid.sum()), 1)
         penalty = sum((weight * (each**2).sum(1)).sum() for each in rows.penalised)
         total = ranking + self.options.l2 * penalty + rows.loss
         return total, (carry, {"ranking_loss": ranking, **rows.figures})
@@ -201,11 +203,11 @@ class Pairwise(abc.ABC):
         """Train, validation and test."""
         return self._segments
 
-    def observe(self, params: Params, carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
+    def observe(self, params: Params, carry: States, segment: Lookup) -> tuple[States, Trace]:
         """Nothing changes."""
         return observe(carry, segment)
 
-    def after(self, params: Params, carry: Carry, segment: Lookup) -> Carry:
+    def after(self, params: Params, carry: States, segment: Lookup) -> States:
         """The carry after a segment."""
         return after(carry, segment)
 
@@ -217,8 +219,8 @@ class Pairwise(abc.ABC):
         """Products [n, m] of rows [n, D] and [m, D]."""
         return user @ item.T
 
-    def _rows_of_everyone(self, params: Params, constants: Any) -> Carry:
-        return Carry(*self.everyone(params, constants, self.settled(params, constants)))
+    def _rows_of_everyone(self, params: Params, constants: Any) -> States:
+        return States(*self.everyone(params, constants, self.settled(params, constants)))
 
 
 def xavier(key: jax.Array, rows: int, columns: int) -> jax.Array:

@@ -19,7 +19,7 @@ def compile_alone(program: Program) -> Callable[..., Any]:
     return jax.jit(lambda *arguments: program(ALONE, *arguments))
 
 
-class Carry(NamedTuple):
+class States(NamedTuple):
     """What a model knows of everyone at one moment; a row is all that a prediction reads of a user or an item.
 
     Attributes:
@@ -71,7 +71,7 @@ class Model(Protocol):
         """Parameters; those of a closed-form model are final."""
         ...
 
-    def start(self, params: Params) -> Carry:
+    def start(self, params: Params) -> States:
         """Everyone's rows before the first interaction."""
         ...
 
@@ -105,11 +105,11 @@ class Model(Protocol):
         """Train, validation and test, prepared once: each continues where the one before it ends."""
         ...
 
-    def observe(self, params: Params, carry: Carry, segment: Any) -> tuple[Carry, Trace]:
+    def observe(self, params: Params, carry: States, segment: Any) -> tuple[States, Trace]:
         """The rows after a segment, and those of each of its interactions at its own moment."""
         ...
 
-    def after(self, params: Params, carry: Carry, segment: Any) -> Carry:
+    def after(self, params: Params, carry: States, segment: Any) -> States:
         """The rows after a segment, as `observe` gives them, without the memory that a trace takes."""
         ...
 

@@ -19,9 +19,9 @@ from drex_jax.common.errors import UserError
 from drex_jax.config.defaults import RANKERS
 from drex_jax.models.baselines.matrix_factorisation import product, products
 from drex_jax.models.baselines.narre import NARRE
-from drex_jax.models.drex.core import Options, Refiner
-from drex_jax.models.materialize import stored
-from drex_jax.models.protocol import Carry, Model, Params
+from drex_jax.models.drex.core import DReXOptions, Refiner
+from drex_jax.models.materialize import materialize_scores
+from drex_jax.models.protocol import Model, Params, States
 
 
 class Scorer(Protocol):
@@ -41,7 +41,7 @@ class Scorer(Protocol):
         """Predicted ratings [n], not clipped, of rows [n, E] each; ranking scores where it predicts none."""
         ...
 
-    def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
+    def newcomers(self, params: Params, carry: States) -> tuple[jax.Array, jax.Array]:
         """The row [E] of a user, and that of an item, of whom nothing is known."""
         ...
 
@@ -66,7 +66,7 @@ class Product:
         """Products."""
         return (user * item).sum(1)
 
-    def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
+    def newcomers(self, params: Params, carry: States) -> tuple[jax.Array, jax.Array]:
         """Means."""
         return carry.user.mean(0), carry.item.mean(0)
 
@@ -92,7 +92,7 @@ class Biased:
         """Predicted ratings."""
         return self._mean + product(user, item)
 
-    def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
+    def newcomers(self, params: Params, carry: States) -> tuple[jax.Array, jax.Array]:
         """Zeros."""
         return jnp.zeros_like(carry.user[0]), jnp.zeros_like(carry.item[0])
 
@@ -114,7 +114,7 @@ class Counts:
         """The items' numbers."""
         return user[:, 0] + item[:, 0]
 
-    def newcomers(self, params: Params, carry: Carry) -> tuple[jax.Array, jax.Array]:
+    def newcomers(self, params: Params, carry: States) -> tuple[jax.Array, jax.Array]:
         """No interactions."""
         return jnp.zeros_like(carry.user[0]), jnp.zeros_like(carry.item[0])
 
@@ -147,7 +147,7 @@ def scorer(name: str, constants: Mapping[str, Any]) -> Scorer:
 def _scorer(name: str, constants: str) -> Scorer:
     if name == "drex":
         try:
-            return Refiner(Options.of(json.loads(constants).get("drex")))
+            return Refiner(DReXOptions.of(json.loads(constants).get("drex")))
         except ValueError as error:
             raise UserError(f"the record of the run's model is damaged: {error}") from None
     if name == "narre":
@@ -162,10 +162,10 @@ def _scorer(name: str, constants: str) -> Scorer:
 
 @functools.partial(jax.jit, static_argnums=(0, 6))
 def best(
-    scorer: Scorer, params: Params, user: jax.Array, item: jax.Array, seen: jax.Array, barred: jax.Array, k: int
+    scorer: Scorer, params: Params, user: jax.Array, item: jax.Array, seen: jax.Array, excluded: jax.Array, k: int
 ) -> tuple[jax.Array, jax.Array]:
     """The k best items of users [b, E] among [I, E], int32 [b, k], and their scores; -inf for what may not be."""
-    scores = jnp.where(barred, -jnp.inf, scorer.rank(params, user, item))
+    scores = jnp.where(excluded, -jnp.inf, scorer.rank(params, user, item))
     scores = scores.at[jnp.arange(len(user))[:, None], seen].set(-jnp.inf, mode="drop")
     best, found = lax.top_k(scores, k)
     return found, best
@@ -178,13 +178,13 @@ def scores(scorer: Scorer, params: Params, user: jax.Array, item: jax.Array) -> 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def standing(
+def score_and_rank(
     scorer: Scorer,
     params: Params,
     user: jax.Array,
     item: jax.Array,
     items: jax.Array,
-    barred: jax.Array,
+    excluded: jax.Array,
     number: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The ranking score of one pair, and its place among all items: 1 where none is better. As `best` has them.
@@ -195,17 +195,17 @@ def standing(
       user: the user's row [1, E].
       item: the item's row [1, E].
       items: everyone's rows [I, E].
-      barred: bool [I]: items that do not count.
+      excluded: bool [I]: items that do not count.
       number: the item's; -1 of one that is not among them, whose place is where it would come.
     """
-    scores = stored(scorer.rank(params, user, items), number + 1)[0]
+    scores = materialize_scores(scorer.rank(params, user, items), number + 1)[0]
     own = jnp.where(number < 0, scorer.rank(params, user, item)[0, 0], scores[number])
     before = (scores > own) | ((scores == own) & (jnp.arange(len(scores)) < number))  # equal ones in their order
-    return own, 1 + (before & ~barred).sum()
+    return own, 1 + (before & ~excluded).sum()
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def alike(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def most_similar(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k rows of [I, D] whose direction is most that of row `number`, itself left out: int32 [k], cosines [k].
 
     A row of zeros has no direction: the cosine is -inf.

@@ -28,7 +28,7 @@ REASONS = (
 )
 
 
-def examples(run: Finished) -> Section:
+def examples_section(run: Finished) -> Section:
     """Lists for the user with most interactions, one in the middle, one with the fewest, and somebody new.
 
     Each example is a dictionary: `who` (a sentence part), `user` (an id, or None), `met` (the last reviews:

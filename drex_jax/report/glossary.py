@@ -22,7 +22,7 @@ WORDS = (
 )
 
 
-def glossary(run: Finished) -> Section:
+def glossary_section(run: Finished) -> Section:
     """What the words of the page mean, whichever of them a run has use for."""
     sentences = ["How exactly this run counts is in the table of what its figures mean, above."]
     tables = [Table("Words used on this page", ("word", "meaning"), WORDS)]

@@ -48,7 +48,7 @@ def _configuration(run: Finished) -> Table:
     return Table("Fields that differ from their defaults", ("field", "value", "default"), changed)
 
 
-def headline(run: Finished) -> Section:
+def headline_section(run: Finished) -> Section:
     """The table of every way, with intervals, and each model's first figure beside the others."""
     several = len(run.results["seeds"]) > 1
     sentences = [_first_sentence(run)]

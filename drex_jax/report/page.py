@@ -46,16 +46,16 @@ def sections(run: Finished) -> list[Section]:
     """Everything there is to show, in the order of the page; what is missing is said in its section."""
     shown = []
     for make in (
-        headline.headline,
+        headline.headline_section,
         headline.what_was_run,
         training.training_curves,
         breakdowns.by_rating,
         breakdowns.by_history,
-        robustness.robustness,
+        robustness.robustness_section,
         training.throughput,
         profiles.keyword_profiles,
-        examples.examples,
-        glossary.glossary,
+        examples.examples_section,
+        glossary.glossary_section,
     ):
         LOGGER.info("report: %s", make.__name__.replace("_", " "))
         shown.append(make(run))

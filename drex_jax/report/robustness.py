@@ -11,14 +11,14 @@ from drex_jax.common.files import read_json
 from drex_jax.data.ablation import Blank, without_rating, without_text, without_time, without_vector
 from drex_jax.data.events import Events
 from drex_jax.evaluation.evaluator import lower_is_better
-from drex_jax.models.drex.core import Options
+from drex_jax.models.drex.core import DReXOptions
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions
 from drex_jax.report import figures
 from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section, Table
 from drex_jax.runs.layout import SCORER
-from drex_jax.runs.trained import trained
+from drex_jax.runs.trained import load_trained
 from drex_jax.training import experiment
 
 LOGGER = logging.getLogger(__name__)
@@ -49,14 +49,14 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
       UserError: the run directory is damaged.
     """
     constants = read_json(run.workdir / SCORER, ()).get("drex")
-    blanks = modalities(Options.of(constants).network)
+    blanks = modalities(DReXOptions.of(constants).network)
     if not blanks:
         return None
     _, dataset, model, evaluator = experiment.reopen(run.workdir)
     assert isinstance(model, DReX)
     if len(blanks) > 1:
         blanks[ALL] = _all(list(blanks.values()))
-    params, selection = trained(model, run.workdir)
+    params, selection = load_trained(model, run.workdir)
     after_train, validation, test = model.segments()
     start = model.start(params)
     for segment in (after_train, validation):
@@ -89,7 +89,7 @@ def _all(blanks: list[Blank]) -> Blank:
     return without
 
 
-def robustness(run: Finished) -> Section:
+def robustness_section(run: Finished) -> Section:
     """The section: a line for each modality."""
     title, model = "When modalities go missing", run.results["model"]
     if run.way == "ranking":

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax.common.cache import Remember, make_anew
+from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json, write_json
 from drex_jax.config.defaults import Config
 from drex_jax.data import ablation
 from drex_jax.data.events import Events, build_events, in_learning_order, learning_order
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.load import DataOptions, SyntheticOptions, load
-from drex_jax.data.split import Split, split
+from drex_jax.data.load import DataOptions, SyntheticOptions, load_interactions
+from drex_jax.data.split import Split, split_interactions
 from drex_jax.data.tokens import Tokens
 from drex_jax.text import vocabulary
 from drex_jax.text.bert import pieces, reviews
@@ -68,20 +68,20 @@ class Dataset:
         )
 
 
-def prepare(config: Config, workdir: pathlib.Path, remember: Remember = make_anew) -> Dataset:
+def prepare(config: Config, workdir: pathlib.Path, cache: Cache = no_cache) -> Dataset:
     """Reads the raw files into the run directory, or opens what an earlier start of this run left there.
 
     Raises:
       UserError: the data cannot be read, split or encoded as the configuration asks.
     """
-    read_into(config, workdir, remember)
+    read_into(config, workdir, cache)
     return open_dataset(config, workdir)
 
 
-def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_anew) -> None:
+def read_into(config: Config, workdir: pathlib.Path, cache: Cache = no_cache) -> None:
     """Reads the raw files into the run directory, unless an earlier start of this run has done it.
 
-    What takes long goes through `remember`, so that an interrupted start goes on, and other runs begin with it.
+    What takes long goes through `cache`, so that an interrupted start goes on, and other runs begin with it.
 
     Raises:
       UserError: the data cannot be read, split or encoded as the configuration asks.
@@ -90,7 +90,7 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
     if (history / FACTS).exists():
         return
     seconds, begun = {}, time.monotonic()
-    interactions, report = load(data_options(config), workdir / QUARANTINE, remember)
+    interactions, report = load_interactions(data_options(config), workdir / QUARANTINE, cache)
     for line in report.lines:
         print(line)
     parts, digest, notices = _split(interactions, config), interactions.sha256(), list(report.notices)
@@ -101,7 +101,7 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
         if config.text.bert.pooling == reviews.ATTENTION:
             words = WordPieces.of(model, config.text.bert.finetune)
         else:
-            interactions, cut = reviews.with_vectors(interactions, model, config, remember)
+            interactions, cut = reviews.with_vectors(interactions, model, config, cache)
             notices += cut
     elif enabled:
         words = vocabulary.train(interactions.text, config.text.vocabulary_size, rows=parts.train)
@@ -109,10 +109,10 @@ def read_into(config: Config, workdir: pathlib.Path, remember: Remember = make_a
     text, max_tokens = interactions.text, config.text.max_tokens
     if isinstance(words, WordPieces):
         words.save(history / PIECES)
-        pieces.tokens_of(words, text, max_tokens, remember, workdir).save(history / TOKENS)
+        pieces.tokens_of(words, text, max_tokens, cache, workdir).save(history / TOKENS)
     elif words is not None:
         words.save(history / VOCABULARY)
-        vocabulary.tokens_of(words, text, max_tokens, remember, workdir).save(history / TOKENS)
+        vocabulary.tokens_of(words, text, max_tokens, cache, workdir).save(history / TOKENS)
     seconds["texts"] = time.monotonic() - begun
     facts = {
         "sha256": digest,
@@ -143,7 +143,7 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
     events = build_events(ordered, sizes, tokens, shuffle)
     shares = config.data.missing.to_dict()
-    events = ablation.strike(events, sizes[0], shares, config.seed)
+    events = ablation.drop_modalities(events, sizes[0], shares, config.seed)
     cut = 0 if events.tokens is None else events.tokens.truncated
     if cut:
         facts["notices"].append(f"{cut:,} of {len(ordered):,} reviews were cut at {config.text.max_tokens} tokens")
@@ -203,11 +203,11 @@ def _facts(workdir: pathlib.Path) -> dict:
 
 
 def _split(interactions: Interactions, config: Config) -> Split:
-    return split(interactions, config.split.kind, config.split.validation, config.split.test, config.seed)
+    return split_interactions(interactions, config.split.kind, config.split.validation, config.split.test, config.seed)
 
 
 def data_options(config: Config) -> DataOptions:
-    """What `drex_jax.data.load.load` takes, from `config.data`."""
+    """What `drex_jax.data.load.load_interactions` takes, from `config.data`."""
     fields: dict[str, Any] = config.to_dict()["data"]
     known = {field.name for field in dataclasses.fields(DataOptions)}
     chosen = {name: value for name, value in fields.items() if name in known}

@@ -18,14 +18,14 @@ from drex_jax.runs.dataset import FACTS, HISTORY, QUARANTINE
 SCHEMA = 1
 CONFIG, RESULTS, RUN, MODEL = "config.json", "results.json", "run.json", "model"
 SCORER = "scorer.json"  # what the model needs to score, beside its arrays
-SCHEDULE = "schedule.json"
+EXECUTION = "execution.json"
 RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
 RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
 CHECKPOINTS, LOG = "checkpoints", "metrics.jsonl"
-MADE = (f"{HISTORY}/{FACTS}", HISTORY, CHECKPOINTS, "replicas", "baselines", SCHEDULE, LOG, CONFIG)  # before training
+MADE = (f"{HISTORY}/{FACTS}", HISTORY, CHECKPOINTS, "replicas", "baselines", EXECUTION, LOG, CONFIG)  # before training
 OWN = (  # all that commands write there or remove
     *(HISTORY, CHECKPOINTS, "replicas", "baselines", "trials", MODEL, "lists", "keywords", "attention", "updates"),
-    *(CONFIG, RESULTS, RUN, SCORER, SCHEDULE, LOG, QUARANTINE),
+    *(CONFIG, RESULTS, RUN, SCORER, EXECUTION, LOG, QUARANTINE),
     *("report.html", "updates.jsonl", "updates.lock", "run.lock"),
 )
 
@@ -72,12 +72,12 @@ def results_of(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def given_back_on_a_mistake(workdir: pathlib.Path) -> Iterator[None]:
+def cleanup_on_user_error(workdir: pathlib.Path) -> Iterator[None]:
     """A mistake that ends a run's first command before anything is trained leaves the directory to the corrected one.
 
     What was there before stays, and so does the list of what was rejected (`quarantine.jsonl`).
     """
-    begins = processes.is_first() and not (workdir / CONFIG).exists()
+    begins = processes.is_main_process() and not (workdir / CONFIG).exists()
     made = [workdir / name for name in MADE if not (workdir / name).exists()]
     try:
         yield

@@ -52,7 +52,7 @@ def sole_writer(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: somebody else does.
     """
-    if not processes.is_first():
+    if not processes.is_main_process():
         yield
         return
     made = not workdir.exists()

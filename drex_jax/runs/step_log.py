@@ -27,7 +27,7 @@ class MetricsLog:
         Raises:
           UserError: `tensorboard` without the package that writes its files.
         """
-        if not processes.is_first():
+        if not processes.is_main_process():
             nowhere = pathlib.Path(os.devnull)
             self._board = None
             self._file = nowhere.open("a")

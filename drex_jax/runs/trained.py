@@ -14,7 +14,7 @@ from drex_jax.runs.layout import MODEL, RUN, RUN_KEYS
 from drex_jax.runs.selection import Selection
 
 
-def trained(model: Model, folder: pathlib.Path) -> tuple[Params, Selection]:
+def load_trained(model: Model, folder: pathlib.Path) -> tuple[Params, Selection]:
     """The parameters that validation chose for the seed whose folder it is, and the record of that.
 
     Raises:

@@ -17,7 +17,7 @@ from drex_jax.explain.occlusion import LAST, Influence, Occlusion
 from drex_jax.explain.profiles import ATTENTION, KEYWORDS, KeywordProfiles, ReviewAttention
 from drex_jax.models import scoring
 from drex_jax.serving.finished_run import FinishedRun
-from drex_jax.serving.updaters import Live, Refining, Regrowing
+from drex_jax.serving.updaters import GraphUpdater, StateUpdater, Updater
 
 SNIPPET = 160  # characters of a review
 ALIKE = 5  # neighbours named
@@ -121,18 +121,18 @@ class Explanation(NamedTuple):
     notes: list[str]
 
 
-class Reasons:
+class Explainer:
     """Explains a run as it stands."""
 
-    def __init__(self, run: FinishedRun, live: Live | None):
-        """`live`: what moves the run on; None where nothing does."""
-        self._run, self._live, self._journal = run, live, run.journal
-        self._length = len(run.journal)
+    def __init__(self, run: FinishedRun, updater: Updater | None):
+        """`updater`: what moves the run on; None where nothing does."""
+        self._run, self._updater, self._log = run, updater, run.log
+        self._length = len(run.log)
 
     @property
     def is_current(self) -> bool:
         """Whether nothing has happened since."""
-        return len(self._journal) == self._length
+        return len(self._log) == self._length
 
     def of(
         self,
@@ -140,7 +140,7 @@ class Reasons:
         item: str | None,
         rows: Callable[[np.ndarray, int], jax.Array],
         items: jax.Array,
-        barred: np.ndarray,
+        excluded: np.ndarray,
     ) -> Explanation:
         """Why, for ids that may be unknown.
 
@@ -149,12 +149,10 @@ class Reasons:
           item: None: of the user alone.
           rows: the rows [n, E] of users (side 0) or items (side 1) by number; a newcomer's for number -1.
           items: everyone's rows now, [I, E].
-          barred: bool [I]: items that may not be recommended to anybody.
+          excluded: bool [I]: items that may not be recommended to anybody.
         """
-        journal, scorer, params, notes = self._journal, self._run.scorer, self._run.params, []
-        numbers = [
-            -1 if name is None else ids.number(name) for name, ids in ((user, journal.users), (item, journal.items))
-        ]
+        log, scorer, params, notes = self._log, self._run.scorer, self._run.params, []
+        numbers = [-1 if name is None else ids.number(name) for name, ids in ((user, log.users), (item, log.items))]
         for side, name, number in zip(("user", "item"), (user, item), numbers, strict=True):
             if name is not None and number < 0:
                 notes.append(f"the run has never met the {side} {name}: a newcomer, of whom nothing speaks")
@@ -163,20 +161,20 @@ class Reasons:
             notes.append("there are no keywords: the run has no texts, or its model weighs no words")
         elif any(words):
             notes.append(OF_WORDS)
-        pair, standing, rating, change_of = user is not None and item is not None, None, None, None
-        one_more = numbers[1] < 0 or bool(barred[numbers[1]])
-        rating_range = journal.base.rating_range if scorer.rates else None
+        pair, score_and_rank, rating, change_of = user is not None and item is not None, None, None, None
+        one_more = numbers[1] < 0 or bool(excluded[numbers[1]])
+        rating_range = log.base.rating_range if scorer.rates else None
         if pair:
             own = [rows(np.array([number]), side) for side, number in enumerate(numbers)]
-            standing = scoring.standing(scorer, params, *own, items, barred, numbers[1])
+            score_and_rank = scoring.score_and_rank(scorer, params, *own, items, excluded, numbers[1])
             if rating_range is not None:
                 rating = float(np.clip(scoring.scores(scorer, params, *own)[0], *rating_range))
-        histories = (journal.rows_of_user(numbers[0]), journal.rows_of_item(numbers[1]))
+        histories = (log.rows_of_user(numbers[0]), log.rows_of_item(numbers[1]))
         lists = [
             self._last(own, {} if self._attention is None else self._attention.of(side, number))
             for own, side, number in zip(histories, ("user", "item"), numbers, strict=True)
         ]
-        if pair and isinstance(self._live, Refining):
+        if pair and isinstance(self._updater, StateUpdater):
             found, change_of = self._occlusion.influences(*numbers), "rating" if scorer.rates else "score"
             sides = (("user", found.user), ("item", found.item))
             lists = [[self._past(each.row, each, via) for each in side] for via, side in sides]
@@ -185,13 +183,13 @@ class Reasons:
             if {each.row for each in found.user} & {each.row for each in found.item}:
                 notes.append(TWICE)
         modalities, content = self._content(numbers[1])
-        met = journal.item[journal.rows_of_user(numbers[0])] if user is not None else None
+        met = log.item[log.rows_of_user(numbers[0])] if user is not None else None
         return Explanation(
             user=user,
             item=item,
-            score=None if standing is None else float(standing[0]),
-            rank=None if standing is None else int(standing[1]),
-            num_items=int((~barred).sum()) + (pair and one_more),
+            score=None if score_and_rank is None else float(score_and_rank[0]),
+            rank=None if score_and_rank is None else int(score_and_rank[1]),
+            num_items=int((~excluded).sum()) + (pair and one_more),
             rating=rating,
             rating_range=rating_range if pair else None,
             change_of=change_of,
@@ -213,7 +211,7 @@ class Reasons:
     @functools.cached_property
     def _attention(self) -> ReviewAttention | None:
         folder = self._run.folder / ATTENTION
-        return ReviewAttention.load(folder, self._journal.num_train) if folder.exists() else None
+        return ReviewAttention.load(folder, self._log.num_train) if folder.exists() else None
 
     @functools.cached_property
     def _names(self) -> list[str]:
@@ -221,19 +219,19 @@ class Reasons:
 
     @functools.cached_property
     def _occlusion(self) -> Occlusion:
-        assert isinstance(self._live, Refining)
-        return Occlusion(self._live.refiner, self._run.params, self._live.events(self._journal))
+        assert isinstance(self._updater, StateUpdater)
+        return Occlusion(self._updater.refiner, self._run.params, self._updater.events(self._log))
 
     @functools.cached_property
     def _common(self) -> set[str]:
         """Words that a great part of the reviews of train have: two profiles are not alike for sharing one."""
-        if not isinstance(self._live, Refining) or self._live.vocabulary is None:
+        if not isinstance(self._updater, StateUpdater) or self._updater.vocabulary is None:
             return set()
         tokens = self._occlusion.recording.events.tokens
         assert tokens is not None
-        train = np.flatnonzero(tokens.lengths[: self._journal.num_train])
+        train = np.flatnonzero(tokens.lengths[: self._log.num_train])
         sample = tokens.take(train[np.linspace(0, len(train) - 1, min(SAMPLE, len(train))).astype(np.int64)])
-        words = self._live.vocabulary.words(sample)
+        words = self._updater.vocabulary.words(sample)
         review = np.repeat(np.arange(len(sample.lengths)), sample.lengths)[words.first]
         pairs = np.unique(np.stack([review, words.word[words.first]]), axis=1)
         count = np.bincount(pairs[1], minlength=len(words.names))
@@ -244,7 +242,7 @@ class Reasons:
 
     @functools.cached_property
     def _contents(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray] | None:
-        return self._live.contents() if isinstance(self._live, Regrowing) else None
+        return self._updater.contents() if isinstance(self._updater, GraphUpdater) else None
 
     def _keywords(self, side: str, number: int) -> list[Keyword]:
         if self._profiles is None:
@@ -261,7 +259,7 @@ class Reasons:
         return [self._past(row)._replace(attention=attention.get(row)) for row in ordered]
 
     def _past(self, row: int, influence: Influence | None = None, via: str | None = None) -> PastInteraction:
-        each = self._journal.row(row)
+        each = self._log.row(row)
         text = " ".join(each.text.split())
         return PastInteraction(
             user=each.user,
@@ -291,7 +289,7 @@ class Reasons:
         norm = np.linalg.norm(rows[among], axis=1) * np.linalg.norm(rows[item])
         cosine = (rows[among] @ rows[item]) / np.maximum(norm, 1e-12)
         best = np.argsort(-cosine, kind="stable")[:ALIKE]
-        return [Neighbour(self._journal.items.name(int(among[place])), float(cosine[place])) for place in best]
+        return [Neighbour(self._log.items.name(int(among[place])), float(cosine[place])) for place in best]
 
 
 def _overlap(user: Sequence[Keyword], item: Sequence[Keyword]) -> list[Keyword]:

@@ -13,13 +13,13 @@ from drex_jax.common.files import read_json
 from drex_jax.config import rules
 from drex_jax.config.defaults import Config
 from drex_jax.models import scoring
-from drex_jax.models.protocol import Carry, Params
+from drex_jax.models.protocol import Params, States
 from drex_jax.models.scoring import Scorer
 from drex_jax.runs import checkpoint
 from drex_jax.runs.dataset import open_interactions
 from drex_jax.runs.layout import CONFIG, MODEL, RESULTS, SCORER, results_of
 from drex_jax.serving import update_log
-from drex_jax.serving.interaction_log import Journal
+from drex_jax.serving.interaction_log import InteractionLog
 
 
 class FinishedRun(NamedTuple):
@@ -31,7 +31,7 @@ class FinishedRun(NamedTuple):
       scorer: of its model.
       params: the parameters that validation chose.
       carry: everyone's rows after the last update, [U, E] and [I, E].
-      journal: all that it has met, updates included.
+      log: all that it has met, updates included.
       batches: the updates that were committed.
     """
 
@@ -39,8 +39,8 @@ class FinishedRun(NamedTuple):
     settings: Config
     scorer: Scorer
     params: Params
-    carry: Carry
-    journal: Journal
+    carry: States
+    log: InteractionLog
     batches: list[dict[str, Any]]
 
 
@@ -72,23 +72,23 @@ def open_run(folder: pathlib.Path) -> FinishedRun:
     scorer = scoring.scorer(settings.model.name, read_json(folder / SCORER, ()))
     arrays = checkpoint.load_arrays(folder / MODEL)
     try:
-        params, carry = arrays.get("params", {}), Carry(**arrays["carry"])
+        params, carry = arrays.get("params", {}), States(**arrays["carry"])
         _require_rows(folder / MODEL, carry, interactions.num_users, interactions.num_items)
     except (KeyError, TypeError, AttributeError, IndexError):
         raise UserError(f"{folder / MODEL} is damaged: it should hold params and carry") from None
     _require_arrays(folder, scorer, params, carry)
     batches, saved = update_log.read(folder)
-    journal = Journal(interactions, len(parts.train), None if saved is None else saved.since)
+    log = InteractionLog(interactions, len(parts.train), None if saved is None else saved.since)
     if saved is not None:
         carry = saved.carry
-        _require_rows(folder / update_log.FOLDER, carry, len(journal.users), len(journal.items))
-    return FinishedRun(folder, settings, scorer, params, carry, journal, batches)
+        _require_rows(folder / update_log.FOLDER, carry, len(log.users), len(log.items))
+    return FinishedRun(folder, settings, scorer, params, carry, log, batches)
 
 
-def _require_arrays(folder: pathlib.Path, scorer: Scorer, params: Params, carry: Carry) -> None:
+def _require_arrays(folder: pathlib.Path, scorer: Scorer, params: Params, carry: States) -> None:
     """Tries, without computing anything, whether the arrays are such that the scorer can answer from them."""
 
-    def answers(params: Params, carry: Carry) -> Any:
+    def answers(params: Params, carry: States) -> Any:
         user, item = carry.user[:1], carry.item[:1]
         return scorer.rank(params, user, item), scorer.pairs(params, user, item), scorer.newcomers(params, carry)
 
@@ -98,7 +98,7 @@ def _require_arrays(folder: pathlib.Path, scorer: Scorer, params: Params, carry:
         raise UserError(f"{folder / MODEL}: its arrays are not of the model that {SCORER} records; damaged") from None
 
 
-def _require_rows(path: pathlib.Path, carry: Carry, users: int, items: int) -> None:
+def _require_rows(path: pathlib.Path, carry: States, users: int, items: int) -> None:
     found = [side.shape[0] for side in carry]
     if found != [users, items]:
         raise UserError(

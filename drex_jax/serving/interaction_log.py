@@ -95,7 +95,7 @@ class _Index:
         return np.append(rows, self._since[owner]) if owner in self._since else rows
 
 
-class Journal:
+class InteractionLog:
     """Rows 0, 1, ... in the order in which they were learned from. Letters: n rows, U users, I items.
 
     Attributes:
@@ -214,11 +214,11 @@ class Journal:
             rating_range=self.base.rating_range,
         )
 
-    def before(self, moment: float) -> Journal:
+    def before(self, moment: float) -> InteractionLog:
         """The journal as it stood just before a moment, in seconds; users and items keep their numbers."""
         since = self.since_table()
         parts = [np.flatnonzero(table.timestamp < moment) for table in (self.base, since)]
-        then = Journal(self.base.take(parts[0]), int((parts[0] < self.num_train).sum()))
+        then = InteractionLog(self.base.take(parts[0]), int((parts[0] < self.num_train).sum()))
         then.users, then.items = self.users.frozen(), self.items.frozen()
         then._saved = since.take(parts[1])
         rows = np.concatenate([parts[0], len(self.base) + parts[1]])

@@ -12,10 +12,10 @@ import numpy as np
 from drex_jax.common.errors import UserError
 from drex_jax.models import scoring
 from drex_jax.models.drex.window import power_of_two
-from drex_jax.models.protocol import Carry, Params
+from drex_jax.models.protocol import Params, States
 from drex_jax.models.scoring import Scorer
 from drex_jax.serving import arguments
-from drex_jax.serving.interaction_log import Journal
+from drex_jax.serving.interaction_log import InteractionLog
 
 SCORES = 1 << 24  # that exist at a time
 USERS = 1024  # at the most whose lists are made at a time
@@ -41,7 +41,7 @@ class Lists(NamedTuple):
       params: its parameters.
       carry: everyone's rows, device arrays.
       newcomer: the row [E] of a user of whom nothing is known.
-      journal: what has happened, and since then perhaps more.
+      log: what has happened, and since then perhaps more.
       length: how many of its rows had happened.
       num_items: how many items there were.
       met_alone: only items that somebody had met may be recommended.
@@ -49,35 +49,35 @@ class Lists(NamedTuple):
 
     scorer: Scorer
     params: Params
-    carry: Carry
+    carry: States
     newcomer: jax.Array
-    journal: Journal
+    log: InteractionLog
     length: int
     num_items: int
     met_alone: bool
 
-    def barred(self, candidates: Iterable[str | int] | None) -> np.ndarray:
+    def excluded(self, candidates: Iterable[str | int] | None) -> np.ndarray:
         """Bool [I]: which items may not be recommended, where only `candidates` may; None: all.
 
         Raises:
           UserError: they are no list of ids, or one is unknown.
         """
-        barred = np.zeros(self.num_items, bool)
+        excluded = np.zeros(self.num_items, bool)
         if self.met_alone:
-            barred = np.bincount(self.journal.item[: self.length], minlength=len(barred)) == 0
+            excluded = np.bincount(self.log.item[: self.length], minlength=len(excluded)) == 0
         if candidates is None:
-            return barred
-        wanted = {item: self.journal.items.number(item) for item in arguments.ids_of("candidates", candidates)}
+            return excluded
+        wanted = {item: self.log.items.number(item) for item in arguments.ids_of("candidates", candidates)}
         unknown = next((item for item, number in wanted.items() if number < 0), None)
         if unknown is not None:
             raise UserError(f"candidates: the run has no item {unknown}")
-        others = np.ones(len(barred), bool)
+        others = np.ones(len(excluded), bool)
         others[list(wanted.values())] = False
-        return barred | others
+        return excluded | others
 
-    def of(self, users: np.ndarray, k: int, exclude_seen: bool, barred: np.ndarray) -> Iterator[list[Recommendation]]:
+    def of(self, users: np.ndarray, k: int, exclude_seen: bool, excluded: np.ndarray) -> Iterator[list[Recommendation]]:
         """The lists of users by number, int [n]; -1: a newcomer."""
-        block, never = min(USERS, max(1, SCORES // self.num_items), len(users)), jnp.asarray(barred)
+        block, never = min(USERS, max(1, SCORES // self.num_items), len(users)), jnp.asarray(excluded)
         for begin in range(0, len(users), max(block, 1)):
             numbers = users[begin : begin + block]
             padded = np.pad(numbers, (0, block - len(numbers)), constant_values=-1)
@@ -88,22 +88,22 @@ class Lists(NamedTuple):
             for row in range(len(numbers)):
                 yield self.named(items[row], scores[row])
 
-    def of_row(self, row: np.ndarray | jax.Array, k: int, barred: np.ndarray) -> list[Recommendation]:
+    def of_row(self, row: np.ndarray | jax.Array, k: int, excluded: np.ndarray) -> list[Recommendation]:
         """The list of somebody with a row [E]."""
         nobody = np.full((1, 1), self.num_items, np.int32)
         user = scoring.users(jnp.asarray(row)[None], self.newcomer, np.zeros(1, np.int64))
-        found = scoring.best(self.scorer, self.params, user, self.carry.item, nobody, jnp.asarray(barred), k)
+        found = scoring.best(self.scorer, self.params, user, self.carry.item, nobody, jnp.asarray(excluded), k)
         items, scores = (np.asarray(each) for each in found)
         return self.named(items[0], scores[0])
 
     def named(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
         """A list [k], without what may not be in it, whose score is -inf."""
         pairs = zip(items.tolist(), scores.tolist(), strict=True)
-        return [Recommendation(self.journal.items.name(item), score) for item, score in pairs if score > -np.inf]
+        return [Recommendation(self.log.items.name(item), score) for item, score in pairs if score > -np.inf]
 
     def _seen(self, users: np.ndarray) -> np.ndarray:
         """int32 [n, most]: the items that each user had met, then I; users -1 have none."""
-        owned = (self.journal.rows_of_user(user) for user in users.tolist())
-        lists = [self.journal.item[rows[: np.searchsorted(rows, self.length)]] for rows in owned]
+        owned = (self.log.rows_of_user(user) for user in users.tolist())
+        lists = [self.log.item[rows[: np.searchsorted(rows, self.length)]] for rows in owned]
         most = power_of_two(max(map(len, lists)))
         return np.stack([np.pad(items, (0, most - len(items)), constant_values=self.num_items) for items in lists])

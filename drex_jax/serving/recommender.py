@@ -29,17 +29,17 @@ from drex_jax.common.errors import UserError
 from drex_jax.data.interactions import Interactions
 from drex_jax.models import scoring
 from drex_jax.models.drex.window import power_of_two
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 from drex_jax.runs.dataset import FACTS, HISTORY
 from drex_jax.serving import arguments, saving, update_file
-from drex_jax.serving.explanation import Explanation, Reasons
+from drex_jax.serving.explanation import Explainer, Explanation
 from drex_jax.serving.finished_run import FinishedRun, open_run
 from drex_jax.serving.interaction_log import Ids
 from drex_jax.serving.lists import Lists, Recommendation
 from drex_jax.serving.review_reader import Reader
 from drex_jax.serving.rows import Expected, Refusal, checked, id_of, require_whole, rows_of
 from drex_jax.serving.update_file import UpdateFile
-from drex_jax.serving.updaters import CannotUpdateError, Live, live
+from drex_jax.serving.updaters import CannotUpdateError, Updater, updater_for
 
 Id = str | int
 
@@ -62,11 +62,11 @@ class Recommender:
     def __init__(self, run: FinishedRun, of_past: bool = False):
         """Use `load`. `of_past`: a view of an earlier moment, which cannot be updated."""
         self._run, self._of_past = run, of_past
-        self._journal, self._scorer, self._params = run.journal, run.scorer, run.params
-        self._users, self._items = run.journal.users, run.journal.items
+        self._log, self._scorer, self._params = run.log, run.scorer, run.params
+        self._users, self._items = run.log.users, run.log.items
         self._carry, self._moved = jax.tree.map(jnp.asarray, run.carry), False
         self._newcomers = run.scorer.newcomers(run.params, self._carry)
-        self._reasons: Reasons | None = None
+        self._reasons: Explainer | None = None
         self._reader = Reader(run.settings, run.folder / HISTORY / FACTS)
         self._applied = self._refused = 0  # since the last commit
         self._digests: list[str] = []  # of the tables that were applied since
@@ -82,11 +82,14 @@ class Recommender:
         return cls(open_run(pathlib.Path(folder)))
 
     @property
-    def _now(self) -> Carry:
+    def _now(self) -> States:
         """Everyone's rows on the device; arrays that never change."""
         self._require_whole()
         if self._moved:
-            self._carry, self._moved = jax.tree.map(jnp.array, self._live.carry), False  # a copy: those change in place
+            self._carry, self._moved = (
+                jax.tree.map(jnp.array, self._updater.carry),
+                False,
+            )  # a copy: those change in place
         return self._carry
 
     @property
@@ -95,13 +98,13 @@ class Recommender:
         return self._scorer.directions(self._now.item)
 
     @functools.cached_property
-    def _live(self) -> Live:
-        return live(self._run)
+    def _updater(self) -> Updater:
+        return updater_for(self._run)
 
     @property
     def rating_range(self) -> tuple[float, float] | None:
         """The scale of predicted ratings; None: the model only ranks."""
-        return self._journal.base.rating_range if self._scorer.rates else None
+        return self._log.base.rating_range if self._scorer.rates else None
 
     def knows_user(self, user: Id) -> bool:
         """Whether the run has met this user."""
@@ -159,9 +162,9 @@ class Recommender:
         Raises:
           UserError: a row is malformed; the model cannot be updated; or as `recommend`.
         """
-        lists, expected = self._lists, Expected.by(self._journal.base)
-        k, barred = arguments.length(k, lists.num_items, "items"), lists.barred(candidates)
-        now, rows = float(self._journal.last_moment), []
+        lists, expected = self._lists, Expected.by(self._log.base)
+        k, excluded = arguments.length(k, lists.num_items, "items"), lists.excluded(candidates)
+        now, rows = float(self._log.last_moment), []
         for place, each in enumerate(arguments.listed("history", history)):
             given = dict(each) if isinstance(each, Mapping) else {"item": each}
             try:
@@ -174,9 +177,9 @@ class Recommender:
         rows = [row for _, row in read]
         met = np.array([self._items.number(row.item) for row in rows], np.int64)
         if exclude_seen:
-            barred[met[met >= 0]] = True
-        row = self._live.fold(sorted(rows, key=lambda row: row.timestamp)) if rows else lists.newcomer
-        return lists.of_row(row, k, barred)
+            excluded[met[met >= 0]] = True
+        row = self._updater.fold_in(sorted(rows, key=lambda row: row.timestamp)) if rows else lists.newcomer
+        return lists.of_row(row, k, excluded)
 
     def stream(
         self, users: Sequence[Id], k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
@@ -187,17 +190,19 @@ class Recommender:
           UserError: as `recommend`; at once, not when the first list is asked for.
         """
         lists, numbers = self._lists, self._numbers(self._users, "users", users)
-        return lists.of(numbers, arguments.length(k, lists.num_items, "items"), exclude_seen, lists.barred(candidates))
+        return lists.of(
+            numbers, arguments.length(k, lists.num_items, "items"), exclude_seen, lists.excluded(candidates)
+        )
 
     @property
     def _lists(self) -> Lists:
-        rows, happened = self._now, len(self._journal)
+        rows, happened = self._now, len(self._log)
         return Lists(
             self._scorer,
             self._params,
             rows,
             self._newcomers[0],
-            self._journal,
+            self._log,
             happened,
             len(self._items),
             met_alone=self._of_past,
@@ -239,7 +244,7 @@ class Recommender:
         if number < 0:
             raise UserError(f"the run has no item {item}")
         k = arguments.length(k, len(self._items) - 1, "other items")
-        nearest, cosine = (np.asarray(each) for each in scoring.alike(self._directions, number, k))
+        nearest, cosine = (np.asarray(each) for each in scoring.most_similar(self._directions, number, k))
         return self._lists.named(nearest, cosine)
 
     def explain(self, user: Id | None = None, item: Id | None = None) -> Explanation:
@@ -256,15 +261,15 @@ class Recommender:
             raise UserError("explain needs a user, an item or both")
         who, what = None if user is None else id_of("user", user), None if item is None else id_of("item", item)
         self._require_whole()
-        if not len(self._journal):
+        if not len(self._log):
             raise UserError("nothing had happened before this moment, and so there is nothing to explain")
         if self._reasons is None or not self._reasons.is_current:
             moving = None
             with contextlib.suppress(CannotUpdateError):
-                moving = self._live
-            self._reasons = Reasons(self._run, moving)
-        barred = self._lists.barred(None)
-        return self._reasons.of(who, what, self._rows, self._now.item, barred)
+                moving = self._updater
+            self._reasons = Explainer(self._run, moving)
+        excluded = self._lists.excluded(None)
+        return self._reasons.of(who, what, self._rows, self._now.item, excluded)
 
     def read(self, path: str | pathlib.Path) -> UpdateFile:
         """New interactions from a file: in the run's own format, or with columns of our names.
@@ -272,7 +277,7 @@ class Recommender:
         Raises:
           UserError: there is no such file, it is of another format, or no row of it is good.
         """
-        return update_file.read(pathlib.Path(path), self._run.settings, self._journal.base)
+        return update_file.read(pathlib.Path(path), self._run.settings, self._log.base)
 
     def update(self, interactions: Interactions | Iterable[Mapping[str, Any]]) -> UpdateReport:
         """Learns in memory from new interactions, one after the other, exactly as training would; `save` commits.
@@ -293,7 +298,7 @@ class Recommender:
           UserError: the model cannot be updated; `interactions` are neither; an update was interrupted before.
         """
         self._require_present()
-        moving, expected, digests = self._live, Expected.by(self._journal.base), []
+        moving, expected, digests = self._updater, Expected.by(self._log.base), []
         if isinstance(interactions, Interactions):
             require_whole(interactions)
             digest = interactions.sha256()
@@ -307,7 +312,7 @@ class Recommender:
             right, refused = checked(arguments.listed("interactions", interactions), expected)
         right, unread = self._reader.read(right)
         self._torn = True
-        kept, numbers, late = self._journal.join(right)
+        kept, numbers, late = self._log.join(right)
         if kept:
             moving.advance(kept, numbers)
             self._moved = True
@@ -350,7 +355,7 @@ class Recommender:
         self._run = saving.save(self._run, folder, self._now, facts if self._applied else None)
         self._applied, self._refused, self._digests = 0, 0, []
 
-    def at(self, moment: float | datetime.datetime) -> Recommender:
+    def as_of(self, moment: float | datetime.datetime) -> Recommender:
         """The run as it stood just before a moment, to ask what it would have answered; parameters are today's.
 
         States are replayed from the first interaction on. A model whose rows do not move has those it has; what users
@@ -363,10 +368,10 @@ class Recommender:
         Raises:
           UserError: it is no moment.
         """
-        then, carry = self._journal.before(arguments.moment(moment)), self._now
+        then, carry = self._log.before(arguments.moment(moment)), self._now
         with contextlib.suppress(CannotUpdateError):  # its rows are the same at any moment
-            carry = self._live.at(then)
-        return Recommender(self._run._replace(journal=then, carry=carry), of_past=True)
+            carry = self._updater.as_of(then)
+        return Recommender(self._run._replace(log=then, carry=carry), of_past=True)
 
     def _rows(self, numbers: np.ndarray, side: int) -> jax.Array:
         """The rows [n, E] of users (side 0) or items (1); a newcomer's for number -1."""

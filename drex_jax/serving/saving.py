@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drex_jax.common.errors import UserError
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 from drex_jax.runs import lock
 from drex_jax.serving import update_log
 from drex_jax.serving.finished_run import FinishedRun
@@ -20,7 +20,7 @@ LEFT_OUT = ("checkpoints", lock.NAME, update_log.LOCK)  # of a copy
 
 
 def save(
-    run: FinishedRun, folder: str | os.PathLike[str] | None, carry: Carry, facts: Mapping[str, Any] | None
+    run: FinishedRun, folder: str | os.PathLike[str] | None, carry: States, facts: Mapping[str, Any] | None
 ) -> FinishedRun:
     """Commits a batch, all of it or nothing.
 
@@ -55,7 +55,7 @@ def save(
         raise UserError(f"{target}: cannot be written ({_reason(error)}); nothing was saved") from None
 
 
-def _copied(run: FinishedRun, target: pathlib.Path, carry: Carry, facts: Mapping[str, Any] | None) -> FinishedRun:
+def _copied(run: FinishedRun, target: pathlib.Path, carry: States, facts: Mapping[str, Any] | None) -> FinishedRun:
     """A copy beside its place, which then takes its name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
@@ -72,12 +72,12 @@ def _copied(run: FinishedRun, target: pathlib.Path, carry: Carry, facts: Mapping
 
 
 def _committed(
-    run: FinishedRun, folder: pathlib.Path, carry: Carry, facts: Mapping[str, Any] | None
+    run: FinishedRun, folder: pathlib.Path, carry: States, facts: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
     """The batches after a commit in a folder; those there are where there is nothing to commit."""
     if facts is None:
         return run.batches
-    return update_log.commit(folder, run.batches, run.journal.since_table(), carry, **facts)
+    return update_log.commit(folder, run.batches, run.log.since_table(), carry, **facts)
 
 
 def _reason(error: OSError) -> str:

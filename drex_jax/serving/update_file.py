@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from drex_jax.common.errors import UserError
 from drex_jax.config.defaults import Config
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.load import DataOptions, load
+from drex_jax.data.load import DataOptions, load_interactions
 from drex_jax.data.readers import find, table
 from drex_jax.data.readers.quarantine import TORN
 from drex_jax.runs.dataset import data_options
@@ -91,7 +91,9 @@ def read(path: pathlib.Path, settings: Config, run: Interactions) -> UpdateFile:
     with tempfile.TemporaryDirectory() as folder:
         listed = pathlib.Path(folder, "quarantine.jsonl")
         try:
-            interactions, report = load(options, listed, widths={name: v.shape[1] for name, v in run.vectors.items()})
+            interactions, report = load_interactions(
+                options, listed, widths={name: v.shape[1] for name, v in run.vectors.items()}
+            )
         except UserError as error:
             raise UserError(str(error).replace(f"; each is listed in {listed}", "")) from None
         rejected = [json.loads(line) for line in listed.read_text().splitlines()]

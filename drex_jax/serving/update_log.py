@@ -26,7 +26,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.common.files import MAX_JSON_BYTES, parsed, write_text
 from drex_jax.data import storage
 from drex_jax.data.interactions import Interactions
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 from drex_jax.runs import lock
 
 LOG, FOLDER, LOCK, SCHEMA = "updates.jsonl", "updates", "updates.lock", "rows 1"
@@ -42,7 +42,7 @@ class Saved(NamedTuple):
     """
 
     since: Interactions
-    carry: Carry
+    carry: States
 
 
 def batches(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def require(folder: pathlib.Path, known: Sequence[Mapping[str, Any]]) -> None:
 
 
 def commit(
-    folder: pathlib.Path, known: Sequence[Mapping[str, Any]], since: Interactions, carry: Carry, **facts: Any
+    folder: pathlib.Path, known: Sequence[Mapping[str, Any]], since: Interactions, carry: States, **facts: Any
 ) -> list[dict[str, Any]]:
     """Makes a batch the newest of a run, wholly or not at all.
 
@@ -137,7 +137,7 @@ def commit(
         storage.write_columns(place / "rows", {"schema": SCHEMA}, rows)
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         line = {"batch": batch, "at": at, **facts, "users": len(rows["user"]), "items": len(rows["item"])}
-        line["saved"] = _digest(Saved(since, Carry(**rows)))  # pyright: ignore[reportArgumentType]
+        line["saved"] = _digest(Saved(since, States(**rows)))  # pyright: ignore[reportArgumentType]
         try:
             _read(folder / FOLDER, line)
         except UserError as error:
@@ -157,7 +157,7 @@ def _read(folder: pathlib.Path, line: Mapping[str, Any]) -> Saved:
     since = Interactions.load(place / "interactions")
     storage.read_header(place / "rows", SCHEMA)
     user, item = (storage.read_array(place / "rows", side, np.float32, 2) for side in ("user", "item"))
-    saved = Saved(since, Carry(user, item))  # pyright: ignore[reportArgumentType] (NumPy's serve)
+    saved = Saved(since, States(user, item))  # pyright: ignore[reportArgumentType] (NumPy's serve)
     if line.get("saved") not in (None, _digest(saved)):
         raise UserError(f"{place}: what is there is not what was saved, its SHA-256 is another; the update is damaged")
     return saved

@@ -23,22 +23,22 @@ from drex_jax.models.drex.core import Refiner
 from drex_jax.models.drex.counters import History
 from drex_jax.models.drex.replay import Replay
 from drex_jax.models.pairwise import Pairwise
-from drex_jax.models.protocol import Carry, Params
+from drex_jax.models.protocol import Params, States
 from drex_jax.runs import checkpoint
 from drex_jax.runs.dataset import open_interactions, open_tokens, open_vocabulary
 from drex_jax.serving.finished_run import FinishedRun
-from drex_jax.serving.interaction_log import Journal
+from drex_jax.serving.interaction_log import InteractionLog
 from drex_jax.serving.rows import Row
 from drex_jax.text.bert.pieces import WordPieces
 from drex_jax.text.vocabulary import Vocabulary
 from drex_jax.training import registry
 
 
-class Live(Protocol):
+class Updater(Protocol):
     """A run that learns from what comes after training."""
 
     @property
-    def carry(self) -> Carry:
+    def carry(self) -> States:
         """Everyone's rows now: arrays [U, E] and [I, E] that `advance` may change."""
         ...
 
@@ -46,11 +46,11 @@ class Live(Protocol):
         """Learns from rows, (user, item) by number, that the journal has just taken in."""
         ...
 
-    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+    def fold_in(self, rows: Sequence[Row]) -> np.ndarray:
         """The row [E] of somebody new after a history of its own; nothing is learned from it."""
         ...
 
-    def at(self, then: Journal) -> Carry:
+    def as_of(self, then: InteractionLog) -> States:
         """Everyone's rows at an earlier moment, when the journal was `then`."""
         ...
 
@@ -59,7 +59,7 @@ class CannotUpdateError(UserError):
     """The model learns in training alone."""
 
 
-def live(run: FinishedRun) -> Live:
+def updater_for(run: FinishedRun) -> Updater:
     """What moves a run on.
 
     Raises:
@@ -67,66 +67,66 @@ def live(run: FinishedRun) -> Live:
     """
     name = run.settings.model.name
     if isinstance(run.scorer, Refiner):
-        return Refining(run, run.scorer)
+        return StateUpdater(run, run.scorer)
     if name in ("crane", "lightgcn"):
-        return Regrowing(run)
+        return GraphUpdater(run)
     if name == "popularity":
-        return Counting(run.carry)
+        return CountUpdater(run.carry)
     raise CannotUpdateError(
         f"a run of the model {name} cannot be updated: its rows come from training alone (those of drex, crane, "
         "lightgcn and popularity can)"
     )
 
 
-class Refining:
+class StateUpdater:
     """Of DReX: interactions refine the states of their users and items, exactly as in training."""
 
     def __init__(self, run: FinishedRun, refiner: Refiner):
-        self.refiner, self._params, self._journal = refiner, run.params, run.journal
+        self.refiner, self._params, self._log = refiner, run.params, run.log
         self._folder, self._settings = run.folder, run.settings
         self.vocabulary, self._max_tokens = open_vocabulary(run.settings, run.folder), run.settings.text.max_tokens
-        journal = run.journal
-        self._scales = {n: scale(v, journal.num_train) for n, v in journal.base.vectors.items()}
-        start = History.start(len(journal.users), len(journal.items))
-        _, past = counters.advance(self.events(journal, encoded=False), start, refiner.options.bias)
+        log = run.log
+        self._scales = {n: scale(v, log.num_train) for n, v in log.base.vectors.items()}
+        start = History.start(len(log.users), len(log.items))
+        _, past = counters.advance(self.events(log, encoded=False), start, refiner.options.bias)
         self._replay = Replay(refiner, run.params, run.carry, past)
 
     @property
-    def carry(self) -> Carry:
+    def carry(self) -> States:
         """NumPy arrays that the next `advance` changes."""
         return self._replay.carry
 
     def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
         """Refines states."""
-        journal = self._journal
-        self._replay.advance(self._events_of(rows, numbers, len(journal.users), len(journal.items)))
+        log = self._log
+        self._replay.advance(self._events_of(rows, numbers, len(log.users), len(log.items)))
 
-    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+    def fold_in(self, rows: Sequence[Row]) -> np.ndarray:
         """A newcomer's state after the history; the items' states are as they are now and change with it."""
-        known = np.array([self._journal.items.number(row.item) for row in rows], np.int64)
+        known = np.array([self._log.items.number(row.item) for row in rows], np.int64)
         items = np.unique(known[known >= 0])
-        local = {self._journal.items.name(number): place for place, number in enumerate(items.tolist())}
+        local = {self._log.items.name(number): place for place, number in enumerate(items.tolist())}
         numbers = [(0, local.setdefault(row.item, len(local))) for row in rows]
         part = self._replay.part(np.zeros(0, np.int64), items)
         part.advance(self._events_of(rows, numbers, 1, len(local)))
         return part.carry.user[0]  # pyright: ignore[reportReturnType] (NumPy's)
 
-    def at(self, then: Journal) -> Carry:
+    def as_of(self, then: InteractionLog) -> States:
         """A replay from the first interaction on."""
         past = History.start(len(then.users), len(then.items))
         auxiliary = counters.tables(past, self.refiner.options.bias)
         sides = zip(("user", "item"), auxiliary, strict=True)
         rows = (self.refiner.rows(self._params, side, known) for side, known in sides)
-        replay = self._replay.restarted(Carry(*rows), past)
+        replay = self._replay.restarted(States(*rows), past)
         replay.advance(self.events(then))
         return replay.carry
 
-    def events(self, journal: Journal, encoded: bool = True) -> Events:
+    def events(self, log: InteractionLog, encoded: bool = True) -> Events:
         """All rows of a journal as the model reads them; without texts and vectors where `encoded` is false."""
-        table, vectors, tokens = journal.table(), {}, None
+        table, vectors, tokens = log.table(), {}, None
         if encoded:
             vectors = {n: scaled(v, *self._scales[n]) for n, v in table.vectors.items()}
-            tokens = None if self.vocabulary is None else self._tokens(self.vocabulary, journal, table.text)
+            tokens = None if self.vocabulary is None else self._tokens(self.vocabulary, log, table.text)
         return Events(
             user=table.user,
             item=table.item,
@@ -134,15 +134,15 @@ class Refining:
             rating=table.rating,
             tokens=tokens,
             vectors=vectors,
-            num_users=len(journal.users),
-            num_items=len(journal.items),
+            num_users=len(log.users),
+            num_items=len(log.items),
         )
 
-    def _tokens(self, vocabulary: Vocabulary | WordPieces, journal: Journal, text: Strings) -> Tokens:
+    def _tokens(self, vocabulary: Vocabulary | WordPieces, log: InteractionLog, text: Strings) -> Tokens:
         """Of all texts of a journal: those of the run's own data were encoded long ago."""
-        if journal.base is not self._journal.base:
+        if log.base is not self._log.base:
             return vocabulary.encode(text, self._max_tokens)
-        known = len(journal.base)
+        known = len(log.base)
         return Tokens.concatenate([self._encoded, vocabulary.encode(text.part(known, len(text)), self._max_tokens)])
 
     @functools.cached_property
@@ -173,7 +173,7 @@ class Refining:
         )
 
 
-class Regrowing:
+class GraphUpdater:
     """Of CRANE and LightGCN: new interactions join the graph and the users' profiles; parameters stay.
 
     Whoever came after training has an embedding of zeros, so that only its neighbours speak for it, and an item no
@@ -181,49 +181,49 @@ class Regrowing:
     """
 
     def __init__(self, run: FinishedRun):
-        self._params, self._settings, self._journal = run.params, run.settings, run.journal
-        self._rows: Carry | None = None
+        self._params, self._settings, self._log = run.params, run.settings, run.log
+        self._rows: States | None = None
 
     @property
-    def carry(self) -> Carry:
+    def carry(self) -> States:
         """Everyone's rows by the graph of train and all that came since."""
         if self._rows is None:
-            journal = self._journal
-            self._rows = self._grown(self._pairs(journal), len(journal.users), len(journal.items))
+            log = self._log
+            self._rows = self._grown(self._pairs(log), len(log.users), len(log.items))
         return self._rows
 
     def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
         """The graph is another."""
         self._rows = None
 
-    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+    def fold_in(self, rows: Sequence[Row]) -> np.ndarray:
         """The row of a new user in a graph that has its history; items that the run does not know are left out."""
-        journal = self._journal
-        newcomer = len(journal.users)
-        known = [number for row in rows if (number := journal.items.number(row.item)) >= 0]
-        user, item = self._pairs(journal)
+        log = self._log
+        newcomer = len(log.users)
+        known = [number for row in rows if (number := log.items.number(row.item)) >= 0]
+        user, item = self._pairs(log)
         user, item = np.append(user, np.full(len(known), newcomer)), np.append(item, known)
-        return np.asarray(self._grown((user, item), newcomer + 1, len(journal.items)).user[newcomer])
+        return np.asarray(self._grown((user, item), newcomer + 1, len(log.items)).user[newcomer])
 
     def contents(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray] | None:
         """Modalities, their shares [M, I] in items' content, and the content [I, D]; None without (LightGCN)."""
-        journal = self._journal
-        model, params = self._model_of(self._pairs(journal), len(journal.users), len(journal.items))
+        log = self._log
+        model, params = self._model_of(self._pairs(log), len(log.users), len(log.items))
         if not isinstance(model, Crane):
             return None
         shares, content = model.modality_shares(params)
-        return tuple(sorted(journal.base.item_vectors)), np.asarray(shares), np.asarray(content)
+        return tuple(sorted(log.base.item_vectors)), np.asarray(shares), np.asarray(content)
 
-    def at(self, then: Journal) -> Carry:
+    def as_of(self, then: InteractionLog) -> States:
         """The rows of the whole of train, with what of later rows was there then."""
         return self._grown(self._pairs(then), len(then.users), len(then.items))
 
-    def _pairs(self, journal: Journal) -> tuple[np.ndarray, np.ndarray]:
-        """Users and items of train and of what `journal` has beside its base."""
-        train, begun, base = self._journal.num_train, len(journal.base), self._journal.base
-        return np.append(base.user[:train], journal.user[begun:]), np.append(base.item[:train], journal.item[begun:])
+    def _pairs(self, log: InteractionLog) -> tuple[np.ndarray, np.ndarray]:
+        """Users and items of train and of what `log` has beside its base."""
+        train, begun, base = self._log.num_train, len(log.base), self._log.base
+        return np.append(base.user[:train], log.user[begun:]), np.append(base.item[:train], log.item[begun:])
 
-    def _grown(self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int) -> Carry:
+    def _grown(self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int) -> States:
         """Everyone's rows by a graph of these pairs."""
         model, params = self._model_of(pairs, num_users, num_items)
         return model.start(params)
@@ -231,7 +231,7 @@ class Regrowing:
     def _model_of(
         self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int
     ) -> tuple[Pairwise, Params]:
-        base = self._journal.base
+        base = self._log.base
         more = num_items - base.num_items
         features = {
             name: np.pad(values, ((0, more), (0, 0)), constant_values=np.nan)
@@ -250,16 +250,16 @@ class Regrowing:
         return model, params | {"table": jnp.concatenate(table)}
 
 
-class Counting:
+class CountUpdater:
     """Of popularity: an item's row is the number of its interactions."""
 
-    def __init__(self, carry: Carry):
+    def __init__(self, carry: States):
         self._user, self._item = (np.array(side) for side in carry)
 
     @property
-    def carry(self) -> Carry:
+    def carry(self) -> States:
         """Counts."""
-        return Carry(self._user, self._item)  # pyright: ignore[reportArgumentType] (NumPy's serve)
+        return States(self._user, self._item)  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
     def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
         """Counts."""
@@ -270,11 +270,11 @@ class Counting:
         )
         np.add.at(self._item, [item for _, item in numbers], 1.0)
 
-    def fold(self, rows: Sequence[Row]) -> np.ndarray:
+    def fold_in(self, rows: Sequence[Row]) -> np.ndarray:
         """Nothing is known of a user."""
         return np.zeros_like(self._user[0])
 
-    def at(self, then: Journal) -> Carry:
+    def as_of(self, then: InteractionLog) -> States:
         """Counts of then."""
         counts = np.bincount(then.item, minlength=len(self._item)).astype(np.float32)
-        return Carry(self._user, counts[:, None])  # pyright: ignore[reportArgumentType] (NumPy's serve)
+        return States(self._user, counts[:, None])  # pyright: ignore[reportArgumentType] (NumPy's serve)

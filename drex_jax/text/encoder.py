@@ -137,9 +137,9 @@ def encode(
 
     features = jnp.zeros((num_rows, encoder.features))
     for ids, row, given in _buckets(batch):
-        own = jax.tree.map(lambda each: axis.own(jnp.asarray(each)), (ids, row, given))
+        own = jax.tree.map(lambda each: axis.shard(jnp.asarray(each)), (ids, row, given))
         _, encoded = jax.lax.scan(lambda _, inputs: ((), features_of(*inputs)), (), own)  # [own chunks, R, F]
-        features = features.at[row].set(axis.everyone(encoded), mode="drop")
+        features = features.at[row].set(axis.all_gather(encoded), mode="drop")
     return features
 
 

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import sentencepiece
 
-from drex_jax.common.cache import Remember, make_anew
+from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.cores import available_cores
 from drex_jax.common.errors import UserError
-from drex_jax.common.progress import progress
+from drex_jax.common.progress import progress_bar
 from drex_jax.data.strings import Strings, room
 from drex_jax.data.tokens import Tokens
 
@@ -165,7 +165,7 @@ def tokens_of(
     vocabulary: Vocabulary,
     texts: Strings,
     max_tokens: int,
-    remember: Remember = make_anew,
+    cache: Cache = no_cache,
     scratch: str | Path | None = None,
 ) -> Tokens:
     """The texts of a whole table as `Vocabulary.encode` gives them, some thousand at a time, all cores at work.
@@ -174,16 +174,16 @@ def tokens_of(
       vocabulary: fitted on train texts.
       texts: any number of them.
       max_tokens: longer ones are cut.
-      remember: keeps the tokens of each part, where there are several.
+      cache: keeps the tokens of each part, where there are several.
       scratch: as for `drex_jax.data.scratch.room`.
     """
     forget = len(texts) <= PART_ROWS
     model = hashlib.sha256(vocabulary.model).hexdigest()
     parts = []
-    with progress("splitting into tokens", len(texts), "texts") as bar:
+    with progress_bar("splitting into tokens", len(texts), "texts") as bar:
         for begin in range(0, max(len(texts), 1), PART_ROWS):
             part = texts.part(begin, begin + PART_ROWS)
-            kept = (make_anew if forget else remember)(
+            kept = (no_cache if forget else cache)(
                 "tokens",
                 {"bytes": part.data, "offsets": part.offsets},
                 {"vocabulary": model, "max_tokens": max_tokens},

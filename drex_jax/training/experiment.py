@@ -10,7 +10,7 @@ import platform
 import time
 from typing import Any
 
-from drex_jax.common.cache import Remember
+from drex_jax.common.cache import Cache
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json, write_text
 from drex_jax.common.version import __version__
@@ -28,23 +28,23 @@ from drex_jax.runs import checkpoint
 from drex_jax.runs.dataset import FACTS, HISTORY, Dataset, open_dataset, read_into
 from drex_jax.runs.layout import (
     CONFIG,
+    EXECUTION,
     MODEL,
     RESULTS,
     RUN,
     RUN_KEYS,
-    SCHEDULE,
     SCHEMA,
     SCORER,
-    given_back_on_a_mistake,
+    cleanup_on_user_error,
     require_own_files,
     results_of,
 )
 from drex_jax.runs.lists import LISTS_FOLDER, write_lists
 from drex_jax.runs.lock import sole_writer
-from drex_jax.runs.trained import trained
+from drex_jax.runs.trained import load_trained
 from drex_jax.training import loop, registry, search
 from drex_jax.training.optimizer import pretrained
-from drex_jax.training.registry import Machine
+from drex_jax.training.registry import Context
 
 LOGGER = logging.getLogger(__name__)
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
@@ -70,22 +70,22 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
       Stopped: SIGTERM or SIGINT; everything is saved.
     """
     check_agreement(config, workdir)
-    if processes.first_sees(workdir / RESULTS):
+    if processes.exists_on_main_process(workdir / RESULTS):
         return results_of(workdir)
     with sole_writer(workdir):
         check_agreement(config, workdir)  # somebody may have begun it meanwhile
-        with given_back_on_a_mistake(workdir):
+        with cleanup_on_user_error(workdir):
             return _train(config, workdir)
 
 
 def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    machine = registry.machine(config)
-    dataset = begin(config, workdir, machine.remember)
+    context = registry.context(config)
+    dataset = begin(config, workdir, context.cache)
     seeds = list(range(config.seed, config.seed + config.replicas))
     begun = time.monotonic()
     name = config.model.name
-    runs = _runs(name, config, dataset, machine, workdir, seeds)
-    baselines = {name: _baseline(name, config, dataset, machine, workdir, runs) for name in config.baselines}
+    runs = _runs(name, config, dataset, context, workdir, seeds)
+    baselines = {name: _baseline(name, config, dataset, context, workdir, runs) for name in config.baselines}
     first, checks = runs[0], leaks.checks(config, dataset, workdir)
     results = {
         "schema": SCHEMA,
@@ -118,10 +118,10 @@ def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             "total_seconds": time.monotonic() - begun,
         },
         "environment": {
-            "devices": len(machine.devices),
+            "devices": len(context.devices),
             "processes": processes.count(),
-            "mapping": machine.devices.mapping,
-            "device_kind": machine.devices.kind,
+            "mapping": context.devices.mapping,
+            "device_kind": context.devices.kind,
             "python": platform.python_version(),
             "versions": {"drex_jax": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         },
@@ -130,16 +130,16 @@ def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     return results_of(workdir)
 
 
-def begin(config: Config, workdir: pathlib.Path, remember: Remember) -> Dataset:
+def begin(config: Config, workdir: pathlib.Path, cache: Cache) -> Dataset:
     """Writes the configuration and the data into the run directory, once, and opens the data.
 
     Raises:
       UserError: the data cannot be read, split or encoded as the configuration asks.
     """
-    if processes.is_first():
-        with given_back_on_a_mistake(workdir):
+    if processes.is_main_process():
+        with cleanup_on_user_error(workdir):
             write_text(workdir / CONFIG, config_lib.to_json(config))
-            read_into(config, workdir, remember)
+            read_into(config, workdir, cache)
     processes.await_file(workdir / HISTORY / FACTS)
     return open_dataset(config, workdir)
 
@@ -154,7 +154,7 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     config, _, model, evaluator = reopen(workdir)
     runs = []
     for seed in results["seeds"]:
-        params, selection = trained(model, seed_folder(workdir, config, seed))
+        params, selection = load_trained(model, seed_folder(workdir, config, seed))
         test = evaluator.evaluate_test(params, selection).metrics
         runs.append({"selection": dataclasses.asdict(selection), "test": test})
     return results | _summary(runs)
@@ -167,10 +167,10 @@ def reopen(workdir: pathlib.Path) -> tuple[Config, Dataset, Model, evaluation.Ev
       UserError: the directory is damaged.
     """
     config = read_config(workdir / CONFIG)
-    machine = registry.machine(config)
+    context = registry.context(config)
     dataset = open_dataset(config, workdir)
-    model = registry.build(config.model.name, _settled(config, workdir), dataset, config.seed, machine)
-    return config, dataset, model, registry.build_evaluator(model, config, dataset, machine)
+    model = registry.build(config.model.name, _settled(config, workdir), dataset, config.seed, context)
+    return config, dataset, model, registry.build_evaluator(model, config, dataset, context)
 
 
 def check_agreement(config: Config, workdir: pathlib.Path) -> None:
@@ -197,25 +197,25 @@ def _runs(
     name: str,
     config: Config,
     dataset: Dataset,
-    machine: Machine,
+    context: Context,
     root: pathlib.Path,
     seeds: list[int],
     **constants: float,
 ) -> list[dict[str, Any]]:
     """One model on some seeds: train, select, and only then evaluate on test. What is finished is read back."""
     folders = {seed: seed_folder(root, config, seed) for seed in seeds}
-    done = {seed: processes.first_sees(folder / RUN) for seed, folder in folders.items()}
+    done = {seed: processes.exists_on_main_process(folder / RUN) for seed, folder in folders.items()}
     if not all(done.values()):
-        begun = processes.first_sees(root / SCHEDULE)
+        begun = processes.exists_on_main_process(root / EXECUTION)
         config = _settled(config, root)
         started = time.monotonic()
-        model = registry.build(name, config, dataset, seeds[0], machine, **constants)
-        evaluator = registry.build_evaluator(model, config, dataset, machine)
+        model = registry.build(name, config, dataset, seeds[0], context, **constants)
+        evaluator = registry.build_evaluator(model, config, dataset, context)
         build_seconds = time.monotonic() - started
         processes.wait()  # a schedule takes one of them minutes, and who has kept it nothing
-        (together,) = processes.agree(processes.is_first() and _together(config, model, machine, len(seeds)))
+        (together,) = processes.agree(processes.is_main_process() and _together(config, model, context, len(seeds)))
         if not begun:
-            processes.write_json(root / SCHEDULE, {"width": _width(model), "together": together})
+            processes.write_json(root / EXECUTION, {"width": _width(model), "together": together})
         fitted: dict[int, loop.Fitted] = {}
         for group in [seeds] if together else [[seed] for seed in seeds]:
             if all(done[seed] for seed in group):
@@ -224,7 +224,7 @@ def _runs(
             own = {seed: folders[seed] for seed in group}
             how = _fit_options(name, config)
             start = pretrained(config, dataset.vocabulary) if isinstance(model, DReX) else None
-            of_group = loop.fit(model, evaluator, how, own, dataset.sizes[0], machine.devices, start)
+            of_group = loop.fit(model, evaluator, how, own, dataset.sizes[0], context.devices, start)
             fitted |= zip(group, of_group, strict=True)
         for seed, result in fitted.items():  # only when nothing is left to be selected
             result = result._replace(timing=result.timing | {"build_seconds": build_seconds})
@@ -248,7 +248,7 @@ def _finish(
     tested = evaluator.evaluate_test(fitted.params, fitted.selection)
     checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": tested.carry})
     processes.write_json(folder / SCORER, scoring.record(model))
-    if processes.is_first():
+    if processes.is_main_process():
         for way, arrays in tested.lists.items():
             write_lists(folder / LISTS_FOLDER / f"{way}.npz", arrays)
     if name == config.model.name:
@@ -265,17 +265,17 @@ def _finish(
     processes.write_json(folder / RUN, record)  # the last file: its presence says that this seed is done
 
 
-def _fit_options(name: str, config: Config) -> loop.Options:
+def _fit_options(name: str, config: Config) -> loop.LoopOptions:
     settings = dict(config.train) | (FACTOR_TRAINING if name == "matrix_factorisation" else {})
-    return loop.Options(**{field: settings[field] for field in loop.Options.__dataclass_fields__})
+    return loop.LoopOptions(**{field: settings[field] for field in loop.LoopOptions.__dataclass_fields__})
 
 
-def _together(config: Config, model: Model, machine: Machine, replicas: int) -> bool:
+def _together(config: Config, model: Model, context: Context, replicas: int) -> bool:
     """Whether seeds train as one program: where the device waits for steps and not for arithmetic, and they fit."""
     if config.devices.replicas != "auto" or replicas == 1:
         return config.devices.replicas == "together" and replicas > 1
-    memory = machine.devices.memory()
-    return machine.devices.platform != "cpu" and (memory is None or 2 * replicas * model.step_bytes() < memory)
+    memory = context.devices.memory()
+    return context.devices.platform != "cpu" and (memory is None or 2 * replicas * model.step_bytes() < memory)
 
 
 def _width(model: Model) -> int:
@@ -285,9 +285,9 @@ def _width(model: Model) -> int:
 
 def _settled(config: Config, folder: pathlib.Path) -> Config:
     """The configuration with the width and the way that this run was begun with: wherever it goes on, it keeps them."""
-    if not (folder / SCHEDULE).exists():
+    if not (folder / EXECUTION).exists():
         return config
-    begun = read_json(folder / SCHEDULE, ("width", "together"))
+    begun = read_json(folder / EXECUTION, ("width", "together"))
     settled = config.copy_and_resolve_references()
     settled.schedule.width = begun["width"]
     settled.devices.replicas = "together" if begun["together"] else "one_by_one"
@@ -295,7 +295,7 @@ def _settled(config: Config, folder: pathlib.Path) -> Config:
 
 
 def fit_trial(
-    name: str, config: Config, dataset: Dataset, machine: Machine, folder: pathlib.Path, **constants: float
+    name: str, config: Config, dataset: Dataset, context: Context, folder: pathlib.Path, **constants: float
 ) -> loop.Fitted:
     """Trains a model on the first seed, to be judged on validation; test is not there.
 
@@ -305,23 +305,23 @@ def fit_trial(
       UserError: as `fit.fit`.
       Stopped: SIGTERM or SIGINT came; everything is saved.
     """
-    begun = processes.first_sees(folder / SCHEDULE)
+    begun = processes.exists_on_main_process(folder / EXECUTION)
     config, dataset = _settled(config, folder), dataset.without_test()
-    model = registry.build(name, config, dataset, config.seed, machine, **constants)
-    evaluator = registry.build_evaluator(model, config, dataset, machine)
+    model = registry.build(name, config, dataset, config.seed, context, **constants)
+    evaluator = registry.build_evaluator(model, config, dataset, context)
     if not begun:
-        processes.write_json(folder / SCHEDULE, {"width": _width(model), "together": False})
+        processes.write_json(folder / EXECUTION, {"width": _width(model), "together": False})
     seed = {config.seed: folder}
-    (fitted,) = loop.fit(model, evaluator, _fit_options(name, config), seed, dataset.sizes[0], machine.devices)
+    (fitted,) = loop.fit(model, evaluator, _fit_options(name, config), seed, dataset.sizes[0], context.devices)
     return fitted
 
 
-def _chosen_penalty(config: Config, dataset: Dataset, machine: Machine, folder: pathlib.Path) -> float:
+def _chosen_penalty(config: Config, dataset: Dataset, context: Context, folder: pathlib.Path) -> float:
     """The factorisation's L2 weight that does best on validation, on the first seed."""
-    _, best = search.search(
+    _, best = search.search_trials(
         folder / "trials",
         [{"l2": l2} for l2 in FACTOR_PENALTIES],
-        lambda trial, constants: fit_trial("matrix_factorisation", config, dataset, machine, trial, **constants),
+        lambda trial, constants: fit_trial("matrix_factorisation", config, dataset, context, trial, **constants),
         lower_is_better=evaluation.lower_is_better(config.train.selection),
     )
     return best.constants["l2"]
@@ -331,7 +331,7 @@ def _baseline(
     name: str,
     config: Config,
     dataset: Dataset,
-    machine: Machine,
+    context: Context,
     workdir: pathlib.Path,
     runs: list[dict[str, Any]],
 ) -> dict[str, Any] | None:
@@ -350,8 +350,8 @@ def _baseline(
         }
     seeds = [run["seed"] for run in runs] if name in TRAINED_BASELINES else [config.seed]
     folder = workdir / "baselines" / name
-    constants = {"l2": _chosen_penalty(config, dataset, machine, folder)} if name == "matrix_factorisation" else {}
-    per_seed = _runs(name, config, dataset, machine, folder, seeds, **constants)
+    constants = {"l2": _chosen_penalty(config, dataset, context, folder)} if name == "matrix_factorisation" else {}
+    per_seed = _runs(name, config, dataset, context, folder, seeds, **constants)
     entry = {"model": name, "seeds": seeds, "constants": constants, **_summary(per_seed)}
     processes.write_json(folder / RESULTS, {"schema": SCHEMA, **entry})
     return entry

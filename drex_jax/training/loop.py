@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from drex_jax.common.errors import DivergedError, Stopped, UserError
-from drex_jax.common.progress import progress as progress_bar
+from drex_jax.common.progress import progress_bar as progress_bar
 from drex_jax.devices import processes
 from drex_jax.devices.mesh import Devices
 from drex_jax.evaluation.evaluator import Evaluator, lower_is_better
@@ -35,7 +35,7 @@ REMEDY = "lower train.learning_rate or train.clip_norm; the last good checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class LoopOptions:
     """How to train. Fields as in `drex_jax.config.defaults`."""
 
     epochs: int
@@ -109,7 +109,7 @@ class Progress:
 def fit(
     model: Model,
     evaluator: Evaluator,
-    options: Options,
+    options: LoopOptions,
     folders: Mapping[int, pathlib.Path],
     num_train: int,
     devices: Devices,
@@ -179,7 +179,7 @@ def fit(
         logs = [
             MetricsLog(f / "metrics.jsonl", progress.step, tensorboard=options.tensorboard) for f in folders.values()
         ]
-        silent = None if processes.is_first() else True
+        silent = None if processes.is_main_process() else True
         bar = progress_bar(
             "training", options.epochs * num_train, "interactions", disable=silent, delay=0.0, leave=True
         )
@@ -290,7 +290,7 @@ def _to_host(
     return [list(of_seed) for of_seed in zip(*by_step, strict=True)]
 
 
-def _require_and_judge_again(progress: Progress, options: Options, steps_per_epoch: int) -> None:
+def _require_and_judge_again(progress: Progress, options: LoopOptions, steps_per_epoch: int) -> None:
     """Whether each seed is finished, under epochs that may be others than when the checkpoint was saved.
 
     Raises:
@@ -310,7 +310,7 @@ def _passed(interval: int, before: int, now: int) -> bool:
 
 
 def _judge(
-    state: State, progress: Progress, values: list[float], epoch: int, options: Options, trainer: Trainer
+    state: State, progress: Progress, values: list[float], epoch: int, options: LoopOptions, trainer: Trainer
 ) -> State:
     """Keeps each seed's best parameters, and ends its training where patience does.
 

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from drex_jax.common.cache import ROOM, Remember, Store
+from drex_jax.common.cache import ROOM, Cache, Store
 from drex_jax.common.errors import UserError
 from drex_jax.config.defaults import RANKERS, Config
 from drex_jax.data.events import Events
@@ -23,21 +23,18 @@ from drex_jax.models.baselines.crane_released import Released
 from drex_jax.models.baselines.factors import BPR
 from drex_jax.models.baselines.freedom import FREEDOM
 from drex_jax.models.baselines.lightgcn import LightGCN
-from drex_jax.models.baselines.matrix_factorisation import MatrixFactorisation
-from drex_jax.models.baselines.matrix_factorisation import Options as FactorOptions
-from drex_jax.models.baselines.narre import NARRE
-from drex_jax.models.baselines.narre import Options as ReviewOptions
+from drex_jax.models.baselines.matrix_factorisation import FactorOptions, MatrixFactorisation
+from drex_jax.models.baselines.narre import NARRE, NarreOptions
 from drex_jax.models.baselines.popularity import Popularity
 from drex_jax.models.baselines.vbpr import VBPR
 from drex_jax.models.crane.model import Crane, CraneOptions
 from drex_jax.models.drex import recurrence, step_costs
-from drex_jax.models.drex.core import Options as DReXOptions
+from drex_jax.models.drex.core import DReXOptions
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions
 from drex_jax.models.drex.step_costs import Costs
 from drex_jax.models.drex.window import Packing, cheapest_width
-from drex_jax.models.pairwise import Options as PairOptions
-from drex_jax.models.pairwise import Pairwise
+from drex_jax.models.pairwise import Pairwise, RankerOptions
 from drex_jax.models.protocol import Model
 from drex_jax.runs.dataset import Dataset
 from drex_jax.text.bert.pieces import WordPieces
@@ -50,21 +47,21 @@ RELEVANT_SHARE = 0.75  # of the rating range, where no threshold is given: 4 of 
 
 
 @dataclasses.dataclass(frozen=True)
-class Machine:
+class Context:
     """What models are built for.
 
     Attributes:
       devices: what they run on.
       costs: of the recurrence there.
-      remember: keeps schedules between runs.
+      cache: keeps schedules between runs.
     """
 
     devices: Devices
     costs: Costs
-    remember: Remember
+    cache: Cache
 
 
-def machine(config: Config) -> Machine:
+def context(config: Config) -> Context:
     """The machine that a configuration asks for.
 
     Raises:
@@ -76,21 +73,21 @@ def machine(config: Config) -> Machine:
     LOGGER.info("%d x %s by %s; step costs: %s", len(devices), devices.kind, config.devices.mapping, found.source)
     folder = mesh.cache_folder(config.data.cache_dir)
     mesh.keep_programs(folder / "programs")
-    return Machine(devices, found, Store(folder / "store", ROOM).arrays)
+    return Context(devices, found, Store(folder / "store", ROOM).arrays)
 
 
-def build(name: str, config: Config, dataset: Dataset, seed: int, machine: Machine, **constants: float) -> Model:
+def build(name: str, config: Config, dataset: Dataset, seed: int, context: Context, **constants: float) -> Model:
     """The model `name` over a data set; `constants` are those it was tuned to (`matrix_factorisation`: `l2`).
 
     Raises:
       UserError: the data lack what the model learns from.
     """
-    return BUILDERS[name](config, dataset, seed, machine, **constants)
+    return BUILDERS[name](config, dataset, seed, context, **constants)
 
 
-def build_evaluator(model: Model, config: Config, dataset: Dataset, machine: Machine) -> Evaluator:
+def build_evaluator(model: Model, config: Config, dataset: Dataset, context: Context) -> Evaluator:
     """The evaluation of a model over a data set."""
-    devices = machine.devices
+    devices = context.devices
     return Evaluator(
         model, dataset.events, dataset.sizes, evaluation_options(config, dataset), len(devices), devices.compile
     )
@@ -136,7 +133,7 @@ def _bias_arguments(dataset: Dataset) -> tuple:
     return *columns, train, events.num_users, events.num_items, scale
 
 
-def _drex(config: Config, dataset: Dataset, seed: int, machine: Machine) -> DReX:
+def _drex(config: Config, dataset: Dataset, seed: int, context: Context) -> DReX:
     model, events, train = config.model, dataset.events, dataset.sizes[0]
     ratings = events.rating[:train][events.has_rating[:train]]
     has_ratings = len(ratings) > 0
@@ -170,7 +167,7 @@ def _drex(config: Config, dataset: Dataset, seed: int, machine: Machine) -> DReX
         if has_ratings
         else running_bias.RunningBias(0.0, 1.0, 1.0)
     )
-    packing = _packing(config, dataset, machine)
+    packing = _packing(config, dataset, context)
     options = DReXOptions(
         network=network,
         bias=bias,
@@ -187,53 +184,53 @@ def _drex(config: Config, dataset: Dataset, seed: int, machine: Machine) -> DReX
         packing=packing,
         seed=seed,
     )
-    return DReX(options, events, dataset.sizes, machine.devices.compile)
+    return DReX(options, events, dataset.sizes, context.devices.compile)
 
 
-def _packing(config: Config, dataset: Dataset, machine: Machine) -> Packing:
+def _packing(config: Config, dataset: Dataset, context: Context) -> Packing:
     """How windows are packed: the width, and whether the devices share its lanes."""
-    devices, width = len(machine.devices), config.schedule.width
+    devices, width = len(context.devices), config.schedule.width
     if not width:
         train = dataset.events[: dataset.sizes[0]]
-        width = cheapest_width(train.user, train.item, config.train.bptt_windows, machine.costs.step)
+        width = cheapest_width(train.user, train.item, config.train.bptt_windows, context.costs.step)
     wanted, can = config.devices.recurrence, _implementation(config) is recurrence.Implementation.BLOCKED
-    pays = wanted == "auto" and can and machine.costs.split_pays(width, devices)
+    pays = wanted == "auto" and can and context.costs.split_pays(width, devices)
     split = devices > 1 and (wanted == "split" or pays)
     how = "split over the devices" if split else "on every device" if devices > 1 else "on the device"
     LOGGER.info("recurrence: %s, %d lanes a step %s", _implementation(config).value, width, how)
-    return Packing(width, devices, split, machine.remember)
+    return Packing(width, devices, split, context.cache)
 
 
 def _implementation(config: Config) -> recurrence.Implementation:
     return recurrence.Implementation(config.schedule.implementation).resolve()
 
 
-def _global_mean(config: Config, dataset: Dataset, seed: int, machine: Machine) -> GlobalMean:
+def _global_mean(config: Config, dataset: Dataset, seed: int, context: Context) -> GlobalMean:
     mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
     return GlobalMean(mean, dataset.events, dataset.sizes)
 
 
-def _bias(config: Config, dataset: Dataset, seed: int, machine: Machine) -> Bias:
+def _bias(config: Config, dataset: Dataset, seed: int, context: Context) -> Bias:
     return Bias(running_bias.fit_static_bias(*_bias_arguments(dataset)), dataset.events, dataset.sizes)
 
 
-def _running_bias(config: Config, dataset: Dataset, seed: int, machine: Machine) -> RunningBias:
+def _running_bias(config: Config, dataset: Dataset, seed: int, context: Context) -> RunningBias:
     return RunningBias(running_bias.fit_running_bias(*_bias_arguments(dataset)), dataset.events, dataset.sizes)
 
 
-def _popularity(config: Config, dataset: Dataset, seed: int, machine: Machine) -> Popularity:
+def _popularity(config: Config, dataset: Dataset, seed: int, context: Context) -> Popularity:
     return Popularity(dataset.events, dataset.sizes)
 
 
 def _matrix_factorisation(
-    config: Config, dataset: Dataset, seed: int, machine: Machine, l2: float
+    config: Config, dataset: Dataset, seed: int, context: Context, l2: float
 ) -> MatrixFactorisation:
     mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
     options = FactorOptions(mean=mean, l2=l2, seed=seed)
-    return MatrixFactorisation(options, dataset.events, dataset.sizes, len(machine.devices))
+    return MatrixFactorisation(options, dataset.events, dataset.sizes, len(context.devices))
 
 
-def _narre(config: Config, dataset: Dataset, seed: int, machine: Machine) -> NARRE:
+def _narre(config: Config, dataset: Dataset, seed: int, context: Context) -> NARRE:
     lacking = _lacking("narre", dataset)
     if lacking:
         raise UserError(
@@ -243,8 +240,8 @@ def _narre(config: Config, dataset: Dataset, seed: int, machine: Machine) -> NAR
     given, vocabulary, ratings = dict(config.narre), dataset.vocabulary, dataset.events.rating[: dataset.sizes[0]]
     assert vocabulary is not None  # there are texts
     encoder = TextEncoder(len(vocabulary), config.text.width, given.pop("size"), config.text.dropout)
-    options = ReviewOptions(mean=float(np.nanmean(ratings, dtype=np.float64)), encoder=encoder, seed=seed, **given)
-    return NARRE(options, dataset.events, dataset.sizes, len(machine.devices))
+    options = NarreOptions(mean=float(np.nanmean(ratings, dtype=np.float64)), encoder=encoder, seed=seed, **given)
+    return NARRE(options, dataset.events, dataset.sizes, len(context.devices))
 
 
 def pairwise(
@@ -255,7 +252,7 @@ def pairwise(
     Raises:
       UserError: the data lack what the model learns from.
     """
-    options = PairOptions(**dict(config.ranker), seed=seed)
+    options = RankerOptions(**dict(config.ranker), seed=seed)
     if name == "crane":
         return Crane(options, CraneOptions(**dict(config.crane)), events, sizes, devices)
     return PAIRWISE[name](options, events, sizes, devices)
@@ -264,8 +261,8 @@ def pairwise(
 def _pairwise(name: str) -> Callable[..., Pairwise]:
     """The builder of a ranker."""
 
-    def ranker(config: Config, dataset: Dataset, seed: int, machine: Machine) -> Pairwise:
-        return pairwise(name, config, dataset.events, dataset.sizes, seed, len(machine.devices))
+    def ranker(config: Config, dataset: Dataset, seed: int, context: Context) -> Pairwise:
+        return pairwise(name, config, dataset.events, dataset.sizes, seed, len(context.devices))
 
     return ranker
 
@@ -288,5 +285,5 @@ BUILDERS: dict[str, Callable[..., Model]] = {
     "matrix_factorisation": _matrix_factorisation,
     "narre": _narre,
     **{name: _pairwise(name) for name in PAIRWISE},
-    "drex_ratings": lambda config, dataset, seed, machine: _drex(config, dataset.ratings_only(), seed, machine),
+    "drex_ratings": lambda config, dataset, seed, context: _drex(config, dataset.ratings_only(), seed, context),
 }

@@ -42,7 +42,7 @@ class Trial:
     timing: Settings
 
 
-def search(
+def search_trials(
     folder: pathlib.Path,
     candidates: Sequence[Settings],
     run_trial: Callable[[pathlib.Path, Settings], loop.Fitted],
@@ -71,10 +71,10 @@ def search(
     trials = []
     for number, constants in enumerate(candidates):
         own = folder / str(number)
-        if not processes.first_sees(own / TRIAL):
+        if not processes.exists_on_main_process(own / TRIAL):
             LOGGER.info("trial %d of %d: %s", number + 1, len(candidates), _listed(constants))
             processes.write_json(own / TRIAL, _tried(own, constants, run_trial))
-        if processes.is_first():  # also those of a trial that was stopped right here
+        if processes.is_main_process():  # also those of a trial that was stopped right here
             shutil.rmtree(own / CHECKPOINTS, ignore_errors=True)
         trials.append(_read(own / TRIAL, number, constants))
         LOGGER.info("trial %d of %d: %s", number + 1, len(candidates), _outcome(trials[-1]))

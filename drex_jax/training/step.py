@@ -47,7 +47,7 @@ def training_step(
         grad = jax.value_and_grad(model.loss, has_aux=True)
         key = jax.random.fold_in(jax.random.key(seed), step)
         (loss, (carry, sums)), gradient = grad(state.params, state.carry, batch, key, axis)
-        loss, sums, gradient = jax.tree.map(axis.total, (loss, sums, gradient))
+        loss, sums, gradient = jax.tree.map(axis.psum, (loss, sums, gradient))
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(gradient)

@@ -18,7 +18,7 @@ from drex_jax.runs.layout import CONFIG
 from drex_jax.runs.lock import sole_writer
 from drex_jax.training import experiment, registry, search_space
 from drex_jax.training.loop import Fitted
-from drex_jax.training.search import Settings, Trial, search
+from drex_jax.training.search import Settings, Trial, search_trials
 
 LOGGER = logging.getLogger(__name__)
 TRIALS = "trials"
@@ -70,19 +70,19 @@ def _tuned(config: Config, workdir: pathlib.Path, candidates: search_space.Candi
                 f"{workdir} holds a search of another space ({begun.search}: {'; '.join(begun.space) or 'nothing'}); "
                 "give another --workdir"
             )
-    machine = registry.machine(config)  # devices that cannot be had are told of before the data are read
-    dataset = experiment.begin(config, workdir, machine.remember)
+    context = registry.context(config)  # devices that cannot be had are told of before the data are read
+    dataset = experiment.begin(config, workdir, context.cache)
     if candidates.notice:
         LOGGER.info("%s", candidates.notice)
 
     def run_trial(folder: pathlib.Path, settings: Settings) -> Fitted:
         own = search_space.overridden(config, settings)
-        if processes.is_first():
+        if processes.is_main_process():
             write_text(folder / CONFIG, config_lib.to_json(own))
-        return experiment.fit_trial(own.model.name, own, dataset, registry.machine(own), folder)
+        return experiment.fit_trial(own.model.name, own, dataset, registry.context(own), folder)
 
     lower = lower_is_better(config.train.selection)
-    trials, best = search(workdir / TRIALS, candidates.settings, run_trial, lower_is_better=lower)
+    trials, best = search_trials(workdir / TRIALS, candidates.settings, run_trial, lower_is_better=lower)
     return Tuned(trials, best, config.train.selection, candidates.notice)
 
 

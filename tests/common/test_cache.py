@@ -191,12 +191,12 @@ def test_what_looks_alike_is_told_apart_and_what_is_alike_is_not(tmp_path):
     ]
     for number, (inputs, options) in enumerate(different):
         assert ask(Store(tmp_path), {"number": np.array(number)}, inputs, options)[1]
-    alike = [
+    most_similar = [
         ({"b": two, "a": one}, {"a": np.int64(1)}, 9),
         ({"b": two, "a": one}, {"a": (1, np.int8(2))}, 10),
         ({"b": two, "a": one}, {"a": np.float64("nan")}, 12),
     ]
-    for inputs, options, number in alike:
+    for inputs, options, number in most_similar:
         result, made = ask(Store(tmp_path), MADE, inputs, options)
         assert not made
         assert result["number"] == number

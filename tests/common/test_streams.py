@@ -6,7 +6,7 @@ from drex_jax.common import streams
 
 
 def test_neighbours():
-    previous, following = streams.neighbours(np.array([2, 0, 2, 2, 1, 0]), 4)
+    previous, following = streams.previous_and_next(np.array([2, 0, 2, 2, 1, 0]), 4)
     assert previous.tolist() == [-1, -1, 0, 2, -1, 1]
     assert following.tolist() == [2, 5, 3, 6, 6, 6]
 

@@ -29,12 +29,12 @@ def lost(found: Events) -> dict[str, np.ndarray]:
 
 def test_each_modality_by_itself_in_train_alone() -> None:
     whole = events()
-    assert ablation.strike(whole, TRAIN, NOTHING, 0) is whole
+    assert ablation.drop_modalities(whole, TRAIN, NOTHING, 0) is whole
     struck = {}
     for name in ablation.BLANKS:
         before = np.zeros(len(whole), bool)
         for share in (0.25, 0.75, 1.0):
-            found = lost(ablation.strike(whole, TRAIN, NOTHING | {name: share}, 0))
+            found = lost(ablation.drop_modalities(whole, TRAIN, NOTHING | {name: share}, 0))
             assert not any(rows.any() for other, rows in found.items() if other != name)
             assert not found[name][TRAIN:].any()
             assert abs(found[name][:TRAIN].mean() - share) < 0.05
@@ -42,6 +42,6 @@ def test_each_modality_by_itself_in_train_alone() -> None:
             before = found[name]
             struck.setdefault(name, found[name])
     assert len({rows.tobytes() for rows in struck.values()}) == len(struck)
-    several = lost(ablation.strike(whole, TRAIN, NOTHING | {"rating": 1.0, "vectors": 1.0}, 0))
+    several = lost(ablation.drop_modalities(whole, TRAIN, NOTHING | {"rating": 1.0, "vectors": 1.0}, 0))
     assert several["rating"][:TRAIN].all()
     assert several["vectors"][:TRAIN].all()

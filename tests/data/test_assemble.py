@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drex_jax.data.assemble import assemble, in_core
+from drex_jax.data.assemble import assemble_interactions, in_core
 from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
 from drex_jax.data.strings import Strings
 
@@ -51,8 +51,8 @@ def plain(interactions):
 def test_neither_row_order_nor_chunks_change_a_byte(rows, random, size):
     shuffled = rows[:]
     random.shuffle(shuffled)
-    once = assemble([chunk(rows)], "n", (0, 5))
-    again = assemble([chunk(shuffled[k : k + size]) for k in range(0, len(rows), size)], "n", (0, 5))
+    once = assemble_interactions([chunk(rows)], "n", (0, 5))
+    again = assemble_interactions([chunk(shuffled[k : k + size]) for k in range(0, len(rows), size)], "n", (0, 5))
     assert once.interactions.sha256() == again.interactions.sha256()
     assert dataclasses.replace(once, interactions=None) == dataclasses.replace(again, interactions=None)
     once.interactions.validate()
@@ -60,7 +60,7 @@ def test_neither_row_order_nor_chunks_change_a_byte(rows, random, size):
 
 @given(ROWS)
 def test_it_holds_every_distinct_row_once_in_order(rows):
-    assembled = assemble([chunk(rows)], "n", (0, 5))
+    assembled = assemble_interactions([chunk(rows)], "n", (0, 5))
     found = plain(assembled.interactions)
     # The slow twin: a set of rows, in which -0 is 0.
     no_vectors = all(row[5] is None for row in rows)
@@ -92,18 +92,18 @@ def test_almost_equal_rows_are_no_duplicates():
         ("u", "i", 1.0, 4.0, "t", (0, 0), 0),
     ]
     rows += [("u", "i", 1.0, 4.0, "t", None, 1), ("u", "i", 1.0, NAN, "t", None, 0)]
-    assert assemble([chunk(rows * 3)], "n", (0, 5)).duplicates == 2 * len(rows)
+    assert assemble_interactions([chunk(rows * 3)], "n", (0, 5)).duplicates == 2 * len(rows)
 
 
 def test_a_chunk_without_vectors_beside_one_with():
     one, two = ("u", "i", 1.0, 4.0, "t", None, 0), ("u", "i", 2.0, 4.0, "t", (1.0, 2.0), 0)
-    interactions = assemble([chunk([one]), chunk([two])], "n", (0, 5)).interactions
+    interactions = assemble_interactions([chunk([one]), chunk([two])], "n", (0, 5)).interactions
     np.testing.assert_array_equal(interactions.vectors["v"], [[NAN, NAN], [1, 2]])
 
 
 def test_no_rows():
     for chunks in ([], [chunk([])]):
-        interactions = assemble(chunks, "n", (0, 5)).interactions
+        interactions = assemble_interactions(chunks, "n", (0, 5)).interactions
         assert (len(interactions), interactions.num_users, interactions.num_items) == (0, 0, 0)
         interactions.validate()
 
@@ -139,8 +139,8 @@ def test_a_chain_is_taken_apart_in_the_time_of_its_length(monkeypatch):
 
 @given(ROWS, st.integers(1, 20), st.integers(0, 3))
 def test_the_earliest_are_taken_before_the_core(rows, most, k):
-    everything = plain(assemble([chunk(rows)], "n", (0, 5)).interactions)
-    assembled = assemble([chunk(rows)], "n", (0, 5), most, k)
+    everything = plain(assemble_interactions([chunk(rows)], "n", (0, 5)).interactions)
+    assembled = assemble_interactions([chunk(rows)], "n", (0, 5), most, k)
     rest = everything[:most]
     core = slow_core([row[:2] for row in rest], k)
     found = [row[:5] + row[6:] for row in plain(assembled.interactions)]
@@ -160,7 +160,7 @@ def test_strings_take_is_that_of_lists(values, data):
 def test_a_split_in_some_chunks_only_is_a_defect():
     row = ("u", "i", 1.0, 4.0, "t", None, 0)
     with pytest.raises(ValueError, match="split"):
-        assemble([chunk([row]), chunk([row], split=False)], "n", (0, 5))
+        assemble_interactions([chunk([row]), chunk([row], split=False)], "n", (0, 5))
 
 
 def test_many_rows_cross_the_blocks_in_which_strings_are_copied():

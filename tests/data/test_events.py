@@ -7,7 +7,7 @@ import pytest
 
 from drex_jax.data.events import build_events, in_learning_order, learning_order, standardise
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.split import Split, split
+from drex_jax.data.split import Split, split_interactions
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 
@@ -50,7 +50,7 @@ def tokens() -> Tokens:
 @pytest.mark.parametrize("kind", ["global_time", "leave_last_out", "random"])
 def test_in_the_order_of_learning(kind):
     interactions = table()
-    parts = split(interactions, kind, 0.2, 0.2, seed=3)
+    parts = split_interactions(interactions, kind, 0.2, 0.2, seed=3)
     rows = np.concatenate([parts.train, parts.validation, parts.test])
     ordered = in_learning_order(interactions, parts)
     assert sorted(rows) == list(range(N))

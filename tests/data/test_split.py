@@ -6,9 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.assemble import assemble
+from drex_jax.data.assemble import assemble_interactions
 from drex_jax.data.readers.chunk import ChunkBuilder
-from drex_jax.data.split import KINDS, split
+from drex_jax.data.split import KINDS, split_interactions
 from drex_jax.evaluation import split_leaks
 
 
@@ -17,7 +17,7 @@ def table(users, times, given=None):
     for row, (user, time) in enumerate(zip(users, times, strict=True)):
         part = 0 if given is None else given[row]
         builder.add(b"%d" % user, b"%d" % row, float(time), 1.0, b"", split=part)
-    return assemble([builder.take()], "n", (0, 5)).interactions
+    return assemble_interactions([builder.take()], "n", (0, 5)).interactions
 
 
 def is_partition(parts, n):
@@ -34,7 +34,7 @@ EVENTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=1, 
 def test_global_time_never_leaks(events, validation, test):
     data = table(*zip(*events, strict=True))
     try:
-        parts = split(data, "global_time", validation, test)
+        parts = split_interactions(data, "global_time", validation, test)
     except UserError:
         return
     time = data.timestamp
@@ -50,13 +50,13 @@ def test_global_time_never_leaks(events, validation, test):
 
 
 def test_global_time_is_80_10_10_without_ties():
-    assert split(table([0] * 1000, range(1000))).sizes == {"train": 800, "validation": 100, "test": 100}
+    assert split_interactions(table([0] * 1000, range(1000))).sizes == {"train": 800, "validation": 100, "test": 100}
 
 
 @pytest.mark.parametrize("times", [[5] * 100, [1] * 50 + [2] * 50, [0], list(range(3))])
 def test_an_empty_part_says_why(times):
     with pytest.raises(UserError, match=f"{len(times)} interactions at {len(set(times))} different moments"):
-        split(table([0] * len(times), times))
+        split_interactions(table([0] * len(times), times))
 
 
 @given(EVENTS)
@@ -71,32 +71,32 @@ def test_leave_last_out_against_its_slow_twin(events):
             rows = rows[:-2]
         train += rows
     assume(test)
-    parts = split(data, "leave_last_out")
+    parts = split_interactions(data, "leave_last_out")
     assert (parts.train.tolist(), parts.validation.tolist()) == (sorted(train), sorted(validation))
     assert parts.test.tolist() == sorted(test)
 
 
 def test_random_is_the_seed_s():
     data = table([0] * 200, range(200))
-    one, same, other = (split(data, "random", seed=seed) for seed in (1, 1, 2))
+    one, same, other = (split_interactions(data, "random", seed=seed) for seed in (1, 1, 2))
     assert is_partition(one, 200)
     assert one.sizes == {"train": 160, "validation": 20, "test": 20}
     assert one.test.tolist() == same.test.tolist() != other.test.tolist()
 
 
 def test_given_is_the_file_s():
-    clean = split(table([0] * 4, range(4), [0, 0, 1, 2]), "given")
+    clean = split_interactions(table([0] * 4, range(4), [0, 0, 1, 2]), "given")
     assert (clean.train.tolist(), clean.validation.tolist(), clean.test.tolist()) == ([0, 1], [2], [3])
     with pytest.raises(UserError, match="no split column"):
-        split(table([0], [0]), "given")
+        split_interactions(table([0], [0]), "given")
     with pytest.raises(UserError, match=r"the test part of 2 interactions would be empty; data\.columns\.split"):
-        split(table([0, 1], [0, 1], [0, 1]), "given")
+        split_interactions(table([0, 1], [0, 1], [0, 1]), "given")
 
 
 def test_bad_options():
     data = table([0] * 10, range(10))
     for shares in ((0, 0.1), (0.1, 0), (0.5, 0.5), (-0.1, 0.1), (float("nan"), 0.1)):
         with pytest.raises(UserError, match=r"split.validation="):
-            split(data, "global_time", *shares)
+            split_interactions(data, "global_time", *shares)
     with pytest.raises(UserError, match=" ".join(KINDS)):
-        split(data, "by_moon")
+        split_interactions(data, "by_moon")

@@ -48,21 +48,21 @@ def mine(stacked):
 
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_own_rows_are_a_split_in_the_devices_order(on_devices, dimension):
-    own = on_devices(lambda full: AXIS.own(full, dimension), FULL)
+    own = on_devices(lambda full: AXIS.shard(full, dimension), FULL)
     np.testing.assert_array_equal(own, np.stack(np.split(FULL, DEVICES, dimension)))
 
 
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_everyone_puts_the_devices_rows_in_their_order(on_devices, dimension):
     shards = np.stack(np.split(FULL, DEVICES, dimension))
-    everyone = on_devices(lambda shards: AXIS.everyone(mine(shards), dimension), shards)
+    everyone = on_devices(lambda shards: AXIS.all_gather(mine(shards), dimension), shards)
     np.testing.assert_array_equal(everyone, np.stack([FULL] * DEVICES))
 
 
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_among_is_zero_at_the_others_rows(on_devices, dimension):
     shards = np.split(FULL, DEVICES, dimension)
-    among = on_devices(lambda shards: AXIS.among(mine(shards), dimension), np.stack(shards))
+    among = on_devices(lambda shards: AXIS.pad_to_global(mine(shards), dimension), np.stack(shards))
     expected = [
         np.concatenate([shards[k] * (k == device) for k in range(DEVICES)], dimension) for device in range(DEVICES)
     ]
@@ -70,13 +70,13 @@ def test_among_is_zero_at_the_others_rows(on_devices, dimension):
 
 
 def test_total_is_the_sum_of_shares(on_devices):
-    total = on_devices(lambda shares: AXIS.total(mine(shares)), SHARES)
+    total = on_devices(lambda shares: AXIS.psum(mine(shares)), SHARES)
     expected = SHARES.astype(np.float64).sum(0)
     np.testing.assert_allclose(total, np.stack([expected] * DEVICES), atol=1e-5)  # sums of 8 float32
 
 
 def test_once_is_the_first_devices(on_devices):
-    once = on_devices(AXIS.once, FULL)
+    once = on_devices(AXIS.only_on_first_device, FULL)
     np.testing.assert_array_equal(once, np.stack([FULL, *[np.zeros_like(FULL)] * (DEVICES - 1)]))
 
 
@@ -86,7 +86,7 @@ def test_the_gradient_of_everyone_is_the_own_part_of_all_cotangents(on_devices, 
     shards = np.stack(np.split(FULL, DEVICES, dimension))
 
     def program(shards, cotangents):
-        _, pull = jax.vjp(lambda shard: AXIS.everyone(shard, dimension), mine(shards))
+        _, pull = jax.vjp(lambda shard: AXIS.all_gather(shard, dimension), mine(shards))
         return pull(mine(cotangents))[0]
 
     expected = np.stack(np.split(SHARES.astype(np.float64).sum(0), DEVICES, dimension))
@@ -98,9 +98,9 @@ def test_own_and_among_are_transposes(on_devices, dimension):
     shards = np.stack(np.split(FULL, DEVICES, dimension))
 
     def program(shards, full, shares):
-        _, pull_own = jax.vjp(lambda full: AXIS.own(full, dimension), full)
-        _, pull_among = jax.vjp(lambda shard: AXIS.among(shard, dimension), mine(shards))
-        return pull_own(mine(shards))[0], AXIS.among(mine(shards), dimension), *pull_among(mine(shares))
+        _, pull_own = jax.vjp(lambda full: AXIS.shard(full, dimension), full)
+        _, pull_among = jax.vjp(lambda shard: AXIS.pad_to_global(shard, dimension), mine(shards))
+        return pull_own(mine(shards))[0], AXIS.pad_to_global(mine(shards), dimension), *pull_among(mine(shares))
 
     of_own, among, of_among = on_devices(program, shards, FULL, SHARES)
     np.testing.assert_array_equal(of_own, among)
@@ -113,12 +113,12 @@ def test_shares_of_a_loss_have_shares_of_its_gradient(on_devices):
     weights = np.random.default_rng(2).normal(size=(3, 2)).astype(np.float32)
 
     def loss(axis, weights, rows):
-        encoded = axis.everyone(jnp.tanh(axis.own(rows) @ weights))  # [16, 2]
+        encoded = axis.all_gather(jnp.tanh(axis.shard(rows) @ weights))  # [16, 2]
         each = (encoded * encoded[::-1]).sum(1)  # a row reads another device's
-        return axis.own(each).sum() + axis.once((encoded.mean(0) ** 2).sum())
+        return axis.shard(each).sum() + axis.only_on_first_device((encoded.mean(0) ** 2).sum())
 
     def program(weights, rows):
-        return jax.tree.map(AXIS.total, jax.value_and_grad(loss, argnums=(1, 2))(AXIS, weights, rows))
+        return jax.tree.map(AXIS.psum, jax.value_and_grad(loss, argnums=(1, 2))(AXIS, weights, rows))
 
     actual = on_devices(program, weights, FULL[:, 0])
     expected = jax.value_and_grad(loss, argnums=(1, 2))(ALONE, weights, FULL[:, 0])
@@ -127,12 +127,12 @@ def test_shares_of_a_loss_have_shares_of_its_gradient(on_devices):
 
 
 def test_alone_everything_is_the_identity():
-    for method in (ALONE.own, ALONE.everyone, ALONE.among, ALONE.total, ALONE.once):
+    for method in (ALONE.shard, ALONE.all_gather, ALONE.pad_to_global, ALONE.psum, ALONE.only_on_first_device):
         assert method(FULL) is FULL
-    assert ALONE.own(FULL, 1) is FULL
+    assert ALONE.shard(FULL, 1) is FULL
 
 
 @pytest.mark.parametrize(("shape", "dimension"), [((12, 8), 0), ((8, 12), 1)])
 def test_rows_that_the_devices_do_not_divide_are_refused(shape, dimension):
     with pytest.raises(ValueError, match=r"12 rows cannot be split evenly over 8 devices"):
-        AXIS.own(np.zeros(shape), dimension)
+        AXIS.shard(np.zeros(shape), dimension)

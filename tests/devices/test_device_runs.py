@@ -17,8 +17,7 @@ import pytest
 
 from drex_jax.devices.mesh import Devices
 from drex_jax.evaluation.evaluator import Evaluator, Options
-from drex_jax.models.baselines.matrix_factorisation import MatrixFactorisation
-from drex_jax.models.baselines.matrix_factorisation import Options as FactorOptions
+from drex_jax.models.baselines.matrix_factorisation import FactorOptions, MatrixFactorisation
 from drex_jax.models.drex import window
 from drex_jax.runs.selection import Selection
 from drex_jax.training.step import State, training_step

@@ -39,7 +39,7 @@ def test_devices_that_cannot_be_had(mapping: str, count: int, message: str) -> N
 )
 def test_how_many_devices_there_are(mapping: str, count: int, expected: int) -> None:
     devices = Devices(mapping, count)
-    total = devices.compile(lambda axis, x: (axis.total(x), axis.everyone(axis.own(x))))
+    total = devices.compile(lambda axis, x: (axis.psum(x), axis.all_gather(axis.shard(x))))
     summed, rows = total(np.arange(float(expected * 2)))
     assert len(devices) == devices.axis.size == expected
     np.testing.assert_array_equal(summed, np.arange(expected * 2) * expected)
@@ -54,7 +54,7 @@ def test_compiled_for_a_shape_is_the_same_function_and_refuses_others(mapping: s
     devices = Devices(mapping, 1 if mapping == "none" else DEVICES)
 
     def program(axis: Any, tree: Any, factor: Any) -> Any:
-        return jax.tree.map(lambda leaf: axis.total(axis.own(leaf).sum() * factor), tree)
+        return jax.tree.map(lambda leaf: axis.psum(axis.shard(leaf).sum() * factor), tree)
 
     tree = {"a": np.arange(16.0, dtype=np.float32), "b": np.ones(8, np.float32)}
     compiled = devices.compile_for(program, devices.place(tree), np.float32(1))

@@ -20,10 +20,10 @@ from drex_jax.models import running_bias
 from drex_jax.models.baselines.bias import RunningBias
 from drex_jax.models.baselines.popularity import Popularity
 from drex_jax.models.closed_form import ClosedForm, Lookup
-from drex_jax.models.drex.core import Options as DReXOptions
+from drex_jax.models.drex.core import DReXOptions
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions
-from drex_jax.models.protocol import Carry, Trace
+from drex_jax.models.protocol import States, Trace
 from drex_jax.runs.selection import Selection
 
 SELECTION = Selection.of({}, "mse", 1.0, 3)  # of models without parameters
@@ -85,7 +85,7 @@ class Moving(ClosedForm):
                 )
             )
             begin += size
-            after = Carry(*map(jnp.asarray, tables[begin]))
+            after = States(*map(jnp.asarray, tables[begin]))
             segments.append(Lookup(events.user[span.start : begin], events.item[span.start : begin], trace, after))
         super().__init__(*tables[0], tuple(segments))
 

@@ -18,7 +18,7 @@ from drex_jax.evaluation.evaluator import Evaluator, Options, definitions
 from drex_jax.evaluation.frozen import FrozenRanking
 from drex_jax.metrics.ranking import METRICS, ranking_per_list
 from drex_jax.models.baselines.popularity import Popularity
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 from drex_jax.runs.selection import Selection
 
 SELECTION = Selection.of({}, "recall@3", 0.5, 2)
@@ -45,17 +45,17 @@ def twin(scores: np.ndarray, relevant: Pairs, masked: Pairs, candidates: set[int
     return lists
 
 
-def problem(seed: int, users: int, items: int, relevant: int, masked: int) -> tuple[Carry, Pairs, Pairs, np.ndarray]:
+def problem(seed: int, users: int, items: int, relevant: int, masked: int) -> tuple[States, Pairs, Pairs, np.ndarray]:
     """Rows of few levels (ties), some of them NaN or infinite; random pairs that repeat; some candidates."""
     rng = np.random.default_rng(seed)
     user, item = (rng.integers(-1, 2, (count, 2)).astype(np.float32) for count in (users, items))
     item[rng.random(items) < 0.1] = np.nan
     item[rng.random(items) < 0.1] = np.inf  # infinity less infinity is one more NaN
     pairs = [(rng.integers(0, users, n), (rng.random(n) ** 2 * items).astype(np.int64)) for n in (relevant, masked)]
-    return Carry(jnp.asarray(user), jnp.asarray(item)), pairs[0], pairs[1], rng.random(items) < 0.8
+    return States(jnp.asarray(user), jnp.asarray(item)), pairs[0], pairs[1], rng.random(items) < 0.8
 
 
-def check(ranking: FrozenRanking, carry: Carry, relevant: Pairs, masked: Pairs, candidates: np.ndarray) -> None:
+def check(ranking: FrozenRanking, carry: States, relevant: Pairs, masked: Pairs, candidates: np.ndarray) -> None:
     with np.errstate(invalid="ignore"):
         scores = np.asarray(product(None, carry.user, carry.item))
     ranks = ranking.ranks({}, carry)
@@ -82,7 +82,7 @@ def test_devices_share_a_block(mapping: str, count: int) -> None:
 def test_a_user_with_most_of_the_catalogue_relevant_takes_several_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen, "MOST_SLOTS", 4)
     rng = np.random.default_rng(2)
-    carry = Carry(
+    carry = States(
         jnp.asarray(rng.normal(size=(20, 3)), jnp.float32), jnp.asarray(rng.normal(size=(90, 3)), jnp.float32)
     )
     relevant = np.concatenate([np.full(60, 7), np.arange(20)]), np.concatenate([np.arange(60), np.full(20, 61)])
@@ -107,7 +107,7 @@ def test_all_blocks_share_one_compiled_program() -> None:
 
 def test_no_lists_and_nothing_but_misses() -> None:
     none = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    carry = Carry(jnp.ones((2, 1)), jnp.ones((3, 1)))
+    carry = States(jnp.ones((2, 1)), jnp.ones((3, 1)))
     assert FrozenRanking(product, none, none, np.ones(3, bool)).ranks({}, carry).shape == (0,)
     relevant = np.array([1, 1, 0]), np.array([0, 2, 2])
     ranking = FrozenRanking(product, relevant, (np.array([1]), np.array([0])), np.array([True, True, False]))

@@ -9,7 +9,7 @@ import pytest
 
 from drex_jax.data import events
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.split import split
+from drex_jax.data.split import split_interactions
 from drex_jax.data.strings import Strings
 from drex_jax.evaluation import leaks
 
@@ -33,7 +33,7 @@ def of_split(times: list[float], kind: str, given: list[int] | None = None) -> l
     """What a split of interactions of two users at these times shows of the future."""
     rows = [(int(2 * number >= len(times)), 0, time, "") for number, time in enumerate(times)]
     interactions = dataclasses.replace(table(rows), given_split=None if given is None else np.array(given, np.int8))
-    parts = split(interactions, kind)
+    parts = split_interactions(interactions, kind)
     ordered = events.in_learning_order(interactions, parts)
     return leaks.future(kind, ordered.timestamp, (len(parts.train), len(parts.validation), len(parts.test)))
 
@@ -106,10 +106,14 @@ def test_a_core_is_chosen_with_hindsight() -> None:
 def test_an_item_is_ranked_only_once_it_is_there() -> None:
     item = np.array([0, 1, 1, 0, 2, 2, 3], np.int32)  # train is the first three: items 0 and 1
     lists = {"item": np.array([1, 2]), "lists": np.array([0, 0]), "ranks": np.array([2, 0])}
-    assert leaks.unborn(item, lists, 3) == 0
-    assert leaks.unborn(item, lists | {"ranks": np.array([2, 1])}, 3) == 1  # the item is not in train
-    assert leaks.unborn(item, lists | {"ranks": np.array([3, 0])}, 3) == 1  # among three, of which train has two
+    assert leaks.ranked_before_first_seen(item, lists, 3) == 0
+    assert leaks.ranked_before_first_seen(item, lists | {"ranks": np.array([2, 1])}, 3) == 1  # the item is not in train
+    assert (
+        leaks.ranked_before_first_seen(item, lists | {"ranks": np.array([3, 0])}, 3) == 1
+    )  # among three, of which train has two
     moments = {"interaction": np.array([4, 5, 6]), "lists": np.arange(3), "ranks": np.array([0, 1, 0])}
-    assert leaks.unborn(item, moments, 3) == 0
-    assert leaks.unborn(item, moments | {"ranks": np.array([1, 3, 1])}, 3) == 2  # the third of three is there
-    assert leaks.unborn(item, moments | {"ranks": np.array([0, 4, 0])}, 3) == 1
+    assert leaks.ranked_before_first_seen(item, moments, 3) == 0
+    assert (
+        leaks.ranked_before_first_seen(item, moments | {"ranks": np.array([1, 3, 1])}, 3) == 2
+    )  # the third of three is there
+    assert leaks.ranked_before_first_seen(item, moments | {"ranks": np.array([0, 4, 0])}, 3) == 1

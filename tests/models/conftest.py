@@ -12,7 +12,7 @@ from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
 from drex_jax.devices.mesh import Devices
 from drex_jax.models.drex import window
-from drex_jax.models.drex.core import Options
+from drex_jax.models.drex.core import DReXOptions
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions
 from drex_jax.models.graph.sampling import draw_negatives
@@ -57,7 +57,7 @@ def _drex(events, sizes=None, **options):
     for name, value in options.items():
         (network if name in NETWORK_FIELDS else given)[name] = value
     bias = RunningBias(3.2, 2.0, 1.5)
-    model = DReX(Options(NetworkOptions(**network), bias, **given), events, sizes or (len(events), 0, 0))
+    model = DReX(DReXOptions(NetworkOptions(**network), bias, **given), events, sizes or (len(events), 0, 0))
     rng = np.random.default_rng(1)  # not `init`, whose many draws take seconds to compile
     params = jax.eval_shape(model.init, jax.random.key(0))
     return model, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), leaf.dtype), params)

@@ -9,9 +9,9 @@ import pytest
 from drex_jax.models.baselines.factors import BPR
 from drex_jax.models.baselines.lightgcn import LightGCN
 from drex_jax.models.graph.sampling import draw_negatives
-from drex_jax.models.pairwise import Options
+from drex_jax.models.pairwise import RankerOptions
 
-OPTIONS = Options(size=4, batch_size=16, l2=0.03, layers=3)
+OPTIONS = RankerOptions(size=4, batch_size=16, l2=0.03, layers=3)
 MODELS = {"bpr": BPR, "lightgcn": LightGCN}
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from drex_jax.common.errors import UserError
-from drex_jax.models.drex.core import Options
+from drex_jax.models.drex.core import DReXOptions
 from drex_jax.models.drex.network import NetworkOptions
 from drex_jax.models.running_bias import RunningBias
 from drex_jax.models.scoring import scorer
 
-OPTIONS = Options(NetworkOptions(), RunningBias(3.0, 1.0, 1.0))
+OPTIONS = DReXOptions(NetworkOptions(), RunningBias(3.0, 1.0, 1.0))
 RECORD = OPTIONS.constants()
 
 

@@ -26,7 +26,7 @@ from drex_jax.report import breakdowns, examples, figures, headline, page, profi
 from drex_jax.report.run import Finished
 from drex_jax.runs.dataset import open_dataset
 from drex_jax.runs.lists import read_lists
-from drex_jax.runs.trained import trained
+from drex_jax.runs.trained import load_trained
 from drex_jax.serving.explanation import Explanation, Keyword, Neighbour, PastInteraction
 from drex_jax.training import experiment, loop, registry
 
@@ -276,20 +276,20 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
     assert all(values[0] == pytest.approx(stored, abs=1e-6) for values in found.values())
     settings = defaults.from_json(run / "config.json")
     data = open_dataset(settings, run)
-    machine = registry.machine(settings)
+    context = registry.context(settings)
     begin = sum(data.sizes[:2])
     lacking = np.arange(len(data.events)) >= begin
     for name, blank in (("text", ablation.without_text), ("time", ablation.without_time)):
         other = dataclasses.replace(data, events=blank(data.events, lacking))
-        model = registry.build("drex", experiment._settled(settings, run), other, 0, machine)
+        model = registry.build("drex", experiment._settled(settings, run), other, 0, context)
         assert isinstance(model, DReX)
-        tested = registry.build_evaluator(model, settings, other, machine).evaluate_test(*trained(model, run))
+        tested = registry.build_evaluator(model, settings, other, context).evaluate_test(*load_trained(model, run))
         assert found[name][-1] == pytest.approx(tested.metrics["prequential"]["mse"], abs=1e-6)
     assert found["rating"][-1] != pytest.approx(stored, abs=1e-6)
     monkeypatch.setattr(robustness, "modalities", lambda network: {})
-    assert "nothing of an interaction" in robustness.robustness(finished).sentences[0]
+    assert "nothing of an interaction" in robustness.robustness_section(finished).sentences[0]
     (run / "scorer.json").rename(run / "scorer")
-    assert "cannot be measured" in robustness.robustness(finished).sentences[0]
+    assert "cannot be measured" in robustness.robustness_section(finished).sentences[0]
     (run / "scorer").rename(run / "scorer.json")
 
 
@@ -323,7 +323,7 @@ def test_keyword_section_and_its_bounds(run: pathlib.Path, monkeypatch: pytest.M
     assert section.profiles is not None
     assert [len(section.profiles[side]) for side in ("users", "items")] == [3, 3]
     (run / "keywords" / "columns.json").rename(run / "columns.json")
-    damaged, silent = profiles.keyword_profiles(finished), examples.examples(finished)
+    damaged, silent = profiles.keyword_profiles(finished), examples.examples_section(finished)
     (run / "columns.json").rename(run / "keywords" / "columns.json")
     assert "cannot be read" in damaged.sentences[0]
     assert "There are none" in silent.sentences[0]
@@ -345,7 +345,7 @@ def test_torn_logs_and_labels_apart(tmp_path: pathlib.Path) -> None:
 
 
 def test_headline_intervals_hold_the_figures(run: pathlib.Path) -> None:
-    figure = headline.headline(Finished(run)).figures[0]
+    figure = headline.headline_section(Finished(run)).figures[0]
     for _, value, interval, *_ in figure.table.rows:
         low, high = map(float, interval.split(" to "))
         assert low <= float(value) <= high

@@ -69,25 +69,25 @@ def recommender(finished_popularity: pathlib.Path) -> Recommender:
         lambda r: r.knows_item(None),
         lambda r: r.update({"user": "a", "item": "b", "timestamp": 3e9}),
         lambda r: r.update(None),
-        lambda r: r.at(math.nan),
-        lambda r: r.at(0).explain("user1", "item1"),
-        lambda r: r.at(0).save(),
-        lambda r: r.at(0).save("elsewhere"),
+        lambda r: r.as_of(math.nan),
+        lambda r: r.as_of(0).explain("user1", "item1"),
+        lambda r: r.as_of(0).save(),
+        lambda r: r.as_of(0).save("elsewhere"),
     ],
 )
 def test_questions_that_are_none(recommender: Recommender, question: Callable[[Recommender], Any]) -> None:
     told = "must be a list|it must be a string|finite number|no moment|nothing had happened|cannot be updated or saved"
     with pytest.raises(UserError, match=told):
         question(recommender)
-    assert recommender._journal.since == 0
+    assert recommender._log.since == 0
 
 
 def test_views_and_streams_are_of_when_they_were_made(finished_popularity: pathlib.Path) -> None:
     recommender = Recommender.load(finished_popularity)
     users, ids = ["user1", "ann"], iter(["user1", "ann"])
-    view, stream = recommender.at(1.6e9), recommender.stream(ids, 4, exclude_seen=False)  # pyright: ignore[reportArgumentType]
+    view, stream = recommender.as_of(1.6e9), recommender.stream(ids, 4, exclude_seen=False)  # pyright: ignore[reportArgumentType]
     expected = view.recommend(users, 4), recommender.recommend(users, 4, exclude_seen=False)
-    alike, unseen = view.similar_items("item1", 4), recommender.stream(users, 5)
+    most_similar, unseen = view.similar_items("item1", 4), recommender.stream(users, 5)
     left = recommender.recommend(users, 5)
     rows = [{"user": "ann", "item": "new", "timestamp": 2e9}, {"user": "ann", "item": "item1", "timestamp": 2e9}]
     assert recommender.update([*rows, {"user": "user1", "item": "new", "timestamp": 2e9}]).applied == 3
@@ -95,7 +95,7 @@ def test_views_and_streams_are_of_when_they_were_made(finished_popularity: pathl
     assert view.recommend(users, 4) == expected[0]
     assert list(stream) == expected[1]
     assert list(unseen) == left
-    assert view.similar_items("item1", 4) == alike
+    assert view.similar_items("item1", 4) == most_similar
     assert (view.knows_user("ann"), view.knows_item("new"), recommender.knows_item("new")) == (False, False, True)
     np.testing.assert_array_equal(view.predict(["ann"], ["new"]), view.predict(["nobody"], ["nothing"]))
-    assert view.at(1.9e9).recommend("ann", 5)
+    assert view.as_of(1.9e9).recommend("ann", 5)

@@ -60,7 +60,7 @@ def parts(run: pathlib.Path) -> tuple[Recommender, Any, Any, Any, Any]:
     """The recommender, and the twin: data, model, parameters and rows as training has them."""
     options = defaults.from_json(run / "config.json")
     data = open_dataset(options, run)
-    model: Any = registry.build(options.model.name, options, data, 0, registry.machine(options))
+    model: Any = registry.build(options.model.name, options, data, 0, registry.context(options))
     params = jax.eval_shape(model.init, jax.random.key(0))
     like = {"params": params, "carry": jax.eval_shape(model.start, params)}
     arrays = checkpoint.load_model(run / "model", like)
@@ -176,7 +176,7 @@ def test_alike_items_are_those_of_the_same_direction(parts: tuple[Any, ...]) -> 
 def news(recommender: Recommender, n: int = 25) -> list[dict[str, Any]]:
     """Interactions after the last: of old and new users and items, with gaps, some at the same moment."""
     rng = np.random.default_rng(5)
-    begin = float(recommender._journal.base.timestamp.max())
+    begin = float(recommender._log.base.timestamp.max())
     rows = []
     for number in range(n):
         row = {"user": f"user{rng.integers(0, 16)}", "item": f"item{rng.integers(0, 14)}"}
@@ -354,7 +354,7 @@ def test_a_record_with_a_hole_or_of_another_model_is_damaged(run: pathlib.Path, 
     refused("constants of a DReX model are damaged")
 
 
-# Reasons
+# Explainer
 
 
 def test_reasons_of_a_pair(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
@@ -425,7 +425,7 @@ def test_reasons_name_the_place_in_the_list_and_the_rating(parts: tuple[Any, ...
     stranger = recommender.explain(user, "nothing")
     assert stranger.num_items == ITEMS + 1
     assert stranger.rank == 1 + sum(each.score > stranger.score for each in whole)
-    past = recommender.at(float(np.sort(data.interactions.timestamp)[4]))
+    past = recommender.as_of(float(np.sort(data.interactions.timestamp)[4]))
     found = {each.item: place for place, each in enumerate(past.recommend(user, ITEMS, exclude_seen=False), 1)}
     assert 0 < len(found) < ITEMS
     for item in items[:3]:

@@ -85,7 +85,7 @@ def test_an_update_that_was_interrupted_is_not_gone_on_from(run: pathlib.Path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recommender._live, "advance", interrupted)
+        patch.setattr(recommender._updater, "advance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             recommender.update([row])
     for question in (

@@ -66,7 +66,7 @@ def test_what_is_saved_is_loaded(run: pathlib.Path) -> None:
     lines = [json.loads(line) for line in (run / "updates.jsonl").read_text().splitlines()]
     assert [line["applied"] for line in lines] == [5, 10, 5]
     assert [each.name for each in (run / "updates").iterdir()] == ["3"]
-    for part, expected in zip(loaded._journal.since_table().text, news(20), strict=False):
+    for part, expected in zip(loaded._log.since_table().text, news(20), strict=False):
         assert part == (expected["text"] or "")
 
 
@@ -100,7 +100,7 @@ def test_a_crash_while_saving_leaves_the_old_run(
         with pytest.raises(KeyboardInterrupt):
             recommender.save()
     old = Recommender.load(run)
-    assert old._journal.since == 3
+    assert old._log.since == 3
     recommender.save()
     same(Recommender.load(run), recommender)
     old.update(news(1, LAST + 70))
@@ -137,15 +137,15 @@ def test_earlier_moments(run: pathlib.Path) -> None:
     recommender = Recommender.load(run)
     before = recommender.recommend("user1", 5)
     recommender.update(news(12))
-    same(recommender.at(LAST + 100), recommender)
-    then = recommender.at(LAST)
+    same(recommender.as_of(LAST + 100), recommender)
+    then = recommender.as_of(LAST)
     assert [each.item for each in then.recommend("user1", 5)] == [each.item for each in before]
     half = Recommender.load(run)
     half.update(news(6))
-    same(recommender.at(LAST + 6), half)
+    same(recommender.as_of(LAST + 6), half)
     with pytest.raises(UserError, match="earlier moment cannot be updated"):
         then.update(news(1))
-    assert recommender.at(-2e9).recommend("user1", 10) == []  # nobody had met anything
+    assert recommender.as_of(-2e9).recommend("user1", 10) == []  # nobody had met anything
 
 
 def test_a_history_that_is_not_stored(run: pathlib.Path) -> None:
@@ -163,7 +163,7 @@ def test_a_history_that_is_not_stored(run: pathlib.Path) -> None:
     expected = [recommender._items.name(number) for number in np.argsort(-scores)[:5]]
     assert [each.item for each in found] == expected
     assert not recommender.knows_item("never seen")
-    assert recommender._journal.since == 0
+    assert recommender._log.since == 0
     assert recommender.recommend_for([], 5) == recommender.recommend("nobody", 5)
     assert len(recommender.recommend_for(["item1"], k=10)) == 9
     with pytest.raises(UserError, match="history, row 1: rating 77 is outside the scale"):
@@ -194,7 +194,7 @@ def test_a_file_of_new_interactions(run: pathlib.Path, tmp_path: pathlib.Path, c
     assert [each["user"] for each in found["refused"]] == ["user1"]
     assert "is earlier than" in found["refused"][0]["reason"]
     twin = Recommender.load(run)
-    assert twin._journal.since == 8
+    assert twin._log.since == 8
     again = answered(run, file, capsys)
     assert again["applied"] == 0
     assert all("applied before, as batch 1" in each["reason"] for each in again["refused"])
@@ -212,7 +212,7 @@ def test_a_table_with_fewer_columns(run: pathlib.Path, tmp_path: pathlib.Path, c
     printed = capsys.readouterr().out
     assert "columns not read: mood" in printed
     assert "1 interactions applied, 0 refused" in printed
-    assert np.isnan(Recommender.load(run)._journal.row(160).rating)
+    assert np.isnan(Recommender.load(run)._log.row(160).rating)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarr
         settings.crane.rounds = 1
     experiment.train(settings, tmp_path / "run")
     recommender = Recommender.load(tmp_path / "run")
-    for found, expected in zip(recommender._live.carry, recommender._now, strict=True):
+    for found, expected in zip(recommender._updater.carry, recommender._now, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # the graph is train's so far
     mappings = [{"user": user, "item": item, "timestamp": time} for user, item, time, _ in new]
     folded = [] if name == "crane" else recommender.recommend_for([3, 12], k=5)  # by the same code
@@ -290,7 +290,7 @@ def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarr
     mmrec(tmp_path / "more", [*rows, *new], more)
     settings.data.path = str(tmp_path / "more")
     data = dataset.prepare(settings, tmp_path / "twin")
-    model: Any = registry.build(name, settings, data, 0, registry.machine(settings))
+    model: Any = registry.build(name, settings, data, 0, registry.context(settings))
     saved = checkpoint.load_arrays(tmp_path / "run" / "model")["params"]
     params = checkpoint.in_form(saved, jax.eval_shape(model.init, jax.random.key(0)))
     old = params["table"]

@@ -17,7 +17,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.config import defaults
 from drex_jax.data import events, load
 from drex_jax.data.events import build_events
-from drex_jax.data.split import split
+from drex_jax.data.split import split_interactions
 from drex_jax.evaluation.evaluator import Evaluator
 from drex_jax.explain import curves, occlusion
 from drex_jax.runs.dataset import Dataset
@@ -239,8 +239,8 @@ def test_ratings_missing_entirely_need_another_selection(tmp_path: pathlib.Path)
 
 
 def real_dataset(options: load.DataOptions) -> Dataset:
-    interactions, _ = load.load(options)
-    parts = split(interactions)
+    interactions, _ = load.load_interactions(options)
+    parts = split_interactions(interactions)
     ordered = events.in_learning_order(interactions, parts)
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     return Dataset(ordered, parts, build_events(ordered, sizes, None), None, {})
@@ -259,10 +259,10 @@ def test_biases_on_real_data(real_data: pathlib.Path, format_: str, path: str, r
     settings = defaults.base()
     settings.evaluate.ranking = False
     settings.devices.count = 1
-    machine = registry.machine(settings)
+    context = registry.context(settings)
     found = {}
     for name in ("running_bias", "bias"):
-        model = registry.build(name, settings, dataset, 0, machine)
+        model = registry.build(name, settings, dataset, 0, context)
         evaluator = Evaluator(model, dataset.events, dataset.sizes, registry.evaluation_options(settings, dataset))
         found[name] = evaluator.evaluate_test({}, Selection.of({}, "mse", 0.0, 0))[0]
     assert found["running_bias"]["prequential"]["mse"] == pytest.approx(running, abs=0.002)

@@ -13,7 +13,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.config import defaults
 from drex_jax.runs.dataset import prepare
 from drex_jax.runs.layout import results_of
-from drex_jax.runs.trained import trained
+from drex_jax.runs.trained import load_trained
 from drex_jax.training import experiment, loop, registry
 
 RUNS = ["finished_popularity", pytest.param("finished_drex", marks=pytest.mark.thorough)]
@@ -61,7 +61,7 @@ def test_a_trial_has_no_test(
     dataset, given, true_fit = prepare(settings, tmp_path), [], loop.fit
     monkeypatch.setattr(loop, "fit", lambda *arguments: given.extend(arguments) or true_fit(*arguments))
     chosen = experiment.fit_trial(
-        settings.model.name, settings, dataset, registry.machine(settings), tmp_path
+        settings.model.name, settings, dataset, registry.context(settings), tmp_path
     ).selection
     assert dataclasses.asdict(chosen) == results_of(workdir)["selection"]
     model, evaluator = given[:2]
@@ -73,7 +73,7 @@ def test_a_record_of_other_parameters_is_refused(finished_popularity: pathlib.Pa
     workdir = shutil.copytree(finished_popularity, tmp_path / "run")
     model = experiment.reopen(workdir)[2]
     record = json.loads((workdir / "run.json").read_text())
-    assert dataclasses.asdict(trained(model, workdir)[1]) == record["selection"]
+    assert dataclasses.asdict(load_trained(model, workdir)[1]) == record["selection"]
     record["selection"]["params_sha256"] = "0123"
     (workdir / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="not the parameters that"):

@@ -21,10 +21,10 @@ from drex_jax.devices.mesh import Devices
 from drex_jax.runs.checkpoint import Checkpoints
 from drex_jax.runs.selection import Selection
 from drex_jax.training import loop as loop
-from drex_jax.training.loop import Options, fit
+from drex_jax.training.loop import LoopOptions, fit
 
 STEPS, EPOCHS = 3, 4  # batches an epoch
-OPTIONS = Options(
+OPTIONS = LoopOptions(
     epochs=EPOCHS,
     learning_rate=0.05,
     warmup_steps=2,

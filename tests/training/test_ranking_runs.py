@@ -94,9 +94,9 @@ def test_a_run_stopped_and_evaluated_again(
 
 def _params(workdir: pathlib.Path) -> Any:
     from drex_jax.runs.dataset import open_dataset
-    from drex_jax.runs.trained import trained
+    from drex_jax.runs.trained import load_trained
     from drex_jax.training import registry
 
     options = defaults.from_json(workdir / "config.json")
-    model = registry.build(options.model.name, options, open_dataset(options, workdir), 0, registry.machine(options))
-    return trained(model, workdir)[0]
+    model = registry.build(options.model.name, options, open_dataset(options, workdir), 0, registry.context(options))
+    return load_trained(model, workdir)[0]

@@ -10,10 +10,9 @@ import pytest
 
 from drex_jax.devices.mesh import Devices
 from drex_jax.models.baselines.lightgcn import LightGCN
-from drex_jax.models.baselines.matrix_factorisation import MatrixFactorisation
-from drex_jax.models.baselines.matrix_factorisation import Options as FactorOptions
+from drex_jax.models.baselines.matrix_factorisation import FactorOptions, MatrixFactorisation
 from drex_jax.models.drex import window
-from drex_jax.models.pairwise import Options as PairOptions
+from drex_jax.models.pairwise import RankerOptions
 from drex_jax.training.step import Trainer
 
 SEEDS = [3, 11]
@@ -46,7 +45,7 @@ def model(request, make_events, make_drex):
     if request.param == "matrix_factorisation":
         return MatrixFactorisation(FactorOptions(mean=3.0, l2=0.1, size=3, batch_size=16), events, (61, 0, 0), 4)
     if request.param == "lightgcn":  # each seed with samples of the graph of its own
-        return LightGCN(PairOptions(size=3, batch_size=16, edge_dropout=0.5), events, (61, 0, 0), 4)
+        return LightGCN(RankerOptions(size=3, batch_size=16, edge_dropout=0.5), events, (61, 0, 0), 4)
     options = {"ranking_weight": 0.7, "dropout": 0.3, "offset_dropout": 0.5, "offsets": True, "bptt_windows": 2}
     return make_drex(events, packing=window.Packing(width=8, devices=4), **options)[0]
 

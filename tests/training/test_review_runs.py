@@ -19,7 +19,7 @@ from drex_jax.config import defaults, rules
 from drex_jax.models.baselines.narre import NARRE
 from drex_jax.models.scoring import scorer
 from drex_jax.runs.dataset import Dataset, open_dataset
-from drex_jax.runs.trained import trained
+from drex_jax.runs.trained import load_trained
 from drex_jax.training import experiment, registry
 
 
@@ -71,8 +71,8 @@ def test_a_run_is_judged_as_others_and_goes_on_where_it_was_stopped(
 def test_a_recommender_answers_as_the_model_does(run: tuple[pathlib.Path, dict[str, Any], Dataset]) -> None:
     workdir, _, data = run
     options = defaults.from_json(workdir / "config.json")
-    model = registry.build("narre", options, data, 0, registry.machine(options))
-    params, _ = trained(model, workdir)
+    model = registry.build("narre", options, data, 0, registry.context(options))
+    params, _ = load_trained(model, workdir)
     carry, recommender = model.start(params), Recommender.load(workdir)
     users, items = list(data.interactions.user_ids), list(data.interactions.item_ids)
     expected = np.clip(model.rate(params, carry.user[:10], carry.item[:10]), 1, 5)
@@ -105,7 +105,7 @@ def test_explanations_name_the_reviews_that_are_read(
     assert any(each.attention for each in why.item_interactions)
     assert "by the attention to their reviews" in answers.explanation(why, "table")
     begin = float(data.events.timestamp[data.sizes[0] // 2])
-    assert {each.attention for each in recommender.at(begin).explain(users[0]).user_interactions} == {None}
+    assert {each.attention for each in recommender.as_of(begin).explain(users[0]).user_interactions} == {None}
     assert main.run(["main", f"--workdir={workdir}", "--mode=explain", f"--user={users[0]}"]) == 0
     assert "%" in capsys.readouterr().out
 
@@ -123,7 +123,7 @@ def test_data_without_what_it_reads_are_refused(
     assert not registry.applicable("narre", other)
     assert registry.applicable("matrix_factorisation", other) == (lacking == "texts")
     with pytest.raises(UserError, match=f"no train interaction has {lacking}"):
-        registry.build("narre", settings(), other, 0, registry.machine(settings()))
+        registry.build("narre", settings(), other, 0, registry.context(settings()))
 
 
 def test_its_fields_are_refused_where_nothing_reads_them() -> None:

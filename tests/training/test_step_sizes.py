@@ -66,7 +66,7 @@ def test_a_run_compiles_its_step_once_and_nothing_after_the_first_epoch(
         traced.append(1)
         return loss(*arguments)
 
-    class Counting(Evaluator):
+    class CountUpdater(Evaluator):
         def validate(self, params: Any, names: set[str]) -> dict[str, float]:
             metrics = validate(self, params, names)
             by_epoch.append(len(compiled))
@@ -78,8 +78,8 @@ def test_a_run_compiles_its_step_once_and_nothing_after_the_first_epoch(
 
     model.loss = counted_loss
     options = Options(cutoffs=(3,), threshold=3.0, rating_range=(1.0, 5.0), block=16)
-    evaluator = Counting(model, events, sizes, options, DEVICES, devices.compile)
-    how = loop.Options(3, 0.01, 2, "cosine", 0.1, 1.0, 3, "ndcg@3", 1e9)
+    evaluator = CountUpdater(model, events, sizes, options, DEVICES, devices.compile)
+    how = loop.LoopOptions(3, 0.01, 2, "cosine", 0.1, 1.0, 3, "ndcg@3", 1e9)
     jax.monitoring.register_event_duration_secs_listener(note)
     try:
         loop.fit(model, evaluator, how, {0: tmp_path}, sizes[0], devices)

@@ -80,7 +80,7 @@ def test_trials_are_kept_and_the_best_is_the_highest(tuned: tuple[pathlib.Path, 
     for trial in found.trials:
         folder = workdir / "trials" / str(trial.number)
         files = {path.name for path in folder.iterdir()}
-        assert files == {"config.json", "metrics.jsonl", "schedule.json", "trial.json"}
+        assert files == {"config.json", "metrics.jsonl", "execution.json", "trial.json"}
         assert json.loads((folder / "config.json").read_text())["ranker"]["size"] == (trial.constants["ranker.size"])
         assert "test" not in (folder / "trial.json").read_text()
     assert not (workdir / "results.json").exists()

@@ -15,7 +15,7 @@ import numpy as np
 
 from drex_jax.evaluation.frozen import FrozenRanking
 from drex_jax.metrics.ranking import ranking_metrics
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 from tools.benchmarks import torch_module
 
 Evaluate = Callable[[], dict[str, float]]
@@ -54,7 +54,7 @@ def ours(problem: Problem, block: int = 256) -> Evaluate:
     """The package's full ranking (`drex_jax.evaluation.frozen`) on the first device."""
     candidates = np.ones(len(problem.item), bool)
     ranking = FrozenRanking(_product, problem.relevant, problem.masked, candidates, block)
-    carry = Carry(jnp.asarray(problem.user), jnp.asarray(problem.item))
+    carry = States(jnp.asarray(problem.user), jnp.asarray(problem.item))
 
     def evaluate() -> dict[str, float]:
         ranks = ranking.ranks({}, carry)

@@ -19,7 +19,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from drex_jax.cli.exit_status import status_of
+from drex_jax.cli.exit_status import exit_code
 from drex_jax.cli.flags import Parser, at_least_one
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import write_json
@@ -45,4 +45,4 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(status_of(lambda: _run(sys.argv[1:])))
+    sys.exit(exit_code(lambda: _run(sys.argv[1:])))

@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from drex_jax.common.cache import make_anew
+from drex_jax.common.cache import no_cache
 from drex_jax.models.drex import recurrence
 from drex_jax.models.drex import window as window_lib
-from drex_jax.models.drex.recurrence import CellParams, Implementation, Layout, Options
+from drex_jax.models.drex.recurrence import CellParams, Implementation, Layout, RecurrenceOptions
 from tools.benchmarks import levels, peer, timing
 from tools.benchmarks.streams import Stream
 from tools.benchmarks.table import Case, Row
@@ -93,12 +93,12 @@ class Program:
 
     def __init__(self, name: str, stream: Stream, case: Case, width: int, products: str, count: int) -> None:
         self.stream, self.case = stream, case
-        self._options = Options(WAYS[name], products)
+        self._options = RecurrenceOptions(WAYS[name], products)
         self._everyone = stream.num_users + stream.num_items
         begins = window_lib.window_begins(len(stream), count)
         spans = list(itertools.pairwise(begins.tolist()))
-        remember = levels.remember if name == "t_batch" else make_anew
-        packing = window_lib.Packing(width=1 if name == "sequential" else width, remember=remember)
+        cache = levels.cache if name == "t_batch" else no_cache
+        packing = window_lib.Packing(width=1 if name == "sequential" else width, cache=cache)
         packed = window_lib.pack(stream.user, stream.item, spans, packing)
         self.schedules = packed.schedules
         self._sizes = packed.users, packed.items

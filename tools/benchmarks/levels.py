@@ -31,7 +31,7 @@ def schedule(user: np.ndarray, item: np.ndarray, width: int) -> Schedule:
     return Schedule(step.astype(np.int32), (rank % width).astype(np.int32), width, int(steps.sum()), len(sizes), bound)
 
 
-def remember(
+def cache(
     kind: str,
     inputs: Mapping[str, np.ndarray],
     options: Mapping[str, Any],

@@ -62,7 +62,7 @@ class Train(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class PeerOptions:
     """Constants of both models, the meaning of each as in `drex_jax.config.defaults` (`ranker`)."""
 
     size: int = 64
@@ -144,7 +144,7 @@ class Peer:
         negative.
     """
 
-    def __init__(self, name: str, data: Train, options: Options, layout: str, seed: int = 0) -> None:
+    def __init__(self, name: str, data: Train, options: PeerOptions, layout: str, seed: int = 0) -> None:
         torch = torch_module.load()
         self.torch, self.name, self.data, self.options, self._layout = torch, name, data, options, layout
         if name == "freedom" and not data.features:
@@ -270,7 +270,7 @@ def _bpr(torch: Any, user: Tensor, items: Tensor) -> Tensor:
 
 
 def _neighbour_graph(
-    torch: Any, features: tuple[np.ndarray, ...], options: Options
+    torch: Any, features: tuple[np.ndarray, ...], options: PeerOptions
 ) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
     """Rows, columns and values [M I k] of the graph of items, and its shape: the weighted sum of each modality's graph.
 

@@ -108,7 +108,7 @@ def configuration(job: Job) -> Config:
     config: Any = config_lib.ranking(job.model, "", "")
     config.data.path = job.workdir
     config.data.cache_dir = str(pathlib.Path(job.workdir) / "cache")
-    shared = ranking_peer.Options
+    shared = ranking_peer.PeerOptions
     config.ranker.update(
         batch_size=shared.batch_size,
         layers=job.layers,
@@ -173,7 +173,7 @@ def _ready(job: Job) -> tuple[dict[str, Any], Run]:
     if job.task == "evaluate":
         run = _evaluation(data, job.implementation)
     else:
-        options = ranking_peer.Options(layers=job.layers)
+        options = ranking_peer.PeerOptions(layers=job.layers)
         run = ranking_peer.Peer(job.model, train_of(data), options, job.implementation).epoch
     return facts | {"threads": _set_threads(torch, run)}, run
 
@@ -199,11 +199,11 @@ def ours(name: str, config: Config, data: Dataset) -> Run:
     from drex_jax.training import registry
     from drex_jax.training.step import Trainer
 
-    machine = registry.machine(config)
-    model = registry.build(name, config, data, config.seed, machine)
+    context = registry.context(config)
+    model = registry.build(name, config, data, config.seed, context)
     if not model.steps_per_epoch():
         raise UserError(f"{name} does not train in epochs, so that there is nothing to time")
-    trainer = Trainer(model, optax.adam(config.train.learning_rate), [config.seed], machine.devices)
+    trainer = Trainer(model, optax.adam(config.train.learning_rate), [config.seed], context.devices)
     state = trainer.begin([jax.jit(model.init)(jax.random.key(config.seed))])
     trainer.compile(state)
     epoch, steps = 0, 0
@@ -247,7 +247,7 @@ def problem(data: Dataset) -> Problem:
     parts = slice(train + validation, None), slice(0, train)
     relevant, masked = ((events.user[part].astype(np.int64), events.item[part].astype(np.int64)) for part in parts)
     rng = np.random.default_rng(3)
-    size = ranking_peer.Options.size
+    size = ranking_peer.PeerOptions.size
     user, item = (rng.standard_normal((count, size), np.float32) for count in (events.num_users, events.num_items))
     return Problem(user, item, relevant, masked)
 

@@ -21,13 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax import Recommender
-from drex_jax.cli.exit_status import status_of
+from drex_jax.cli.exit_status import exit_code
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 from drex_jax.models.scoring import scorer
 from drex_jax.serving.finished_run import open_run
-from drex_jax.serving.interaction_log import Journal
+from drex_jax.serving.interaction_log import InteractionLog
 
 LATER = 4e9  # seconds since 1970: after everything
 
@@ -76,7 +76,7 @@ def stand_in(workdir: pathlib.Path, users: int, items: int) -> Recommender:
     rows = (jnp.asarray(rng.normal(size=(count, 64)), jnp.float32) for count in (users, items))
     run = open_run(workdir)
     return Recommender(
-        run._replace(scorer=scorer("bpr", {}), params={}, carry=Carry(*rows), journal=Journal(table, seen))
+        run._replace(scorer=scorer("bpr", {}), params={}, carry=States(*rows), log=InteractionLog(table, seen))
     )
 
 
@@ -116,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(status_of(main))
+    sys.exit(exit_code(main))

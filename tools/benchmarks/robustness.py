@@ -19,7 +19,7 @@ import sys
 
 from drex_jax import main
 from drex_jax.cli import command
-from drex_jax.cli.exit_status import status_of
+from drex_jax.cli.exit_status import exit_code
 from drex_jax.report import figures, robustness
 from drex_jax.report.run import Finished
 from drex_jax.training import experiment
@@ -86,4 +86,4 @@ def tool() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(status_of(tool))
+    sys.exit(exit_code(tool))

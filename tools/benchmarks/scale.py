@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from drex_jax.cli.exit_status import status_of
+from drex_jax.cli.exit_status import exit_code
 from drex_jax.common.errors import UserError
 from drex_jax.runs.layout import results_of
 from tools.benchmarks import yelp_like
@@ -106,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(status_of(main))
+    sys.exit(exit_code(main))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from drex_jax.common.files import replacing
-from drex_jax.common.progress import progress
+from drex_jax.common.progress import progress_bar
 from drex_jax.data.synthetic.text import Lexicon
 
 REVIEWS, USERS, ITEMS = 7_000_000, 2_000_000, 150_000  # of the real one, nearly
@@ -37,7 +37,7 @@ def write(path: Path, reviews: int, users: int, items: int, seed: int = 0) -> No
       items: at the most so many.
       seed: of all draws.
     """
-    with replacing(path) as file, progress(f"writing {path.name}", reviews, "reviews") as bar:
+    with replacing(path) as file, progress_bar(f"writing {path.name}", reviews, "reviews") as bar:
         for block in _blocks(reviews, users, items, seed):
             file.write(b"".join(block))
             bar.update(len(block))

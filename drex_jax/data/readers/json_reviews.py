@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from drex_jax.common.cache import Remember, make_anew
+from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.cores import available_cores
 from drex_jax.data.readers import json_decode
 from drex_jax.data.readers.chunk import Chunk
@@ -32,7 +32,7 @@ BLOCK_BYTES = 32 << 20
 
 
 def read(
-    path: Path, form: Format, scale: tuple[float, float], quarantine: Quarantine, remember: Remember = make_anew
+    path: Path, form: Format, scale: tuple[float, float], quarantine: Quarantine, cache: Cache = no_cache
 ) -> Iterator[Chunk]:
     """Chunks of the reviews in file order.
 
@@ -41,17 +41,17 @@ def read(
       form: what its lines should be.
       scale: the lowest and the highest rating.
       quarantine: told of bad rows.
-      remember: keeps what was read of large files; only then are there other processes.
+      cache: keeps what was read of large files; only then are there other processes.
     """
     blocks = whole_lines(path, quarantine, BLOCK_BYTES)
     beginning = list(itertools.islice(blocks, 2))
     everything = itertools.chain(beginning, blocks)
     if len(beginning) == 1:
         found = ((number, json_decode.decode(lines, form, scale)) for number, lines in everything)
-    elif remember is make_anew:
-        found = ((number, _kept(lines, form, scale, remember)) for number, lines in everything)
+    elif cache is no_cache:
+        found = ((number, _kept(lines, form, scale, cache)) for number, lines in everything)
     else:
-        found = _on_all_cores(everything, form, scale, remember)
+        found = _on_all_cores(everything, form, scale, cache)
     for number, arrays in found:
         chunk, rejected = json_decode.chunk_of(arrays)
         for each in rejected:
@@ -59,9 +59,9 @@ def read(
         yield chunk
 
 
-def _kept(lines: bytes, form: Format, scale: tuple[float, float], remember: Remember) -> dict[str, np.ndarray]:
+def _kept(lines: bytes, form: Format, scale: tuple[float, float], cache: Cache) -> dict[str, np.ndarray]:
     """What a block holds, read or as it was read before."""
-    return remember(
+    return cache(
         "reviews",
         {"lines": np.frombuffer(lines, np.uint8)},
         {"format": form.name, "scale": scale},
@@ -70,13 +70,13 @@ def _kept(lines: bytes, form: Format, scale: tuple[float, float], remember: Reme
     )
 
 
-def _read(lines: bytes, form: Format, scale: tuple[float, float], remember: Remember) -> None:
+def _read(lines: bytes, form: Format, scale: tuple[float, float], cache: Cache) -> None:
     """Of a process that reads."""
-    _kept(lines, form, scale, remember)
+    _kept(lines, form, scale, cache)
 
 
 def _on_all_cores(
-    blocks: Iterator[tuple[int, bytes]], form: Format, scale: tuple[float, float], remember: Remember
+    blocks: Iterator[tuple[int, bytes]], form: Format, scale: tuple[float, float], cache: Cache
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """As `_kept` of each block in turn, made by processes that work ahead."""
     cores = available_cores()
@@ -88,12 +88,12 @@ def _on_all_cores(
         if future is not None:
             with contextlib.suppress(BrokenProcessPool):  # then this process reads
                 future.result()
-        return number, _kept(lines, form, scale, remember)
+        return number, _kept(lines, form, scale, cache)
 
     with concurrent.futures.ProcessPoolExecutor(cores, spawned, _begin) as pool:
         for number, lines in blocks:
             try:
-                future = pool.submit(_read, lines, form, scale, remember)
+                future = pool.submit(_read, lines, form, scale, cache)
             except BrokenProcessPool:
                 future = None
             pending.append((number, lines, future))

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import orjson
 
 from drex_jax.common.errors import UserError
-from drex_jax.common.progress import progress
+from drex_jax.common.progress import progress_bar
 from drex_jax.data.readers.fields import BadField
 from drex_jax.data.readers.quarantine import Quarantine
 
@@ -121,7 +121,7 @@ def blocks(path: Path) -> Iterator[bytes]:
     try:
         with (
             path.open("rb") as file,
-            progress(f"reading {path.name}", path.stat().st_size, "B", unit_scale=True) as bar,
+            progress_bar(f"reading {path.name}", path.stat().st_size, "B", unit_scale=True) as bar,
         ):
             head = file.read(2)
             file.seek(0)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from drex_jax.common.errors import UserError
-from drex_jax.common.progress import progress
+from drex_jax.common.progress import progress_bar
 from drex_jax.data.readers.lines import require_measure
 from drex_jax.data.readers.quarantine import Quarantine
 
@@ -33,7 +33,7 @@ def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterat
         stated = (file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
         require_measure(str(path), sum(stated), size)
         try:
-            with progress(f"reading {path.name}", file.metadata.num_rows, "rows") as bar:
+            with progress_bar(f"reading {path.name}", file.metadata.num_rows, "rows") as bar:
                 for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns))):
                     expanded += sum(map(_bytes, batch.columns))
                     require_measure(str(path), expanded, size)

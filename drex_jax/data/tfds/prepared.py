@@ -20,10 +20,10 @@ import tensorflow_datasets as tfds
 from google.protobuf import json_format
 from tensorflow_datasets.core.decode import DeserializeMethod
 
-from drex_jax.common.cache import Remember
+from drex_jax.common.cache import Cache
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import json_of
-from drex_jax.common.progress import progress
+from drex_jax.common.progress import progress_bar
 from drex_jax.data.readers import find
 from drex_jax.data.readers.chunk import CHUNK_ROWS, Chunk
 from drex_jax.data.readers.quarantine import Quarantine
@@ -84,7 +84,7 @@ class DataSet(NamedTuple):
 
 
 def read(
-    data_dir: Path, path: str | Path | None, reading: Reading, quarantine: Quarantine, remember: Remember
+    data_dir: Path, path: str | Path | None, reading: Reading, quarantine: Quarantine, cache: Cache
 ) -> tuple[str, Iterator[Chunk]]:
     """(the raw file's path, chunks of its rows in file order), after preparing the data set if need be.
 
@@ -93,7 +93,7 @@ def read(
       path: of the raw file or the folder that holds it, as for the plain readers; there need not be one.
       reading: how.
       quarantine: told of all rows that were rejected in preparing.
-      remember: keeps what was read of a large data set.
+      cache: keeps what was read of a large data set.
 
     Raises:
       UserError: neither a raw file nor one prepared data set that fits; the file is wrong; the folder is none, cannot
@@ -124,7 +124,7 @@ def read(
         if found.facts["sha256"] != config.sha256:
             raise _damaged(folder, f"prepared of another file than {raw}")
     _reject(found, raw, quarantine)
-    return str(raw), _chunks(found, remember)
+    return str(raw), _chunks(found, cache)
 
 
 def _prepare(builder: Reviews, raw: Path) -> None:
@@ -232,7 +232,7 @@ def _reject(found: DataSet, raw: Path, quarantine: Quarantine) -> None:
     quarantine.notices += [notice.replace(found.facts["path"], str(raw)) for notice in found.facts["notices"]]
 
 
-def _chunks(found: DataSet, remember: Remember) -> Iterator[Chunk]:
+def _chunks(found: DataSet, cache: Cache) -> Iterator[Chunk]:
     """The rows, some thousand at a time."""
     facts, rows = found.facts, _records(found)
     config = ReviewsConfig("", columns=facts["columns"])
@@ -245,12 +245,12 @@ def _chunks(found: DataSet, remember: Remember) -> Iterator[Chunk]:
         except (RuntimeError, IndexError) as error:
             raise _damaged(found.folder, str(error).splitlines()[0]) from error
 
-    with progress(f"reading {found.folder.parent.name}", len(rows), "rows") as bar:
+    with progress_bar(f"reading {found.folder.parent.name}", len(rows), "rows") as bar:
         for begin in range(0, len(rows), CHUNK_ROWS):
             end = min(begin + CHUNK_ROWS, len(rows))
             forget = len(rows) <= CHUNK_ROWS
             make = functools.partial(decoded, begin, end)
-            arrays = make() if forget else remember("prepared", {}, key | {"rows": [begin, end]}, VERSION, make)
+            arrays = make() if forget else cache("prepared", {}, key | {"rows": [begin, end]}, VERSION, make)
             yield records.chunk_of(arrays)
             bar.update(end - begin)
 

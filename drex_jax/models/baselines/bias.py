@@ -7,12 +7,12 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.common.streams import neighbours
+from drex_jax.common.streams import previous_and_next
 from drex_jax.data.events import Events
 from drex_jax.models import running_bias
 from drex_jax.models.closed_form import ClosedForm, Lookup, unchanging
 from drex_jax.models.drex import counters
-from drex_jax.models.protocol import Carry, Trace
+from drex_jax.models.protocol import States, Trace
 
 
 class GlobalMean(ClosedForm):
@@ -53,11 +53,11 @@ class RunningBias(ClosedForm):
             user_before, item_before = before.bias[:, :1] + np.float32(bias.mean), before.bias[:, 1:]
             item_after = after_each(part.item, item_before, after[1])
             trace = Trace(*map(jnp.asarray, (user_before, item_before, item_after)))
-            segments.append(Lookup(part.user, part.item, trace, Carry(*map(jnp.asarray, after))))
+            segments.append(Lookup(part.user, part.item, trace, States(*map(jnp.asarray, after))))
         super().__init__(*start, tuple(segments))
 
 
 def after_each(ids: np.ndarray, before: np.ndarray, final: np.ndarray) -> np.ndarray:
     """Rows [n, E] just after each interaction: those before the id's next one, or the final table's."""
-    _, following = neighbours(ids, len(final))
+    _, following = previous_and_next(ids, len(final))
     return np.where((following < len(ids))[:, None], before[np.minimum(following, len(ids) - 1)], final[ids])

@@ -21,7 +21,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.data.events import Events
 from drex_jax.models.baselines.two_graphs import Constants, TwoGraphs, linear
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import Options, xavier
+from drex_jax.models.pairwise import RankerOptions, xavier
 
 HEADS = 4  # as in the released code
 MAX_ITEMS = 32_768  # of a catalogue whose items attend to each other: a step is 2^30 scores a head and modality
@@ -32,7 +32,12 @@ class Released(TwoGraphs):
     """`crane_released`; with `axis_fixed`, `crane_released_axis_fixed`."""
 
     def __init__(
-        self, options: Options, events: Events, sizes: tuple[int, int, int], devices: int = 1, axis_fixed: bool = False
+        self,
+        options: RankerOptions,
+        events: Events,
+        sizes: tuple[int, int, int],
+        devices: int = 1,
+        axis_fixed: bool = False,
     ):
         """Raises `UserError`: no item features, too many items to attend to each other, or a size not for `HEADS`."""
         self.axis_fixed = axis_fixed

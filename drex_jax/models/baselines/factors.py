@@ -8,13 +8,13 @@ import jax
 
 from drex_jax.data.events import Events
 from drex_jax.devices.axis import Axis
-from drex_jax.models.pairwise import Options, Pairs, Pairwise, Rows, xavier
+from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows, xavier
 
 
 class BPR(Pairwise):
     """Scores are products of a user's and an item's embeddings."""
 
-    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int], devices: int = 1):
+    def __init__(self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1):
         super().__init__(options, events, sizes, (), devices)
 
     def init(self, key: jax.Array) -> dict[str, jax.Array]:

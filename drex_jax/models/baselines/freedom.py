@@ -17,13 +17,13 @@ from drex_jax.devices.axis import Axis
 from drex_jax.models import losses
 from drex_jax.models.baselines.two_graphs import Constants, TwoGraphs, linear
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import Options, Pairs
+from drex_jax.models.pairwise import Pairs, RankerOptions
 
 
 class FREEDOM(TwoGraphs):
     """`options.feature_weight` is of the loss on features; `edge_dropout`, `neighbours`, `first_modality` of graphs."""
 
-    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int], devices: int = 1):
+    def __init__(self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1):
         """Raises `UserError` where the data have no item features."""
         super().__init__(options, events, sizes, devices, "FREEDOM")
 

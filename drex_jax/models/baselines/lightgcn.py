@@ -9,7 +9,7 @@ import jax
 from drex_jax.data.events import Events, train_pairs
 from drex_jax.devices.axis import Axis
 from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings
-from drex_jax.models.pairwise import Options, Pairs, Pairwise, Rows
+from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows
 
 
 class LightGCN(Pairwise):
@@ -18,7 +18,7 @@ class LightGCN(Pairwise):
     With `edge_dropout` each epoch trains on a sample of the graph; the original has none.
     """
 
-    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int], devices: int = 1):
+    def __init__(self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1):
         pairs = train_pairs(events, sizes)
         self._graph = BehaviourGraph(*pairs, events.num_users, events.num_items, options.edge_dropout)
         super().__init__(options, events, sizes, self._graph.constants, devices)

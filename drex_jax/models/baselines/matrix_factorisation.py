@@ -15,11 +15,11 @@ from drex_jax.data.events import Events
 from drex_jax.devices.axis import ALONE, Axis
 from drex_jax.models import losses
 from drex_jax.models.closed_form import Lookup, after, observe, unchanging
-from drex_jax.models.protocol import Carry, Trace
+from drex_jax.models.protocol import States, Trace
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class FactorOptions:
     """Size and regularisation.
 
     Attributes:
@@ -53,7 +53,7 @@ class MatrixFactorisation:
     ranks = True
     chunk = 16
 
-    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int], devices: int = 1):
+    def __init__(self, options: FactorOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1):
         """`devices`: a batch is padded to divide by their number; its ratings are the same on any."""
         self._options = options
         self._padded = -(-options.batch_size // devices) * devices
@@ -79,11 +79,11 @@ class MatrixFactorisation:
             for k, (name, n) in zip(keys, shapes, strict=True)
         }
 
-    def start(self, params: dict[str, jax.Array]) -> Carry:
+    def start(self, params: dict[str, jax.Array]) -> States:
         """The factors, of those met in train."""
-        return Carry(params["user"] * self._known_user, params["item"] * self._known_item)
+        return States(params["user"] * self._known_user, params["item"] * self._known_item)
 
-    def renew(self, params: dict[str, jax.Array], carry: Carry | None, epoch: int, key: jax.Array) -> Carry:
+    def renew(self, params: dict[str, jax.Array], carry: States | None, epoch: int, key: jax.Array) -> States:
         """Everyone's rows at the start: an epoch begins with the first interaction."""
         return self.start(params)
 
@@ -102,13 +102,13 @@ class MatrixFactorisation:
             yield Batch(events.user[padded], events.item[padded], target, np.arange(self._padded) < len(chosen))
 
     def loss(
-        self, params: dict[str, jax.Array], carry: Carry, batch: Batch, key: jax.Array, axis: Axis = ALONE
-    ) -> tuple[jax.Array, tuple[Carry, Mapping[str, jax.Array]]]:
+        self, params: dict[str, jax.Array], carry: States, batch: Batch, key: jax.Array, axis: Axis = ALONE
+    ) -> tuple[jax.Array, tuple[States, Mapping[str, jax.Array]]]:
         """Squared error and L2."""
-        own = Batch(*(axis.own(jnp.asarray(column)) for column in batch))
+        own = Batch(*(axis.shard(jnp.asarray(column)) for column in batch))
         user, item = params["user"][own.user], params["item"][own.item]
         error = losses.squared_error(product(user, item), own.target, own.valid, axis)
-        weight = own.valid[:, None] / jnp.maximum(axis.total(own.valid.sum()), 1)
+        weight = own.valid[:, None] / jnp.maximum(axis.psum(own.valid.sum()), 1)
         penalty = (weight * (user**2 + item**2)).sum()
         return error + self._options.l2 * penalty, (carry, {"rating_loss": error})
 
@@ -120,11 +120,11 @@ class MatrixFactorisation:
         """Train, validation and test."""
         return self._segments
 
-    def observe(self, params: dict[str, Any], carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
+    def observe(self, params: dict[str, Any], carry: States, segment: Lookup) -> tuple[States, Trace]:
         """Nothing changes."""
         return observe(carry, segment)
 
-    def after(self, params: dict[str, Any], carry: Carry, segment: Lookup) -> Carry:
+    def after(self, params: dict[str, Any], carry: States, segment: Lookup) -> States:
         """The carry after a segment."""
         return after(carry, segment)
 

@@ -45,7 +45,7 @@ from drex_jax.devices.axis import ALONE, Axis
 from drex_jax.models import losses
 from drex_jax.models.baselines.matrix_factorisation import product, products
 from drex_jax.models.closed_form import Lookup, after, observe, unchanging
-from drex_jax.models.protocol import Carry, Params, Trace
+from drex_jax.models.protocol import Params, States, Trace
 from drex_jax.text import batching
 from drex_jax.text import encoder as text_encoder
 from drex_jax.text.encoder import TextEncoder
@@ -55,7 +55,7 @@ BLOCK = 4096  # rows of everyone that are made at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class NarreOptions:
     """Sizes and weights; fields as in `config.narre`, and two that the data give.
 
     Attributes:
@@ -112,7 +112,7 @@ class NARRE:
     ranks = True
     chunk = 1
 
-    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int], devices: int = 1):
+    def __init__(self, options: NarreOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1):
         """Finds everyone's reviews, and prepares batches.
 
         Args:
@@ -198,7 +198,7 @@ class NARRE:
             }
         return params
 
-    def start(self, params: Params) -> Carry:
+    def start(self, params: Params) -> States:
         """Everyone's rows by all their train reviews."""
         return self._final(params, self._everyone)
 
@@ -234,14 +234,14 @@ class NARRE:
     ) -> tuple[jax.Array, tuple[Any, Mapping[str, jax.Array]]]:
         """Squared error and L2: over an epoch the sums of a ridge regression's, divided by the interactions."""
         first, second = jax.random.split(key)
-        target, valid, share = (axis.own(jnp.asarray(each)) for each in (batch.target, batch.valid, batch.share))
+        target, valid, share = (axis.shard(jnp.asarray(each)) for each in (batch.target, batch.valid, batch.share))
         user, item = self.rows(params, batch, first, axis)
         mixed = user[:, :-1] * item[:, :-1]
         if self.options.dropout:
-            mixed = dropout.drop(second, mixed, axis.own(jnp.arange(self._size)), self.options.dropout)
+            mixed = dropout.drop(second, mixed, axis.shard(jnp.arange(self._size)), self.options.dropout)
         predicted = mixed.sum(1) + user[:, -1] + item[:, -1]
         error = losses.squared_error(predicted, target, valid, axis)
-        weight = valid[:, None] * share / jnp.maximum(axis.total(valid.sum()), 1)
+        weight = valid[:, None] * share / jnp.maximum(axis.psum(valid.sum()), 1)
         penalty = (weight[:, :1] * user**2 + weight[:, 1:] * item**2).sum()
         return error + self.options.l2 * penalty, (carry, {"rating_loss": error})
 
@@ -254,7 +254,7 @@ class NARRE:
         """
         read = self._read(params, batch.reviews, key, axis)
         user, item, of_user, of_item = (
-            axis.own(jnp.asarray(each)) for each in (batch.user, batch.item, batch.of_user, batch.of_item)
+            axis.shard(jnp.asarray(each)) for each in (batch.user, batch.item, batch.of_user, batch.of_item)
         )
         rows = (
             params[side]["factors"][ids] + _content(params[side], read[0], scores, places)
@@ -287,11 +287,11 @@ class NARRE:
         """Train, validation and test."""
         return self._segments
 
-    def observe(self, params: Params, carry: Carry, segment: Lookup) -> tuple[Carry, Trace]:
+    def observe(self, params: Params, carry: States, segment: Lookup) -> tuple[States, Trace]:
         """Nothing changes."""
         return observe(carry, segment)
 
-    def after(self, params: Params, carry: Carry, segment: Lookup) -> Carry:
+    def after(self, params: Params, carry: States, segment: Lookup) -> States:
         """The carry after a segment."""
         return after(carry, segment)
 
@@ -332,7 +332,7 @@ class NARRE:
             scores.append(jax.nn.relu(hidden) @ own["query"])
         return features, scores
 
-    def _rows_of_everyone(self, params: Params, everyone: tuple) -> Carry:
+    def _rows_of_everyone(self, params: Params, everyone: tuple) -> States:
         *places, reviews = everyone
         features, scores = self._read(params, reviews)
         rows = []
@@ -340,7 +340,7 @@ class NARRE:
             content = partial(_content, params[side], features, own)
             of_reviews = jax.lax.map(lambda each, content=content: content(each[None])[0], table, batch_size=BLOCK)
             rows.append(params[side]["factors"] * known + of_reviews)
-        return Carry(*_weighted(params, *rows))
+        return States(*_weighted(params, *rows))
 
 
 def _weighted(params: Params, user: jax.Array, item: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -11,7 +11,7 @@ from drex_jax.common.streams import occurrences
 from drex_jax.data.events import Events
 from drex_jax.models.baselines.bias import after_each
 from drex_jax.models.closed_form import ClosedForm, Lookup
-from drex_jax.models.protocol import Carry, Trace
+from drex_jax.models.protocol import States, Trace
 
 
 class Popularity(ClosedForm):
@@ -29,5 +29,5 @@ class Popularity(ClosedForm):
             before = count[item] + occurrences(item)[:, None].astype(np.float32)
             count = count + np.bincount(item, minlength=events.num_items)[:, None].astype(np.float32)
             trace = Trace(*map(jnp.asarray, (no_user[user], before, after_each(item, before, count))))
-            segments.append(Lookup(user, item, trace, Carry(jnp.asarray(no_user), jnp.asarray(count))))
+            segments.append(Lookup(user, item, trace, States(jnp.asarray(no_user), jnp.asarray(count))))
         super().__init__(no_user, start, tuple(segments))

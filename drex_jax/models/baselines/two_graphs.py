@@ -20,7 +20,7 @@ from drex_jax.devices.axis import Axis
 from drex_jax.models.graph.item_item import Features, feature_graph, item_features
 from drex_jax.models.graph.propagation import Graph
 from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings
-from drex_jax.models.pairwise import Options, Pairs, Pairwise, Rows
+from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows
 
 
 class Constants(NamedTuple):
@@ -40,7 +40,7 @@ class Constants(NamedTuple):
 class TwoGraphs(Pairwise):
     """The shared part. Parameters: embeddings `table` [N, D], users first, and those of `init_content`."""
 
-    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int], devices: int, name: str):
+    def __init__(self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], devices: int, name: str):
         """Builds both graphs. Raises `UserError` where the data have no item features; `name` is the model's."""
         self.features: Features = item_features(events, name)
         pairs = train_pairs(events, sizes)

@@ -15,13 +15,13 @@ import numpy as np
 from drex_jax.data.events import Events
 from drex_jax.devices.axis import Axis
 from drex_jax.models.graph.item_item import item_features
-from drex_jax.models.pairwise import Options, Pairs, Pairwise, Rows, xavier
+from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows, xavier
 
 
 class VBPR(Pairwise):
     """`constants` are features float32 [I, F] as the data set has them; zeros where an item lacks a modality."""
 
-    def __init__(self, options: Options, events: Events, sizes: tuple[int, int, int], devices: int = 1):
+    def __init__(self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1):
         """Raises `UserError` where the data have no item features."""
         features = np.concatenate(item_features(events, "VBPR").values, axis=1)
         self._width = features.shape[1]

@@ -30,7 +30,7 @@ from drex_jax.models.graph.item_item import item_features
 from drex_jax.models.graph.neighbours import nearest
 from drex_jax.models.graph.propagation import Graph, directed, incidence, propagate
 from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings
-from drex_jax.models.pairwise import Options, Pairs, Pairwise, Rows
+from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Crane(Pairwise):
     """The `paper` variant."""
 
     def __init__(
-        self, options: Options, crane: CraneOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1
+        self, options: RankerOptions, crane: CraneOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1
     ):
         """Raises `UserError` where the data have no item features."""
         self.crane = crane
@@ -214,7 +214,7 @@ class Crane(Pairwise):
         projected = self.projected(params, constants)
         content = self.content(params, constants, projected)
         semantic = self.semantic(constants, carry, content)
-        users, items, valid = (axis.everyone(each) for each in (pairs.user, pairs.item, pairs.valid))
+        users, items, valid = (axis.all_gather(each) for each in (pairs.user, pairs.item, pairs.valid))
         contrasts = []
         if self.crane.contrastive_weight:
             known = valid & jnp.any(constants.present, axis=0)[items]
@@ -226,7 +226,7 @@ class Crane(Pairwise):
             if self.crane.contrastive_weight:
                 known = valid & (count > 0).any(0)
                 contrasts.append(self._contrast(user, user_content, users, known, axis))
-            user = user + axis.own(user_content)
+            user = user + axis.shard(user_content)
         contrast = jnp.stack(contrasts).sum() if contrasts else jnp.zeros(())
         return Rows(
             user=user,
@@ -262,10 +262,10 @@ class Crane(Pairwise):
         look = first & (jnp.arange(len(first)) < self.crane.anchors)  # the same rows on any number of devices
         rows = slice(-(-self.crane.anchors // axis.size) * axis.size)
         return losses.info_nce(
-            axis.own(axis.everyone(behaviour)[rows]),
-            axis.own(content[rows]),
+            axis.shard(axis.all_gather(behaviour)[rows]),
+            axis.shard(content[rows]),
             content,
-            axis.own(look[rows]),
+            axis.shard(look[rows]),
             first,
             self.crane.temperature,
             axis,

@@ -19,7 +19,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.devices.axis import ALONE, Axis
 from drex_jax.models.drex import recurrence, window
 from drex_jax.models.drex.network import AUXILIARY, Modality, Network, NetworkOptions
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 from drex_jax.models.running_bias import RunningBias
 from drex_jax.text import encoder as text_encoder
 from drex_jax.text.bert.network import Architecture
@@ -31,7 +31,7 @@ CONSTANTS = ("rating_mean", "rating_deviation", "rating_weight", "ranking_weight
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class DReXOptions:
     """How DReX trains. Fields as in `drex_jax.config.defaults`, constants fitted on train."""
 
     network: NetworkOptions
@@ -59,7 +59,7 @@ class Options:
         }
 
     @classmethod
-    def of(cls, constants: Any) -> Options:
+    def of(cls, constants: Any) -> DReXOptions:
         """The options with what `constants` gave.
 
         Raises:
@@ -79,7 +79,7 @@ class Options:
             raise UserError(f"the constants of a DReX model are damaged ({error!r}); train the run again") from None
 
 
-def _require_types(options: Options | NetworkOptions) -> None:
+def _require_types(options: DReXOptions | NetworkOptions) -> None:
     """Raises TypeError where a field is of another type than its default, ValueError where it is beyond all sizes."""
     for field in dataclasses.fields(options):
         value, default = getattr(options, field.name), field.default
@@ -102,7 +102,7 @@ class Refiner:
 
     ranks = True
 
-    def __init__(self, options: Options):
+    def __init__(self, options: DReXOptions):
         """Raises `ValueError` where a head has no weight or a weight no head."""
         if (options.rating_weight > 0, options.ranking_weight > 0) != (options.network.rating, options.network.ranking):
             raise ValueError(
@@ -123,7 +123,7 @@ class Refiner:
             states = states.at[: len(offset)].add(offset)
         return jnp.concatenate([states, auxiliary], axis=1)
 
-    def newcomers(self, params: dict[str, Any], carry: Carry) -> tuple[jax.Array, jax.Array]:
+    def newcomers(self, params: dict[str, Any], carry: States) -> tuple[jax.Array, jax.Array]:
         """The rows [E] of a user and an item before their first interaction, without an offset."""
         network, nothing = params["network"], jnp.zeros(AUXILIARY)
         return jnp.append(network["user_start"], nothing), jnp.append(network["item_start"], nothing)
@@ -136,15 +136,15 @@ class Refiner:
         return states - states.mean(0)
 
     def observe_window(
-        self, axis: Axis, params: dict[str, Any], carry: Carry, events: window.Window
-    ) -> tuple[Carry, jax.Array, jax.Array]:
+        self, axis: Axis, params: dict[str, Any], carry: States, events: window.Window
+    ) -> tuple[States, jax.Array, jax.Array]:
         """Replays a window, as a program of one device: the carry after it, rows before each, user and item [n, E]."""
         user, item, carry = self.scan(params, carry, events, None, axis)
         return carry, user, item
 
     def scan(
-        self, params: dict[str, Any], carry: Carry, events: window.Window, keys: Keys | None, axis: Axis
-    ) -> tuple[jax.Array, jax.Array, Carry]:
+        self, params: dict[str, Any], carry: States, events: window.Window, keys: Keys | None, axis: Axis
+    ) -> tuple[jax.Array, jax.Array, States]:
         """Rows before each interaction, user [n, E] and item [n, E], and the carry after all. `keys`: in training."""
         options = self.options.network
         size = options.state_size
@@ -154,7 +154,7 @@ class Refiner:
             encoder = options.text_encoder
             text = text_encoder.encode(encoder, params["text"], events.text, len(events.rating), text_key, axis)
         rngs = None if keys is None else {"dropout": keys.network}
-        numbers = None if keys is None else axis.own(jnp.arange(len(events.rating)))
+        numbers = None if keys is None else axis.shard(jnp.arange(len(events.rating)))
         features = self._apply(params, "features", self._modalities(events, text, axis), numbers, rngs=rngs)
         weights = self._apply(params, "weights")
         tables = []
@@ -175,11 +175,11 @@ class Refiner:
             tables.append(jnp.where(fresh[:, None], start, states))
         width = events.layout.lanes.shape[2]
         tables.append(jnp.zeros((2 * width, size)))  # two rows for every lane, used where it is empty
-        how = recurrence.Options(
+        how = recurrence.RecurrenceOptions(
             self.options.implementation, self.options.products, axis if self.options.packing.split else ALONE
         )
         layout = jax.tree.map(jnp.asarray, events.layout)
-        table, before = recurrence.refine(weights, jnp.concatenate(tables), axis.everyone(features), layout, how)
+        table, before = recurrence.refine(weights, jnp.concatenate(tables), axis.all_gather(features), layout, how)
         log_count = jnp.log1p(events.counts)
         rows = [
             jnp.concatenate([before[:, side], events.bias[:, side : side + 1], log_count[:, side : side + 1]], 1)
@@ -189,7 +189,7 @@ class Refiner:
         items = users + len(events.item_rows)
         user_after = jnp.concatenate([table[:users], events.user_auxiliary], axis=1)
         item_after = jnp.concatenate([table[users:items], events.item_auxiliary], axis=1)
-        after = Carry(
+        after = States(
             carry.user.at[events.user_rows].set(user_after, mode="drop"),
             carry.item.at[events.item_rows].set(item_after, mode="drop"),
         )
@@ -229,7 +229,7 @@ class Refiner:
         options = self.options.network
 
         def own(values: Any) -> jax.Array:
-            return axis.own(jnp.asarray(values))
+            return axis.shard(jnp.asarray(values))
 
         n = len(events.rating)
         everywhere = own(np.ones(n, bool))

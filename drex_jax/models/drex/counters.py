@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from drex_jax.common.streams import neighbours, occurrences
+from drex_jax.common.streams import occurrences, previous_and_next
 from drex_jax.data.events import Events
 from drex_jax.models.running_bias import BiasState, RunningBias
 
@@ -59,7 +59,7 @@ class Before(NamedTuple):
 
 def _side(ids, timestamp, count, last):
     """Count and time of the last before each interaction, and both tables afterwards, for one side."""
-    previous, _ = neighbours(ids, len(count))
+    previous, _ = previous_and_next(ids, len(count))
     last_before = np.where(previous >= 0, timestamp[previous], last[ids])
     last_after = last.copy()
     last_after[ids] = timestamp  # the last of repeated ids wins: NumPy assigns in order

@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.common.streams import neighbours
+from drex_jax.common.streams import previous_and_next
 from drex_jax.data.events import Events
 from drex_jax.devices.axis import ALONE, Axis
 from drex_jax.models import losses
 from drex_jax.models.drex import counters, recurrence, window
-from drex_jax.models.drex.core import Keys, Options, Refiner
-from drex_jax.models.protocol import Carry, Compile, Trace, compile_alone
+from drex_jax.models.drex.core import DReXOptions, Keys, Refiner
+from drex_jax.models.protocol import Compile, States, Trace, compile_alone
 from drex_jax.text import encoder as text_encoder
 
 OBSERVED = 65_536  # interactions a window when no gradient is taken
@@ -54,7 +54,11 @@ class DReX(Refiner):
     chunk = 1
 
     def __init__(
-        self, options: Options, events: Events, sizes: tuple[int, int, int], compile_program: Compile = compile_alone
+        self,
+        options: DReXOptions,
+        events: Events,
+        sizes: tuple[int, int, int],
+        compile_program: Compile = compile_alone,
     ):
         """Prepares train, validation and test.
 
@@ -94,7 +98,7 @@ class DReX(Refiner):
             known_users=int(np.flatnonzero(past.user_count).max(initial=-1)) + 1,
             known_items=int(np.flatnonzero(past.item_count).max(initial=-1)) + 1,
         )
-        _, following = neighbours(stretch.item, self.num_items)
+        _, following = previous_and_next(stretch.item, self.num_items)
         item_next = np.where(following < len(stretch), following, len(stretch) + stretch.item)
         return Segment(plan, item_next.astype(np.int32)), after
 
@@ -135,14 +139,14 @@ class DReX(Refiner):
             params["item_offset"] = jnp.zeros((self.known_items, options.state_size))
         return params
 
-    def start(self, params: dict[str, Any]) -> Carry:
+    def start(self, params: dict[str, Any]) -> States:
         """Everyone's first state: the learned shared vector, plus the offset of those met in train."""
         user, item = self._start_auxiliary
-        return Carry(self.rows(params, "user", user), self.rows(params, "item", item))
+        return States(self.rows(params, "user", user), self.rows(params, "item", item))
 
     # Training
 
-    def renew(self, params: dict[str, Any], carry: Carry | None, epoch: int, key: jax.Array) -> Carry:
+    def renew(self, params: dict[str, Any], carry: States | None, epoch: int, key: jax.Array) -> States:
         """Everyone's rows at the start: an epoch begins with the first interaction."""
         return self.start(params)
 
@@ -163,8 +167,8 @@ class DReX(Refiner):
             )
 
     def loss(
-        self, params: dict[str, Any], carry: Carry, batch: Batch, key: jax.Array, axis: Axis = ALONE
-    ) -> tuple[jax.Array, tuple[Carry, Mapping[str, jax.Array]]]:
+        self, params: dict[str, Any], carry: States, batch: Batch, key: jax.Array, axis: Axis = ALONE
+    ) -> tuple[jax.Array, tuple[States, Mapping[str, jax.Array]]]:
         """One window: exact back-propagation through all its updates; the states that enter are constants.
 
         Devices share its texts, its features and its predictions, and the lanes of each step where they are split.
@@ -172,8 +176,8 @@ class DReX(Refiner):
         options, events = self.options, batch.window
         keys = Keys(*jax.random.split(key, 3))
         user_before, item_stack, after = self.scan(params, carry, events, keys, axis)
-        user_before, item_before = axis.own(user_before), axis.own(item_stack)
-        rows = axis.own(jnp.arange(len(item_stack)))
+        user_before, item_before = axis.shard(user_before), axis.shard(item_stack)
+        rows = axis.shard(jnp.arange(len(item_stack)))
 
         def scores(method: str, *arguments: jax.Array) -> jax.Array:
             return self._apply(params, method, *arguments, rows, rngs={"dropout": keys.network})
@@ -181,8 +185,8 @@ class DReX(Refiner):
         total = jnp.zeros(())
         sums: dict[str, jax.Array] = {}
         if options.rating_weight:
-            target = (axis.own(jnp.asarray(events.rating)) - options.rating_mean) / options.rating_deviation
-            rated = axis.own(jnp.asarray(events.valid)) & ~jnp.isnan(target)
+            target = (axis.shard(jnp.asarray(events.rating)) - options.rating_mean) / options.rating_deviation
+            rated = axis.shard(jnp.asarray(events.valid)) & ~jnp.isnan(target)
             if options.network.residual:
                 target = target - self._base(user_before, item_before)
             error = losses.squared_error(scores("rate", user_before, item_before), target, rated, axis)
@@ -190,10 +194,10 @@ class DReX(Refiner):
             sums["rating_loss"] = error * options.rating_deviation**2
         if batch.negatives is not None:
             stack = jnp.concatenate([item_stack, after.item])
-            picks = jnp.concatenate([rows[:, None], axis.own(jnp.asarray(batch.negatives.state))], 1)  # itself first
+            picks = jnp.concatenate([rows[:, None], axis.shard(jnp.asarray(batch.negatives.state))], 1)  # itself first
             preferences = scores("prefer", user_before, stack, picks)
             positive, negative = preferences[:, 0], preferences[:, 1:]
-            valid = axis.own(jnp.asarray(batch.negatives.valid))
+            valid = axis.shard(jnp.asarray(batch.negatives.valid))
             ranking = losses.RANKING_LOSSES[options.ranking_loss](positive, negative, valid, axis)
             total += options.ranking_weight * ranking
             sums["ranking_loss"] = ranking
@@ -222,7 +226,7 @@ class DReX(Refiner):
         """The train windows' schedules."""
         return self._train.schedules
 
-    def observe(self, params: dict[str, Any], carry: Carry, segment: Segment) -> tuple[Carry, Trace]:
+    def observe(self, params: dict[str, Any], carry: States, segment: Segment) -> tuple[States, Trace]:
         """Replays a segment. The states after it and the rows of each of its interactions."""
         users, items, now = [], [], carry
         for n, found in self._replay(params, carry, segment):
@@ -232,14 +236,14 @@ class DReX(Refiner):
         user, item = jnp.concatenate(users), jnp.concatenate(items)
         return now, Trace(user, item, jnp.concatenate([item, now.item])[segment.item_next])
 
-    def after(self, params: dict[str, Any], carry: Carry, segment: Segment) -> Carry:
+    def after(self, params: dict[str, Any], carry: States, segment: Segment) -> States:
         """Replays a segment: the states after it."""
         windows = self._replay(params, carry, segment)
         return functools.reduce(lambda _, window: window[1][0], windows, carry)
 
     def _replay(
-        self, params: dict[str, Any], carry: Carry, segment: Segment
-    ) -> Iterator[tuple[int, tuple[Carry, jax.Array, jax.Array]]]:
+        self, params: dict[str, Any], carry: States, segment: Segment
+    ) -> Iterator[tuple[int, tuple[States, jax.Array, jax.Array]]]:
         """For each window its size, the carry after it, and its rows; the device is at most `AHEAD` windows behind."""
         rows: collections.deque[jax.Array] = collections.deque()
         for events, n in zip(segment.plan.windows, np.diff(segment.plan.begins).tolist(), strict=True):

@@ -92,7 +92,7 @@ class Layout(NamedTuple):
     slots: Any
 
 
-class Options(NamedTuple):
+class RecurrenceOptions(NamedTuple):
     """How `refine` computes.
 
     Attributes:
@@ -125,7 +125,7 @@ def fused_weights(user: CellParams, item: CellParams) -> jax.Array:
 
 
 def refine(
-    weights: Weights, table: jax.Array, features: jax.Array, layout: Layout, options: Options
+    weights: Weights, table: jax.Array, features: jax.Array, layout: Layout, options: RecurrenceOptions
 ) -> tuple[jax.Array, jax.Array]:
     """Every interaction of a window, in an order that gives each the states that time order gives it.
 
@@ -276,13 +276,13 @@ def _blocked_forward(products, axis, weights, table, features, layout):
 
     def block(table, inputs):
         lanes, rows = inputs
-        own = axis.own(lanes, 1)
+        own = axis.shard(lanes, 1)
         projected = _project(weights, padded[own.reshape(-1)], products).reshape(*own.shape, -1)
 
         def step(table, inputs, rows):
-            before = _take(table, axis.own(rows))
+            before = _take(table, axis.shard(rows))
             after = _after(weights.states, before, inputs, products)
-            return _put(table, rows, axis.everyone(after)), before
+            return _put(table, rows, axis.all_gather(after)), before
 
         return _scan_ahead(step, table, projected, rows)
 
@@ -296,7 +296,7 @@ def _blocked(products, axis, weights, table, features, layout):
 
 def _blocked_fwd(products, axis, weights, table, features, layout):
     table, before = _blocked_forward(products, axis, weights, table, features, layout)
-    lanes = axis.everyone(before, 2)
+    lanes = axis.all_gather(before, 2)
     states = lanes.reshape(layout.lanes.size, 2, -1)[layout.slots]
     return (table, states), (weights, features, layout, before)
 
@@ -305,7 +305,7 @@ def _blocked_bwd(products, axis, residuals, cotangents):
     weights, features, layout, before = residuals
     _, steps, own_width, both = before.shape
     feature_size = features.shape[1]
-    d_table, d_states = (axis.total(cotangent) for cotangent in cotangents)
+    d_table, d_states = (axis.psum(cotangent) for cotangent in cotangents)
     padded, d_padded = _with_empty(features), _with_empty(d_states.reshape(-1, both))
     states_transposed, features_transposed = weights.states.T, weights.features.T
 
@@ -316,7 +316,7 @@ def _blocked_bwd(products, axis, residuals, cotangents):
     def block(carry, before, inputs):
         d_table, d_weights = carry
         lanes, rows = inputs
-        own = axis.own(lanes, 1)
+        own = axis.shard(lanes, 1)
         flat, e = before.reshape(-1, both), padded[own.reshape(-1)]
         r, z, n, own_part = _gates(_project(weights, e, products), _dot(flat, weights.states, products))
         # With v the cotangent of a new state, each pre-activation's cotangent is v times a factor known beforehand.
@@ -328,9 +328,9 @@ def _blocked_bwd(products, axis, residuals, cotangents):
 
         def step(d_table, ahead, rows):
             factors, keep, d_seen = ahead
-            v = _take(d_table, axis.own(rows))
+            v = _take(d_table, axis.shard(rows))
             d_before = v * keep + d_seen + _dot(by_gate(v, factors), states_transposed, products)
-            return _put(d_table, rows, axis.everyone(d_before)), v
+            return _put(d_table, rows, axis.all_gather(d_before)), v
 
         d_table, v = _scan_ahead(step, d_table, ahead, rows, reverse=True)
         d_products = by_gate(v.reshape(-1, both), factors)
@@ -345,10 +345,10 @@ def _blocked_bwd(products, axis, residuals, cotangents):
 
     carry = (d_table, jax.tree.map(jnp.zeros_like, weights))
     (d_table, d_weights), d_features = _scan_ahead(block, carry, before, (layout.lanes, layout.rows), reverse=True)
-    d_features = axis.among(d_features, 2)
+    d_features = axis.pad_to_global(d_features, 2)
     stands = layout.lanes.reshape(-1)[layout.slots] == jnp.arange(len(features))
     d_features = d_features.reshape(layout.lanes.size, feature_size)[layout.slots]
-    return d_weights, axis.once(d_table), jnp.where(stands[:, None], d_features, 0), None
+    return d_weights, axis.only_on_first_device(d_table), jnp.where(stands[:, None], d_features, 0), None
 
 
 _blocked.defvjp(_blocked_fwd, _blocked_bwd)

@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.common.progress import progress
+from drex_jax.common.progress import progress_bar
 from drex_jax.data.events import Events
 from drex_jax.devices.axis import ALONE
 from drex_jax.models.drex import counters, window
 from drex_jax.models.drex.core import Refiner
 from drex_jax.models.drex.counters import History
 from drex_jax.models.drex.model import OBSERVED
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 from drex_jax.models.running_bias import BiasState
 
 WIDTH = 16  # lanes a step, at the most
@@ -68,7 +68,7 @@ class Passage(NamedTuple):
       user, item: float32 [n, E], the rows just before each.
     """
 
-    carry: Carry
+    carry: States
     past: History
     user: np.ndarray
     item: np.ndarray
@@ -88,7 +88,7 @@ class Continuation:
         self.refiner, self._observe = _program(refiner, least)
         self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
 
-    def run(self, carry: Carry, past: History, events: Events, known: tuple[int, int]) -> Passage:
+    def run(self, carry: States, past: History, events: Events, known: tuple[int, int]) -> Passage:
         """Refines rows with n > 0 interactions, in their order.
 
         Args:
@@ -108,22 +108,22 @@ class Continuation:
             known_users=known[0],
             known_items=known[1],
         )
-        rows = Carry(*(jnp.asarray(_rounded(np.asarray(side), options.packing.least)) for side in carry))
+        rows = States(*(jnp.asarray(_rounded(np.asarray(side), options.packing.least)) for side in carry))
         users, items = [], []
-        with progress("replaying", len(events), "interactions") as bar:
+        with progress_bar("replaying", len(events), "interactions") as bar:
             for each, n in zip(plan.windows, np.diff(plan.begins), strict=True):
                 rows, user, item = self._observe(self._params, rows, each)
                 users.append(np.asarray(user)[:n])
                 items.append(np.asarray(item)[:n])
                 bar.update(int(n))
         ended = (np.asarray(side)[: len(begun)] for side, begun in zip(rows, carry, strict=True))
-        return Passage(Carry(*ended), after, np.concatenate(users), np.concatenate(items))  # pyright: ignore[reportArgumentType] (NumPy's serve)
+        return Passage(States(*ended), after, np.concatenate(users), np.concatenate(items))  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
 
 class Replay:
     """The states and counters of everyone, which `advance` moves forward."""
 
-    def __init__(self, refiner: Refiner, params: dict[str, Any], carry: Carry, past: History):
+    def __init__(self, refiner: Refiner, params: dict[str, Any], carry: States, past: History):
         """Starts from a moment of a run.
 
         Args:
@@ -135,7 +135,7 @@ class Replay:
         self._continuation = Continuation(refiner, params)  # who is new has no offset
         self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
 
-    def restarted(self, carry: Carry, past: History) -> Replay:
+    def restarted(self, carry: States, past: History) -> Replay:
         """The same from another moment, by the same programs."""
         other = copy.copy(self)
         other._user, other._item = (_Table(**columns) for columns in _columns(carry, past))
@@ -148,9 +148,9 @@ class Replay:
         return other
 
     @property
-    def carry(self) -> Carry:
+    def carry(self) -> States:
         """Everyone's rows now, as NumPy arrays that the next `advance` changes."""
-        return Carry(self._user["rows"], self._item["rows"])  # pyright: ignore[reportArgumentType] (NumPy's serve)
+        return States(self._user["rows"], self._item["rows"])  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
     def advance(self, events: Events) -> None:
         """Refines the states with n interactions, in their order; none may be earlier than its user's or item's last.
@@ -178,7 +178,7 @@ class Replay:
             ),
         )
         rows: Any = of_users["rows"], of_items["rows"]
-        moved = self._continuation.run(Carry(*rows), past, stretch, (known_users, known_items))
+        moved = self._continuation.run(States(*rows), past, stretch, (known_users, known_items))
         of_users, of_items = _columns(moved.carry, moved.past)
         self._user.put(users, **of_users)
         self._item.put(items, **of_items)
@@ -194,7 +194,7 @@ def _program(refiner: Refiner, least: int) -> tuple[Refiner, Callable[..., Any]]
     return own, jax.jit(functools.partial(own.observe_window, ALONE), donate_argnums=1)
 
 
-def _columns(carry: Carry, past: History) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _columns(carry: States, past: History) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """What the tables of users and of items hold, by the names of `EMPTY`."""
     sums = past.bias
     users = carry.user, past.user_count, past.user_last, sums.user_sum, sums.user_count

@@ -28,7 +28,7 @@ import numba
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.common.streams import neighbours
+from drex_jax.common.streams import previous_and_next
 
 VERSION = 1  # of what `schedule` returns for a stream and a width: a change makes kept schedules anew
 MOST_LANES = 2**31 - 1  # what an int32 index reaches
@@ -111,7 +111,7 @@ class StepCosts:
             raise UserError(f"the times of a table of step costs are positive and finite, unlike {self.microseconds}")
 
 
-def schedule(user: np.ndarray, item: np.ndarray, width: int) -> Schedule:
+def build_schedule(user: np.ndarray, item: np.ndarray, width: int) -> Schedule:
     """Packs a stream into steps.
 
     Args:
@@ -295,9 +295,9 @@ def _again(user, item, users, items, width, found):
 
     Taken by falling tail, and backwards by falling head: both are topological, as heights and levels are.
     """
-    head = _heads(neighbours(user, users)[0], neighbours(item, items)[0], width)
+    head = _heads(previous_and_next(user, users)[0], previous_and_next(item, items)[0], width)
     back_user, back_item = _reversed(user, item)
-    tail = _heads(neighbours(back_user, users)[0], neighbours(back_item, items)[0], width)
+    tail = _heads(previous_and_next(back_user, users)[0], previous_and_next(back_item, items)[0], width)
     tail = np.ascontiguousarray(tail[::-1])
     step, lane, steps, bound = found
     bound = max(bound, _joint_bound(head, tail, width))

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from drex_jax.common.cache import Remember, make_anew
-from drex_jax.common.streams import neighbours
+from drex_jax.common.cache import Cache, no_cache
+from drex_jax.common.streams import previous_and_next
 from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
 from drex_jax.models.drex import schedule
@@ -38,7 +38,7 @@ class Packing:
       width: lanes a step.
       devices: number of devices that share a window: its interactions and chunks of texts divide by it.
       split: the lanes of a step divide by it, too.
-      remember: keeps schedules between runs.
+      cache: keeps schedules between runs.
       rounded: sizes are powers of two, so that few compiled programs serve windows of any size.
       least: windows of fewer interactions are packed like one of so many, so that one program serves them all.
     """
@@ -46,7 +46,7 @@ class Packing:
     width: int = 16
     devices: int = 1
     split: bool = False
-    remember: Remember = make_anew
+    cache: Cache = no_cache
     rounded: bool = False
     least: int = 0
 
@@ -183,7 +183,7 @@ def _auxiliary_after(ids: np.ndarray, rows: np.ndarray, after: np.ndarray, spans
       after: float32 [ids, 2], those of everyone after the stretch.
       spans: begin and end of each window.
     """
-    _, following = neighbours(ids, len(after))
+    _, following = previous_and_next(ids, len(after))
     stacked = np.concatenate([rows, after])
     auxiliaries = []
     for a, b in spans:
@@ -259,12 +259,12 @@ def _schedules(streams: list[tuple[np.ndarray, np.ndarray]], packing: Packing) -
         width = -(-width // packing.devices) * packing.devices
 
     def made(user: np.ndarray, item: np.ndarray) -> schedule.Schedule:
-        columns = packing.remember(
+        columns = packing.cache(
             "schedule",
             {"user": user, "item": item},
             {"width": width},
             schedule.VERSION,
-            lambda: schedule.schedule(user, item, width).to_arrays(),
+            lambda: schedule.build_schedule(user, item, width).to_arrays(),
         )
         return schedule.Schedule.from_arrays(columns)
 

@@ -175,11 +175,11 @@ class BertEncoder:
         """(params, ids [R, T], segments [R, T]) -> values [R, ...], the rows shared by the devices."""
 
         def program(axis: Axis, params: Any, ids: jax.Array, segments: jax.Array) -> jax.Array:
-            ids, segments = axis.own(ids), axis.own(segments)
+            ids, segments = axis.shard(ids), axis.shard(segments)
             features: Any = self._network.apply({"params": params}, ids, segments)
             if pooling:
                 features = pool(features, segments, room(ids.shape[1]), pooling, normalize)
-            return axis.everyone(features)
+            return axis.all_gather(features)
 
         if (pooling, normalize) not in self._programs:
             self._programs[pooling, normalize] = self._devices.compile(program)

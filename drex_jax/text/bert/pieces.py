@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax.common.cache import Remember
+from drex_jax.common.cache import Cache
 from drex_jax.common.errors import UserError
-from drex_jax.common.progress import progress
+from drex_jax.common.progress import progress_bar
 from drex_jax.data import storage
 from drex_jax.data.strings import Strings, room
 from drex_jax.data.tokens import Tokens
@@ -108,7 +108,7 @@ def tokens_of(
     words: WordPieces,
     texts: Strings,
     max_tokens: int,
-    remember: Remember,
+    cache: Cache,
     scratch: pathlib.Path | None = None,
 ) -> Tokens:
     """The texts of a whole table as `WordPieces.encode` gives them, part by part.
@@ -117,7 +117,7 @@ def tokens_of(
       words: of the model.
       texts: any number of them.
       max_tokens: longer ones are cut.
-      remember: keeps each part.
+      cache: keeps each part.
       scratch: as for `drex_jax.data.scratch.room`.
 
     Raises:
@@ -126,14 +126,14 @@ def tokens_of(
     model = words.model()
     options: dict[str, Any] = {"model": model.fingerprint, "dtype": model.dtype, "max_tokens": max_tokens}
     options, parts = options | {"features": not words.learns}, []
-    with progress("encoding reviews", len(texts), "texts") as bar:
+    with progress_bar("encoding reviews", len(texts), "texts") as bar:
         for begin in range(0, max(len(texts), 1), PART):
             part = texts.part(begin, begin + PART)
 
             def make(part: Strings = part) -> dict[str, Any]:
                 return words.encode(part, max_tokens).columns()
 
-            kept = remember("bert_tokens", {"data": part.data, "offsets": part.offsets}, options, VERSION, make)
+            kept = cache("bert_tokens", {"data": part.data, "offsets": part.offsets}, options, VERSION, make)
             parts.append(Tokens(**kept))
             bar.update(len(part))
     if words.learns:

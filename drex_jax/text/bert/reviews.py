@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from drex_jax.common.cache import Remember
+from drex_jax.common.cache import Cache
 from drex_jax.common.errors import UserError
-from drex_jax.common.progress import progress
+from drex_jax.common.progress import progress_bar
 from drex_jax.config.defaults import Config
 from drex_jax.data.events import REVIEW
 from drex_jax.data.interactions import Interactions
@@ -32,22 +32,20 @@ def encoder(config: Config) -> BertEncoder:
 
 
 def with_vectors(
-    interactions: Interactions, model: BertEncoder, config: Config, remember: Remember
+    interactions: Interactions, model: BertEncoder, config: Config, cache: Cache
 ) -> tuple[Interactions, list[str]]:
     """The table with a vector modality `REVIEW`, where a missing text is a missing vector; notices on what was cut.
 
     Raises:
       UserError: the model cannot read `text.max_tokens` tokens.
     """
-    found, cut = vectors(interactions.text, model, config.text.bert.pooling, config.text.max_tokens, remember)
+    found, cut = vectors(interactions.text, model, config.text.bert.pooling, config.text.max_tokens, cache)
     notice = f"{cut:,} of {len(interactions):,} reviews were cut at {config.text.max_tokens} tokens"
     kept = dataclasses.replace(interactions, vectors=interactions.vectors | {REVIEW: found})
     return kept, [notice] if cut else []
 
 
-def vectors(
-    texts: Strings, model: BertEncoder, pooling: str, max_tokens: int, remember: Remember
-) -> tuple[np.ndarray, int]:
+def vectors(texts: Strings, model: BertEncoder, pooling: str, max_tokens: int, cache: Cache) -> tuple[np.ndarray, int]:
     """Vectors of length 1, float32 [n, D], rows of NaN for empty texts; and how many texts were cut.
 
     The texts are encoded part by part, in the order of the table: another run on these data finds them, and so does
@@ -58,7 +56,7 @@ def vectors(
       model: what encodes them.
       pooling: as of `BertEncoder.encode`.
       max_tokens: as there.
-      remember: keeps each part.
+      cache: keeps each part.
 
     Raises:
       UserError: the model cannot read `max_tokens` tokens.
@@ -72,7 +70,7 @@ def vectors(
     }
     found, cut = np.full((len(texts), model.width), np.nan, np.float32), 0
     present = np.flatnonzero(texts.lengths)
-    with progress("encoding reviews", len(present), "texts") as bar:
+    with progress_bar("encoding reviews", len(present), "texts") as bar:
         for begin in range(0, len(present), PART):
             rows = present[begin : begin + PART]
             part = texts.take(rows)
@@ -81,7 +79,7 @@ def vectors(
                 pieces = model.pieces(part, max_tokens)
                 return {"vectors": model.encode_pieces(pieces, pooling, True), "cut": np.array(pieces.cut.sum())}
 
-            made = remember("bert", {"data": part.data, "offsets": part.offsets}, options, VERSION, make)
+            made = cache("bert", {"data": part.data, "offsets": part.offsets}, options, VERSION, make)
             found[rows] = made["vectors"]
             cut += int(made["cut"])
             bar.update(len(rows))

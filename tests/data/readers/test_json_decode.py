@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from drex_jax.common.cache import Store
 from drex_jax.data import scratch, strings
-from drex_jax.data.load import DataOptions, load
+from drex_jax.data.load import DataOptions, load_interactions
 from drex_jax.data.readers import amazon, json_decode, json_reviews, lines, yelp
 from drex_jax.data.readers.quarantine import Quarantine
 from drex_jax.data.strings import Strings
@@ -124,25 +124,25 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_processes_read_what_one_reads(large: Path, tmp_path: Path) -> None:
     options = DataOptions("yelp", str(large), max_bad_share=1.0)
-    alone, report = load(options, tmp_path / "alone.jsonl")
+    alone, report = load_interactions(options, tmp_path / "alone.jsonl")
     assert report.rejected == 17
     store = Store(tmp_path / "store")
     for _ in range(2):
-        together, _ = load(options, tmp_path / "together.jsonl", store.arrays)
+        together, _ = load_interactions(options, tmp_path / "together.jsonl", store.arrays)
         assert together.sha256() == alone.sha256()
         assert (tmp_path / "together.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
     kept = sorted(path for path in (tmp_path / "store").rglob("*.arrays"))
     assert len(kept) > 2
     kept[0].write_bytes(b"damaged")
     kept[1].unlink()
-    assert load(options, None, store.arrays)[0].sha256() == alone.sha256()
+    assert load_interactions(options, None, store.arrays)[0].sha256() == alone.sha256()
 
 
 def test_a_dead_process_is_made_up_for(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_reviews, "_begin", os.abort)
     options = DataOptions("yelp", str(large), max_bad_share=1.0)
-    found = load(options, None, Store(tmp_path / "store").arrays)[0]
-    assert found.sha256() == load(options)[0].sha256()
+    found = load_interactions(options, None, Store(tmp_path / "store").arrays)[0]
+    assert found.sha256() == load_interactions(options)[0].sha256()
 
 
 def test_columns_larger_than_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

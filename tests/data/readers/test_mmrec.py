@@ -7,8 +7,8 @@ import pytest
 
 from drex_jax.common.errors import UserError
 from drex_jax.data import events
-from drex_jax.data.load import DataOptions, load
-from drex_jax.data.split import split
+from drex_jax.data.load import DataOptions, load_interactions
+from drex_jax.data.split import split_interactions
 
 HEADER = "userID\titemID\trating\ttimestamp\tx_label"
 ROWS = ["0\t2\t1.0\t0\t0", "0\t0\t1.0\t0\t1", "4\t2\t1.0\t0\t0", "4\t3\t1.0\t0\t2", "0\t3\t1.0\t0\t2"]
@@ -27,7 +27,7 @@ def features(folder, name="image", rows=5, width=2):
 
 
 def read(path, **options):
-    return load(DataOptions("mmrec", path, **options))
+    return load_interactions(DataOptions("mmrec", path, **options))
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -53,7 +53,7 @@ def test_the_table_and_its_features(tmp_path, end, whole_folder):
     assert "no times" in text
     assert "2 of 5 rows are of items without interactions" in text
     assert "features of items: image (2 wide)" in text
-    ordered = events.in_learning_order(table, split(table, "given"))
+    ordered = events.in_learning_order(table, split_interactions(table, "given"))
     for number, name in enumerate(ordered.item_ids):
         np.testing.assert_array_equal(ordered.item_vectors["image"][number], values[int(name)])
 
@@ -116,7 +116,7 @@ BAD_ROWS = {
 def test_bad_rows_go_to_the_quarantine_with_their_line(tmp_path, reason):
     rows = [ROWS[0], BAD_ROWS[reason], *(f"0\t{k}\t1\t{k}\t{k % 3}" for k in range(40))]
     quarantine = tmp_path / "quarantine.jsonl"
-    table, report = load(DataOptions("mmrec", write(tmp_path / "data", rows)), quarantine)
+    table, report = load_interactions(DataOptions("mmrec", write(tmp_path / "data", rows)), quarantine)
     assert (len(table), report.rejected) == (41, 1)
     assert next(iter(report.by_reason)).startswith(reason)
     assert '"line":3' in quarantine.read_text()
@@ -167,7 +167,7 @@ def test_features_by_name(tmp_path):
     with pytest.raises(UserError, match=r"text_feat\.npy does not exist; feature files there: audio_feat\.npy, image"):
         read(folder, item_features=("text",))
     with pytest.raises(UserError, match=r"data\.item_features=image: only data\.format=mmrec"):
-        load(DataOptions("yelp", folder, item_features=("image",)))
+        load_interactions(DataOptions("yelp", folder, item_features=("image",)))
 
 
 def test_a_cut_or_a_core_keeps_each_item_s_own_row(tmp_path):
@@ -191,7 +191,7 @@ def test_a_cut_or_a_core_keeps_each_item_s_own_row(tmp_path):
 def test_published_sets(real_data, name, shape, sizes, widths):
     table, report = read(str(real_data / name))
     assert (len(table), table.num_users, table.num_items) == shape
-    parts = split(table, "given")
+    parts = split_interactions(table, "given")
     assert tuple(parts.sizes.values()) == sizes
     assert report.rejected == report.duplicates == 0
     ordered = events.in_learning_order(table, parts)

@@ -18,7 +18,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from drex_jax.common.cache import Store
 from drex_jax.common.errors import UserError
-from drex_jax.data.load import DataOptions, load
+from drex_jax.data.load import DataOptions, load_interactions
 from drex_jax.data.tfds import prepared, records
 from drex_jax.data.tfds.amazon import RELEASES, AmazonReviews
 from drex_jax.data.tfds.builder import QUARANTINE, ReviewsConfig, _Part
@@ -106,7 +106,7 @@ def through_tfds(options, tmp_path):
 
 def everything(options, listed, *rest):
     """All that reading gives: fingerprint and name of the table, report, rejected rows."""
-    interactions, report = load(options, listed, *rest)
+    interactions, report = load_interactions(options, listed, *rest)
     return interactions.sha256(), interactions.name, interactions.rating_range, report, listed.read_bytes()
 
 
@@ -138,29 +138,31 @@ def test_real_files_by_both_routes(real_data, tmp_path, name):
 
 def test_without_the_raw_file(raw, tmp_path):
     path, options = raw()
-    expected = load(options)[0].sha256()
-    load(through_tfds(options, tmp_path))
+    expected = load_interactions(options)[0].sha256()
+    load_interactions(through_tfds(options, tmp_path))
     path.unlink()
     for given in (str(path), str(path.parent), None, "elsewhere/yelp"):
-        found, report = load(dataclasses.replace(through_tfds(options, tmp_path), path=given), tmp_path / "q")
+        found, report = load_interactions(
+            dataclasses.replace(through_tfds(options, tmp_path), path=given), tmp_path / "q"
+        )
         assert (found.sha256(), found.name) == (expected, f"yelp:{path.name}")
         assert str(the_only(tmp_path)) in report.notices[0]
     assert len((tmp_path / "q").read_bytes().splitlines()) == report.rejected == 5
     for change in ({"path": "another_review.json"}, {"rating_max": 4.0}):
         with pytest.raises(UserError, match="holds no data set that was prepared of it"):
-            load(dataclasses.replace(through_tfds(options, tmp_path), **change))
+            load_interactions(dataclasses.replace(through_tfds(options, tmp_path), **change))
 
 
 def test_a_changed_file_is_another_data_set(raw, tmp_path):
     path, options = raw()
-    load(through_tfds(options, tmp_path))
+    load_interactions(through_tfds(options, tmp_path))
     path.write_bytes(path.read_bytes().replace(b'"stars": 4', b'"stars": 3', 1))
-    assert load(through_tfds(options, tmp_path))[0].sha256() == load(options)[0].sha256()
+    assert load_interactions(through_tfds(options, tmp_path))[0].sha256() == load_interactions(options)[0].sha256()
     names = [folder.parent.name for folder in (tmp_path / "tfds").glob("*/*/1.0.0")]
     assert len(names) == 2
     path.unlink()
     with pytest.raises(UserError, match="2 prepared data sets that could be meant") as error:
-        load(through_tfds(options, tmp_path))
+        load_interactions(through_tfds(options, tmp_path))
     assert all(name in str(error.value) for name in names)
 
 
@@ -168,7 +170,7 @@ def test_prepared_twice_the_same_bytes(raw, tmp_path):
     for name in ("yelp", "table"):
         _, options = raw(name)
         for place in ("one", "other"):
-            load(dataclasses.replace(options, tfds_dir=str(tmp_path / name / place)))
+            load_interactions(dataclasses.replace(options, tfds_dir=str(tmp_path / name / place)))
         compared = filecmp.dircmp(tmp_path / name / "one", tmp_path / name / "other")
         files = [
             str(file.relative_to(compared.left)) for file in (tmp_path / name / "one").rglob("*.*") if file.is_file()
@@ -182,7 +184,7 @@ def test_the_way_tfds_users_know(raw, tmp_path):
     config = tfds.download.DownloadConfig(manual_dir=path.parent, max_shard_size=700)
     asked = {"data_dir": tmp_path / "tfds", "download_and_prepare_kwargs": {"download_config": config}}
     rows = tfds.data_source("amazon_reviews/2014_Baby", split="train", **asked)
-    expected = load(options)[1]
+    expected = load_interactions(options)[1]
     assert len(rows) == expected.kept + expected.duplicates
     good = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines() if line[:6] == b'{"revi']
     good = [row for row in good if row["reviewerID"] and "a" not in row and row["overall"] != 9]
@@ -195,7 +197,7 @@ def test_the_way_tfds_users_know(raw, tmp_path):
         for k in range(2)
     ]
     # A run finds what was prepared by hand, though in several files.
-    assert load(through_tfds(options, tmp_path))[0].sha256() == load(options)[0].sha256()
+    assert load_interactions(through_tfds(options, tmp_path))[0].sha256() == load_interactions(options)[0].sha256()
     path.write_bytes(gzip.compress(json_lines(amazon_row, 20)))  # a changed file is never taken for the old one
     assert len(tfds.data_source("amazon_reviews/2014_Baby", split="train", **asked)) == 23
     assert "tensorflow" not in sys.modules
@@ -231,7 +233,7 @@ def test_amazon_has_every_category():
 
 def test_what_a_prepared_data_set_knows(raw, tmp_path):
     path, options = raw("amazon of 2023")
-    load(through_tfds(options, tmp_path))
+    load_interactions(through_tfds(options, tmp_path))
     config = AmazonReviews.config_for(path)
     assert config.name.startswith(f"2023_Gift_Cards-{config.sha256[:16]}-")
     for builder in (AmazonReviews(config=config, data_dir=tmp_path / "tfds"),
@@ -251,7 +253,7 @@ def test_what_a_prepared_data_set_knows(raw, tmp_path):
 
 def test_records_are_those_of_tfds(raw, tmp_path):
     _, options = raw("table")
-    load(through_tfds(options, tmp_path))
+    load_interactions(through_tfds(options, tmp_path))
     columns = {name: column for name, column in WIDE.items() if column}
     builder = ReviewTable(config=ReviewsConfig("x", columns=columns), data_dir=tmp_path)
     made = tfds.builder_from_directory(the_only(tmp_path))
@@ -294,17 +296,17 @@ def damage(what, folder):
 @pytest.mark.parametrize("with_raw", [True, False])
 def test_damage_is_told_in_one_line(raw, tmp_path, what, with_raw):
     path, options = raw()
-    load(through_tfds(options, tmp_path))
+    load_interactions(through_tfds(options, tmp_path))
     damage(what, the_only(tmp_path))
     if not with_raw:
         path.unlink()
     with pytest.raises(UserError, match="the prepared data set is damaged") as error:
-        load(through_tfds(options, tmp_path))
+        load_interactions(through_tfds(options, tmp_path))
     assert str(the_only(tmp_path)) in str(error.value)
     assert "\n" not in str(error.value)
     if with_raw:
         shutil.rmtree(the_only(tmp_path))  # as it says
-        assert load(through_tfds(options, tmp_path))[0].sha256() == load(options)[0].sha256()
+        assert load_interactions(through_tfds(options, tmp_path))[0].sha256() == load_interactions(options)[0].sha256()
 
 
 def test_an_unfinished_preparation_is_none(raw, tmp_path, monkeypatch):
@@ -316,16 +318,16 @@ def test_an_unfinished_preparation_is_none(raw, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_Part, "close", full)
         with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
-            load(through_tfds(options, tmp_path))
+            load_interactions(through_tfds(options, tmp_path))
     config = YelpReviews.config_for(path).name
     assert list((tmp_path / "tfds" / "yelp_reviews" / config).iterdir()) == []
     (tmp_path / "tfds" / "yelp_reviews" / config / "incomplete.ABCDEF_1.0.0").mkdir()  # as a killed one leaves
     content = path.read_bytes()
     path.unlink()
     with pytest.raises(UserError, match="holds no data set"):
-        load(through_tfds(options, tmp_path))
+        load_interactions(through_tfds(options, tmp_path))
     path.write_bytes(content)
-    assert load(through_tfds(options, tmp_path))[0].sha256() == load(options)[0].sha256()
+    assert load_interactions(through_tfds(options, tmp_path))[0].sha256() == load_interactions(options)[0].sha256()
 
 
 def test_another_process_may_be_faster(raw, tmp_path, monkeypatch):
@@ -337,7 +339,7 @@ def test_another_process_may_be_faster(raw, tmp_path, monkeypatch):
         raise OSError(39, "Directory not empty")
 
     monkeypatch.setattr(YelpReviews, "download_and_prepare", late)
-    assert load(through_tfds(options, tmp_path))[0].sha256() == load(options)[0].sha256()
+    assert load_interactions(through_tfds(options, tmp_path))[0].sha256() == load_interactions(options)[0].sha256()
 
 
 def test_places_that_will_not_do(raw, tmp_path):
@@ -353,7 +355,7 @@ def test_places_that_will_not_do(raw, tmp_path):
     }
     for message, changes in wrong.items():
         with pytest.raises(UserError, match=re.escape(message)) as error:
-            load(dataclasses.replace(options, **changes))
+            load_interactions(dataclasses.replace(options, **changes))
         assert "\n" not in str(error.value)
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "raw" / "reviews_Baby_5.json").write_bytes(json_lines(amazon_row))
@@ -374,7 +376,7 @@ def test_a_file_without_a_good_row(raw, tmp_path, content):
     messages = []
     for given in (options, through_tfds(options, tmp_path)):
         with pytest.raises(UserError) as error:
-            load(given, tmp_path / "q")
+            load_interactions(given, tmp_path / "q")
         messages.append((str(error.value), (tmp_path / "q").read_bytes()))
     assert messages[0] == messages[1]
     if content:
@@ -390,7 +392,7 @@ def test_the_readers_own_mistakes_stay_what_they_are(raw, tmp_path):
         messages = []
         for route in (given, through_tfds(given, tmp_path)):
             with pytest.raises(UserError) as error:
-                load(route)
+                load_interactions(route)
             messages.append(str(error.value))
         assert messages[0] == messages[1]
 

@@ -12,7 +12,7 @@ import pytest
 from drex_jax.data.events import Events
 from drex_jax.models import running_bias
 from drex_jax.models.baselines.bias import Bias, GlobalMean, RunningBias
-from drex_jax.models.baselines.matrix_factorisation import MatrixFactorisation, Options
+from drex_jax.models.baselines.matrix_factorisation import FactorOptions, MatrixFactorisation
 from drex_jax.models.baselines.popularity import Popularity
 
 USERS, ITEMS, SIZES = 7, 9, (40, 12, 8)
@@ -128,7 +128,7 @@ def test_closed_form_has_nothing_to_train(events: Events) -> None:
 
 
 def test_factorisation_batches_hold_each_train_rating_once(events: Events) -> None:
-    model = MatrixFactorisation(Options(mean=3.0, l2=0.02, batch_size=12), events, SIZES)
+    model = MatrixFactorisation(FactorOptions(mean=3.0, l2=0.02, batch_size=12), events, SIZES)
     rated = [k for k in range(SIZES[0]) if not np.isnan(events.rating[k])]
     expected = sorted((int(events.user[k]), int(events.item[k]), float(events.rating[k]) - 3.0) for k in rated)
     epochs = []
@@ -143,7 +143,7 @@ def test_factorisation_batches_hold_each_train_rating_once(events: Events) -> No
 
 
 def test_factorisation_loss_and_gradient_ignore_padding(events: Events) -> None:
-    model = MatrixFactorisation(Options(mean=3.0, size=2, batch_size=64, l2=0.1), events, SIZES)
+    model = MatrixFactorisation(FactorOptions(mean=3.0, size=2, batch_size=64, l2=0.1), events, SIZES)
     params = model.init(jax.random.key(0))
     (batch,) = model.batches(0)
     loss = model.loss(params, model.start(params), batch, jax.random.key(0))[0]
@@ -174,7 +174,7 @@ def test_factorisation_learns_low_rank_ratings() -> None:
     )  # fmt: skip
     sizes = (500, 100, 2)
     mean = float(events.rating[:500].mean())
-    model = MatrixFactorisation(Options(mean=mean, l2=0.02, size=4, batch_size=128), events, sizes)
+    model = MatrixFactorisation(FactorOptions(mean=mean, l2=0.02, size=4, batch_size=128), events, sizes)
     params = model.init(jax.random.key(0))
     optimizer = optax.adam(0.05)
     state = optimizer.init(params)

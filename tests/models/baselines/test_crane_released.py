@@ -9,9 +9,9 @@ from drex_jax.common.errors import UserError
 from drex_jax.models.baselines import crane_released
 from drex_jax.models.baselines.crane_released import HEADS, Released, attend
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import Options
+from drex_jax.models.pairwise import RankerOptions
 
-OPTIONS = Options(size=8, batch_size=16, l2=0.03, layers=2, neighbours=3)
+OPTIONS = RankerOptions(size=8, batch_size=16, l2=0.03, layers=2, neighbours=3)
 THREE = ("audio", "image", "text")
 
 
@@ -142,7 +142,7 @@ def test_what_it_refuses(make_items, monkeypatch):
     with pytest.raises(UserError, match="crane_released needs features of items"):
         Released(OPTIONS, *make_items(()))
     with pytest.raises(UserError, match=r"ranker.size = 6: .* multiple of its 4 heads"):
-        Released(Options(size=6), *make_items(("image",)))
+        Released(RankerOptions(size=6), *make_items(("image",)))
     monkeypatch.setattr(crane_released, "MAX_ITEMS", 5)
     with pytest.raises(UserError, match="at most 5, and these data have"):
         Released(OPTIONS, *make_items(("image",)))
@@ -158,7 +158,7 @@ def test_a_step_is_the_same_on_several_devices(make_items, same_on_devices):
 @pytest.mark.thorough
 def test_it_learns_the_same_for_a_seed(make_items, fitted):
     """From a sample of the interactions each epoch, with items that lack modalities."""
-    options = Options(size=8, batch_size=16, l2=0.0, edge_dropout=0.5)
+    options = RankerOptions(size=8, batch_size=16, l2=0.0, edge_dropout=0.5)
     model = Released(options, *make_items(("audio", "image"), 0.5))
     losses, params = fitted(model, 30)
     assert losses == fitted(model, 30)[0]

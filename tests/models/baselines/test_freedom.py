@@ -10,9 +10,9 @@ from drex_jax.common.errors import UserError
 from drex_jax.models.baselines.freedom import FREEDOM
 from drex_jax.models.graph.item_item import feature_graph, item_features, modality_weights
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import Options
+from drex_jax.models.pairwise import RankerOptions
 
-OPTIONS = Options(size=4, batch_size=16, l2=0.03, layers=2, neighbours=3, feature_weight=0.5, first_modality=0.1)
+OPTIONS = RankerOptions(size=4, batch_size=16, l2=0.03, layers=2, neighbours=3, feature_weight=0.5, first_modality=0.1)
 WEIGHTS = {("image",): [1.0], ("audio", "image"): [0.9, 0.1], ("audio", "image", "text"): [0.45, 0.1, 0.45]}
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from drex_jax.models.baselines.narre import NARRE, Options
+from drex_jax.models.baselines.narre import NARRE, NarreOptions
 from drex_jax.text import encoder as text_encoder
 from drex_jax.text.encoder import TextEncoder
 
 VOCABULARY, SIZES, REVIEWS = 20, (44, 8, 8), 3
 ENCODER = TextEncoder(VOCABULARY, 4, 3, 0.0)
-OPTIONS = Options(mean=3.0, encoder=ENCODER, reviews=REVIEWS, batch_size=16, l2=0.03, dropout=0.0)
+OPTIONS = NarreOptions(mean=3.0, encoder=ENCODER, reviews=REVIEWS, batch_size=16, l2=0.03, dropout=0.0)
 
 
 @pytest.fixture(scope="module")

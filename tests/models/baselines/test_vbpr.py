@@ -6,9 +6,9 @@ import pytest
 
 from drex_jax.common.errors import UserError
 from drex_jax.models.baselines.vbpr import VBPR
-from drex_jax.models.pairwise import Options
+from drex_jax.models.pairwise import RankerOptions
 
-OPTIONS = Options(size=4, batch_size=16, l2=0.03)
+OPTIONS = RankerOptions(size=4, batch_size=16, l2=0.03)
 
 
 @pytest.mark.parametrize("modalities", [("image",), ("audio", "image"), ("audio", "image", "text")])

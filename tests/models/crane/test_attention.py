@@ -7,11 +7,11 @@ import pytest
 
 from drex_jax.data import events, load
 from drex_jax.data.events import build_events
-from drex_jax.data.split import split
+from drex_jax.data.split import split_interactions
 from drex_jax.models.crane import attention
 from drex_jax.models.crane.model import Crane, CraneOptions
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import Options
+from drex_jax.models.pairwise import RankerOptions
 
 
 def slow_refine(rounds, contents, present, counted=None):
@@ -162,8 +162,8 @@ def test_tanh_has_a_slope_on_real_features(real_data):
 
 
 def tiktok(folder):
-    interactions, _ = load.load(load.DataOptions(format="mmrec", path=str(folder)))
-    parts = split(interactions, "given")
+    interactions, _ = load.load_interactions(load.DataOptions(format="mmrec", path=str(folder)))
+    parts = split_interactions(interactions, "given")
     ordered = events.in_learning_order(interactions, parts)
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
-    return Crane(Options(size=64), CraneOptions(rounds=3), build_events(ordered, sizes, None), sizes)
+    return Crane(RankerOptions(size=64), CraneOptions(rounds=3), build_events(ordered, sizes, None), sizes)

@@ -10,9 +10,9 @@ from drex_jax.common.errors import UserError
 from drex_jax.data.events import Events
 from drex_jax.models.crane.model import Crane, CraneOptions
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import Options
+from drex_jax.models.pairwise import RankerOptions
 
-OPTIONS = Options(size=4, batch_size=16, l2=0.03, layers=2, neighbours=3)
+OPTIONS = RankerOptions(size=4, batch_size=16, l2=0.03, layers=2, neighbours=3)
 
 
 def make(events_and_sizes, devices=1, options=OPTIONS, **crane):

@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from drex_jax.devices.axis import ALONE, Axis
 from drex_jax.models.drex import recurrence, schedule
-from drex_jax.models.drex.recurrence import CellParams, Implementation, Layout, Options
+from drex_jax.models.drex.recurrence import CellParams, Implementation, Layout, RecurrenceOptions
 
 N, USERS, ITEMS, DRAWS = 24, 6, 5, 3
 IDS = USERS + ITEMS
@@ -28,12 +28,12 @@ STREAMS = st.one_of(st.integers(0, N), st.just(N)).flatmap(
 ONE_CHAIN = [(0, 0)] * N
 
 SEQUENTIAL, AUTODIFF, BLOCKED = (
-    Options(way) for way in (Implementation.SEQUENTIAL, Implementation.AUTODIFF, Implementation.BLOCKED)
+    RecurrenceOptions(way) for way in (Implementation.SEQUENTIAL, Implementation.AUTODIFF, Implementation.BLOCKED)
 )
 
 
 def way_name(value):
-    return value.implementation.value if isinstance(value, Options) else str(value)
+    return value.implementation.value if isinstance(value, RecurrenceOptions) else str(value)
 
 
 EACH = pytest.mark.parametrize("options", [SEQUENTIAL, AUTODIFF, BLOCKED], ids=way_name)
@@ -84,7 +84,7 @@ def stream_of(pairs, seed=0):
 
 def layout_of(stream, width, blocks, steps, seed=None):
     """The stream's schedule in the first steps or, given a seed, in any: then lanes and unused slots are random too."""
-    packed = schedule.schedule(stream.user, stream.item, width)
+    packed = schedule.build_schedule(stream.user, stream.item, width)
     total = blocks * steps
     lanes, slots = np.full((total, width), len(stream.events)), np.zeros(N, np.int32)
     if seed is None:
@@ -158,7 +158,10 @@ def losses(after, before, readings):
 def loss_and_states(parameters, readings, layout, options, axis=ALONE):
     """One device's share of the loss, and what everyone's states are."""
     after, before = states(parameters, readings, layout, options)
-    return axis.own(losses(after, before, readings)).sum() + axis.once((after**2).sum()), (after, before)
+    return axis.shard(losses(after, before, readings)).sum() + axis.only_on_first_device((after**2).sum()), (
+        after,
+        before,
+    )
 
 
 VALUE_AND_GRADIENT = jax.jit(jax.value_and_grad(loss_and_states, has_aux=True), static_argnames="options")
@@ -274,7 +277,8 @@ def test_auto_is_blocked_and_the_others_are_themselves():
     parameters, stream = numbers(6), stream_of(ONE_CHAIN)
     readings, layout = readings_of(stream, 6), layout_of(stream, 1, 5, 6)
     auto, blocked, autodiff = (
-        VALUE_AND_GRADIENT.lower(parameters, readings, layout, way).as_text() for way in (Options(), BLOCKED, AUTODIFF)
+        VALUE_AND_GRADIENT.lower(parameters, readings, layout, way).as_text()
+        for way in (RecurrenceOptions(), BLOCKED, AUTODIFF)
     )
     assert auto == blocked != autodiff
 
@@ -283,7 +287,7 @@ def test_other_values_compile_nothing_new():
     jitted = jax.jit(states, static_argnames="options")
     for seed, pairs in ((0, ONE_CHAIN), (1, [(1, 1), (2, 2)]), (2, [])):
         stream = stream_of(pairs, seed)
-        jitted(numbers(seed), readings_of(stream, seed), layout_of(stream, 2, 3, 9, seed), Options())
+        jitted(numbers(seed), readings_of(stream, seed), layout_of(stream, 2, 3, 9, seed), RecurrenceOptions())
     assert jitted._cache_size() == 1
 
 
@@ -362,12 +366,12 @@ def program(axis, options, *arguments):
 
     def share(trained, inputs, readings, layout):
         parameters, encoder = trained
-        encoded = axis.everyone(jnp.tanh(axis.own(inputs) @ encoder))
+        encoded = axis.all_gather(jnp.tanh(axis.shard(inputs) @ encoder))
         parameters = parameters._replace(features=parameters.features + encoded)
         return loss_and_states(parameters, readings, layout, options, axis)
 
     (loss, seen), gradient = jax.value_and_grad(share, has_aux=True)(*arguments)
-    return jax.tree.map(axis.total, (loss, gradient)), seen
+    return jax.tree.map(axis.psum, (loss, gradient)), seen
 
 
 ONE_DEVICE = jax.jit(partial(program, ALONE, SEQUENTIAL))

@@ -7,7 +7,7 @@ import pytest
 
 from drex_jax.models.drex import counters, replay
 from drex_jax.models.drex.core import Refiner
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 
 
 def pieces(events, cuts):
@@ -31,7 +31,7 @@ def test_states_are_those_of_the_whole_stream(make_events, make_drex, cuts, part
     model, params = make_drex(events, offsets=False, **options)
     whole, _ = model.observe(params, model.start(params), model.segments()[0])
     size = whole.user.shape[1]
-    nobody = Carry(*(np.zeros((0, size), np.float32) for _ in range(2)))
+    nobody = States(*(np.zeros((0, size), np.float32) for _ in range(2)))
     live = replay.Replay(Refiner(model.options), params, nobody, counters.History.start(0, 0))
     for piece in pieces(events, CUTS[cuts]):
         live.advance(piece)
@@ -58,7 +58,7 @@ def test_going_on_from_the_middle_of_a_run_with_offsets(make_events, make_drex):
     after, _ = model.observe(params, middle, validation)
     whole, _ = model.observe(params, after, test)
     met = [int(ids[:25].max()) + 1 for ids in (events.user, events.item)]
-    middle = Carry(*(np.asarray(side)[:many] for side, many in zip(middle, met, strict=True)))
+    middle = States(*(np.asarray(side)[:many] for side, many in zip(middle, met, strict=True)))
     seen = dataclasses.replace(events[:25], num_users=met[0], num_items=met[1])
     _, past = counters.advance(seen, counters.History.start(*met), model.options.bias)
     assert met[0] < events.num_users or met[1] < events.num_items

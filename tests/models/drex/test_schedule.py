@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drex_jax.common.errors import UserError
-from drex_jax.common.streams import neighbours
+from drex_jax.common.streams import previous_and_next
 from drex_jax.data import load
 from drex_jax.data.synthetic.world import generate_world
 from drex_jax.models.drex import schedule
@@ -81,7 +81,7 @@ def assert_valid(packed, user, item):
     assert (np.unique(places, return_counts=True)[1] == 1).all()
     assert packed.steps == (packed.step.max() + 1 if n else 0)
     for ids in (user, item):
-        previous, _ = neighbours(ids, int(ids.max(initial=-1)) + 1)
+        previous, _ = previous_and_next(ids, int(ids.max(initial=-1)) + 1)
         later = np.flatnonzero(previous >= 0)
         assert (packed.step[previous[later]] < packed.step[later]).all()
 
@@ -90,7 +90,7 @@ def assert_valid(packed, user, item):
 @given(STREAMS, st.sampled_from([1, 2, 3, 5, 8, 100]))
 def test_valid_and_between_its_bounds(stream, width):
     user, item = columns(stream)
-    packed = schedule.schedule(user, item, width)
+    packed = schedule.build_schedule(user, item, width)
     assert_valid(packed, user, item)
     assert packed.width == width
     assert packed.depth == max(slow_levels(user, item), default=-1) + 1
@@ -107,13 +107,13 @@ def test_bounds_are_bounds(stream, width):
     """Of tiny streams the shortest schedule is known: no bound exceeds it, and ours is as short at these widths."""
     user, item = columns(stream)
     fewest = shortest(user, item, width)
-    head = schedule._heads(*(neighbours(ids, 10)[0] for ids in (user, item)), width)
-    tail = schedule._heads(*(neighbours(ids[::-1], 10)[0] for ids in (user, item)), width)[::-1]
+    head = schedule._heads(*(previous_and_next(ids, 10)[0] for ids in (user, item)), width)
+    tail = schedule._heads(*(previous_and_next(ids[::-1], 10)[0] for ids in (user, item)), width)[::-1]
     assert head.tolist() == slow_heads(user, item, width)
     assert (head >= slow_levels(user, item)).all()
     joint = schedule._joint_bound(head, tail, width)
     assert joint == slow_joint_bound(head.tolist(), tail.tolist(), width)
-    packed = schedule.schedule(user, item, width)
+    packed = schedule.build_schedule(user, item, width)
     assert packed.bound <= max(joint, packed.bound) <= fewest <= packed.steps
     assert packed.steps == fewest or width > 2
 
@@ -139,7 +139,7 @@ def test_within_two_percent_of_the_bound_on_random_streams():
     missed = []
     for seed in range(3000):
         user, item, width = random_stream(seed)
-        packed = schedule.schedule(user, item, width)
+        packed = schedule.build_schedule(user, item, width)
         assert_valid(packed, user, item)
         assert packed.steps >= packed.bound
         if packed.steps > packed.bound:
@@ -154,9 +154,9 @@ def test_within_two_percent_of_the_bound_where_depth_and_room_both_bind():
     missed = []
     for seed in range(10_000, 11_000):
         user, item, _ = random_stream(seed)
-        depth = schedule.schedule(user, item, len(user)).depth
+        depth = schedule.build_schedule(user, item, len(user)).depth
         for width in {max(2, len(user) // depth), max(2, -(-len(user) // depth))}:
-            packed = schedule.schedule(user, item, width)
+            packed = schedule.build_schedule(user, item, width)
             assert_valid(packed, user, item)
             assert packed.steps == packed.bound or width > 2
             missed.append(packed.steps - packed.bound)
@@ -169,7 +169,7 @@ def test_a_second_look_runs_only_when_the_first_misses_its_bound(monkeypatch):
     again = schedule._again
     monkeypatch.setattr(schedule, "_again", lambda *arguments: looks.append(arguments[-1]) or again(*arguments))
     for seed in range(200):
-        schedule.schedule(*random_stream(seed))
+        schedule.build_schedule(*random_stream(seed))
     assert 0 < len(looks) <= 20
     assert all(steps > bound for _, _, steps, bound in looks)
 
@@ -188,7 +188,7 @@ def test_a_second_look_runs_only_when_the_first_misses_its_bound(monkeypatch):
 )
 def test_edges(stream, depth, width):
     user, item = columns(stream)
-    packed = schedule.schedule(user, item, width)
+    packed = schedule.build_schedule(user, item, width)
     assert_valid(packed, user, item)
     assert packed.depth == depth
     assert packed.steps == packed.bound == max(depth, -(-len(stream) // width))
@@ -236,7 +236,7 @@ def test_adversaries_meet_the_bound(name, mirrored, width):
     user, item = columns(ADVERSARIES[name])
     if mirrored:
         user, item = user[::-1], item[::-1]
-    packed = schedule.schedule(user, item, width)
+    packed = schedule.build_schedule(user, item, width)
     assert_valid(packed, user, item)
     assert packed.steps == packed.bound
 
@@ -248,7 +248,7 @@ def test_the_bound_of_a_chain_and_a_fan_out_is_the_sum_of_its_parts():
     for width in (2, 4, 8, 32):
         expected = 60 + int(np.ceil((generations.sum() - generations[generations < width].sum()) / width))
         expected += int((generations < width).sum())
-        assert schedule.schedule(user, item, width).bound == expected > max(66, -(-len(user) // width))
+        assert schedule.build_schedule(user, item, width).bound == expected > max(66, -(-len(user) // width))
 
 
 def design_stream(n):
@@ -282,7 +282,7 @@ def real_streams(folder):
     }
     streams = {}
     for name, fields in options.items():
-        table, _ = load.load(load.DataOptions(**fields | {"path": str(folder / fields["path"])}))
+        table, _ = load.load_interactions(load.DataOptions(**fields | {"path": str(folder / fields["path"])}))
         streams[name] = np.asarray(table.user), np.asarray(table.item)
     for name in ("tiktok", "baby"):
         path = folder / name / f"{name}.inter"
@@ -293,7 +293,7 @@ def real_streams(folder):
 @pytest.mark.parametrize("width", [4, 8, 16, 32, 64])
 def test_within_one_percent_of_the_bound_on_synthetic_presets(width):
     for user, item in (synthetic_world(6000, 300), synthetic_world(12_000, 400), design_stream(100_000)):
-        packed = schedule.schedule(user, item, width)
+        packed = schedule.build_schedule(user, item, width)
         assert_valid(packed, user, item)
         assert excess(packed) <= 0.01
 
@@ -301,16 +301,16 @@ def test_within_one_percent_of_the_bound_on_synthetic_presets(width):
 @pytest.mark.parametrize("width", [4, 8, 16, 32, 64])
 def test_within_one_percent_of_the_bound_on_real_data(real_data, width):
     for name, (user, item) in real_streams(real_data).items():
-        packed = schedule.schedule(user, item, width)
+        packed = schedule.build_schedule(user, item, width)
         assert_valid(packed, user, item)
         assert excess(packed) <= 0.01, name
 
 
 def test_the_same_schedule_whatever_the_ids_are_called():
     user, item, _ = random_stream(0)
-    packed = schedule.schedule(user, item, 3)
+    packed = schedule.build_schedule(user, item, 3)
     for ids in (user.astype(np.int64) * 10**12, user.astype(np.uint8), (user * 1_000_003).astype(np.uint32)):
-        other = schedule.schedule(ids, item[:], 3)
+        other = schedule.build_schedule(ids, item[:], 3)
         assert (other.slots() == packed.slots()).all()
 
 
@@ -365,7 +365,7 @@ def test_refuses_tables_of_costs_that_cannot_be(widths, microseconds, match):
 @pytest.mark.parametrize("width", [0, -1])
 def test_refuses_a_width_below_one(width):
     with pytest.raises(UserError, match=f"is {width}: at least 1"):
-        schedule.schedule(np.zeros(1, np.int32), np.zeros(1, np.int32), width)
+        schedule.build_schedule(np.zeros(1, np.int32), np.zeros(1, np.int32), width)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_refuses_a_width_below_one(width):
 )
 def test_refuses_columns_that_are_no_stream(user, item, match):
     with pytest.raises(ValueError, match=match):
-        schedule.schedule(user, item, 1)
+        schedule.build_schedule(user, item, 1)
     with pytest.raises(ValueError, match=match):
         schedule.cheapest_width([(user, item)], COSTS)
 
@@ -388,10 +388,10 @@ def test_refuses_columns_that_are_no_stream(user, item, match):
 def test_refuses_what_an_int32_does_not_count():
     endless = np.broadcast_to(np.int32(0), 2**31 - 1)  # one number in memory
     with pytest.raises(UserError, match="2,147,483,646 interactions, not 2,147,483,647"):
-        schedule.schedule(endless, endless, 1)
+        schedule.build_schedule(endless, endless, 1)
     chained = np.zeros(5, np.int32)
     with pytest.raises(UserError, match="5 steps of width 500,000,000 are 2,500,000,000 lanes"):
-        schedule.schedule(chained, chained, 500_000_000)
-    packed = schedule.schedule(chained, chained, 400_000_000)  # 2,000,000,000 lanes
+        schedule.build_schedule(chained, chained, 500_000_000)
+    packed = schedule.build_schedule(chained, chained, 400_000_000)  # 2,000,000,000 lanes
     assert packed.slots().tolist() == [400_000_000 * k for k in range(5)]
-    assert schedule.schedule(chained[:1], chained[:1], 2**31 - 1).steps == 1
+    assert schedule.build_schedule(chained[:1], chained[:1], 2**31 - 1).steps == 1

@@ -15,7 +15,7 @@ import pytest
 import tiny_bert
 
 from drex_jax import Recommender
-from drex_jax.common.cache import Store, make_anew
+from drex_jax.common.cache import Store, no_cache
 from drex_jax.common.errors import UserError
 from drex_jax.config import defaults
 from drex_jax.config.rules import check
@@ -105,7 +105,7 @@ def test_a_run_answers_and_learns_without_its_model_but_for_texts(place: pathlib
     recommender = Recommender.load(place / "run")
     assert len(recommender.recommend("user1", 3)) == 3
     assert "weighs no words" in " ".join(recommender.explain("user1", "item1").notes)
-    moment = float(recommender._journal.last_moment) + 1
+    moment = float(recommender._log.last_moment) + 1
     rows = [
         {"user": "user1", "item": "item1", "timestamp": moment, "text": "good"},
         {"user": "user2", "item": "item1", "timestamp": moment, "rating": 4.0},
@@ -124,7 +124,7 @@ def test_a_run_answers_and_learns_without_its_model_but_for_texts(place: pathlib
 
 def test_texts_of_updates_are_read_and_kept(place: pathlib.Path, model: BertEncoder, tmp_path: pathlib.Path) -> None:
     recommender = Recommender.load(place / "run")
-    moment = float(recommender._journal.last_moment) + 1
+    moment = float(recommender._log.last_moment) + 1
     row = {"user": "somebody", "item": "item1", "timestamp": moment, "rating": 2.0, "text": "the bad strings"}
     silent = Recommender.load(place / "run")
     silent.update([{**row, "text": None}])
@@ -132,9 +132,9 @@ def test_texts_of_updates_are_read_and_kept(place: pathlib.Path, model: BertEnco
     assert not np.allclose(recommender._now.user[-1], silent._now.user[-1], atol=1e-6)
     recommender.save(tmp_path / "later")
     again = Recommender.load(tmp_path / "later")
-    found = again._journal.row(len(again._journal) - 1).vectors[REVIEW]
+    found = again._log.row(len(again._log) - 1).vectors[REVIEW]
     np.testing.assert_allclose(found, model.encode([row["text"]], max_tokens=MAX_TOKENS)[0], atol=1e-5)
-    replayed = again.at(moment + 1)._now  # the whole history from the first interaction on
+    replayed = again.as_of(moment + 1)._now  # the whole history from the first interaction on
     for ours, theirs in zip(jax.tree.leaves(again._now), jax.tree.leaves(replayed), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert "was there already" in again.update([row]).refused[0].reason
@@ -221,7 +221,7 @@ def test_a_model_that_cannot_be_read_leaves_the_directory_free(folder: pathlib.P
     chosen = settings(folder, tmp_path / "cache")
     chosen.text.max_tokens = 50
     with pytest.raises(UserError, match="max_tokens 50; it should be from 2 to the 20 that the model reads"):
-        experiment.begin(chosen, tmp_path / "run", make_anew)
+        experiment.begin(chosen, tmp_path / "run", no_cache)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -300,9 +300,9 @@ def test_a_run_with_learned_attention_has_keywords_and_learns_as_in_one_go(
     assert data.interactions.vectors == {}
     assert (tmp_path / "cache" / "store" / "bert_tokens").exists()
     recommender = Recommender.load(tmp_path / "run")
-    user, item = (ids.name(0) for ids in (recommender._journal.users, recommender._journal.items))
+    user, item = (ids.name(0) for ids in (recommender._log.users, recommender._log.items))
     assert recommender.explain(user).user_keywords
-    moment = float(recommender._journal.last_moment) + 1
+    moment = float(recommender._log.last_moment) + 1
     rows = [
         {"user": user, "item": item, "timestamp": moment, "text": "good strings"},
         {"user": user, "item": "another", "timestamp": moment + 1},
@@ -343,9 +343,9 @@ def test_a_bert_that_learns_begins_as_it_was_and_at_its_own_pace(folder: pathlib
     steps = settings(folder, tmp_path).train.epochs * 2
     assert 1e-5 < moved[1] < 2e-3 * steps
     recommender = Recommender.load(tmp_path / "learns")
-    user, item = (ids.name(0) for ids in (recommender._journal.users, recommender._journal.items))
+    user, item = (ids.name(0) for ids in (recommender._log.users, recommender._log.items))
     assert recommender.explain(user).user_keywords
-    moment = float(recommender._journal.last_moment) + 1
+    moment = float(recommender._log.last_moment) + 1
     assert recommender.update([{"user": user, "item": item, "timestamp": moment, "text": "good strings"}]).applied == 1
     header = tmp_path / "learns" / "history" / "pieces" / "columns.json"
     header.write_text(header.read_text().replace('"heads"', '"hands"'))

@@ -23,7 +23,7 @@ def test_levels_and_depth_equal_the_slow_twin(interactions: int) -> None:
     expected = slow_levels(stream.user, stream.item)
     np.testing.assert_array_equal(levels.levels(stream.user, stream.item), expected)
     assert levels.depth(stream.user, stream.item) == max(expected) + 1
-    assert levels.depth(stream.user, stream.item) == schedule.schedule(stream.user, stream.item, 3).depth
+    assert levels.depth(stream.user, stream.item) == schedule.build_schedule(stream.user, stream.item, 3).depth
 
 
 def test_no_interaction_has_no_level() -> None:
@@ -48,8 +48,8 @@ def test_t_batches_keep_levels_apart(width: int) -> None:
 def test_a_window_packed_by_levels_has_their_schedule() -> None:
     stream = streams.synthetic(50)
     arrays = {"user": stream.user, "item": stream.item}
-    found = schedule.Schedule.from_arrays(levels.remember("schedule", arrays, {"width": 4}, 1, dict))
+    found = schedule.Schedule.from_arrays(levels.cache("schedule", arrays, {"width": 4}, 1, dict))
     expected = levels.schedule(stream.user, stream.item, 4)
     np.testing.assert_array_equal(found.slots(), expected.slots())
     assert (found.steps, found.depth) == (expected.steps, expected.depth)
-    assert levels.remember("other", arrays, {}, 1, lambda: arrays) == arrays
+    assert levels.cache("other", arrays, {}, 1, lambda: arrays) == arrays

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tools.benchmarks import ranking_data, ranking_peer, ranking_race, ranking_speed, ranking_worker
-from tools.benchmarks.ranking_peer import Matrix, Options, Peer, Train
+from tools.benchmarks.ranking_peer import Matrix, Peer, PeerOptions, Train
 
-SIZES = Options(size=4, batch_size=8, neighbours=3, layers=2, l2=0.3, feature_weight=0.7, first_modality=0.2)
+SIZES = PeerOptions(size=4, batch_size=8, neighbours=3, layers=2, l2=0.3, feature_weight=0.7, first_modality=0.2)
 USERS, ITEMS = 7, 9
 
 
@@ -123,7 +123,7 @@ def test_the_loss_equals_that_of_dense_numpy(torch, name: str, layout: str) -> N
 def test_layouts_train_alike_and_the_loss_falls(torch, name: str) -> None:
     losses = {}
     for layout in ranking_peer.LAYOUTS:
-        peer = Peer(name, make_train(), Options(size=4, batch_size=8, learning_rate=0.05), layout)
+        peer = Peer(name, make_train(), PeerOptions(size=4, batch_size=8, learning_rate=0.05), layout)
         losses[layout] = [peer.epoch() for _ in range(10)]
         assert losses[layout][-1] < losses[layout][0]
     for layout in ranking_peer.LAYOUTS[1:]:

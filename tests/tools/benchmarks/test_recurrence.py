@@ -114,7 +114,7 @@ def test_costs_are_measured_and_written(tmp_path: pathlib.Path, monkeypatch: pyt
 @pytest.mark.parametrize("width", [1, 8, 1024])
 def test_every_step_of_the_stream_of_costs_is_full(width: int) -> None:
     turns = measured_stream(width)
-    packed = schedule.schedule(turns.user, turns.item, width)
+    packed = schedule.build_schedule(turns.user, turns.item, width)
     assert (packed.steps * width, packed.fill) == (len(turns), 1.0)
 
 

@@ -20,14 +20,14 @@ from drex_jax.data.readers import item_features
 from drex_jax.data.readers.quarantine import TORN
 from drex_jax.data.strings import Strings
 from drex_jax.models import scoring
-from drex_jax.models.drex.core import Options
+from drex_jax.models.drex.core import DReXOptions
 from drex_jax.models.drex.network import NetworkOptions
-from drex_jax.models.protocol import Carry
+from drex_jax.models.protocol import States
 from drex_jax.models.running_bias import RunningBias
 from drex_jax.runs import checkpoint, dataset, layout
 from drex_jax.runs.lists import read_lists
 from drex_jax.serving import finished_run, update_file, update_log
-from drex_jax.serving.interaction_log import Journal
+from drex_jax.serving.interaction_log import InteractionLog
 from drex_jax.serving.rows import Expected, checked, rows_of
 from drex_jax.text import vocabulary
 from drex_jax.text.bert import weights, wordpiece
@@ -37,7 +37,7 @@ from tools.robustness.fuzzing.samples import ROWS
 from tools.robustness.fuzzing.target import Target, content_of, count_json, require_words
 
 USERS, ITEMS = 6, 5  # of a run
-CARRY = Carry(*(np.ones((number, 1), np.float32) for number in (USERS, ITEMS)))  # pyright: ignore[reportArgumentType] (NumPy's serve)
+CARRY = States(*(np.ones((number, 1), np.float32) for number in (USERS, ITEMS)))  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
 
 def _npy(array: np.ndarray, pickled: bool = False) -> bytes:
@@ -154,7 +154,7 @@ def _finished(folder: pathlib.Path) -> Config:
     write_text(folder / layout.CONFIG, config_lib.to_json(settings))
     results = {name: {} for name in layout.RESULT_KEYS} | {"schema": layout.SCHEMA, "seeds": [0]}
     write_json(folder / layout.RESULTS, results)
-    write_json(folder / layout.SCORER, {"drex": Options(NetworkOptions(), RunningBias(3.0, 1.0, 1.0)).constants()})
+    write_json(folder / layout.SCORER, {"drex": DReXOptions(NetworkOptions(), RunningBias(3.0, 1.0, 1.0)).constants()})
     interactions, _ = dataset.open_interactions(settings, folder)
     update_log.commit(folder, [], interactions.take(np.arange(3)), CARRY, applied=3, refused=0, sha256=[])
     return settings
@@ -169,10 +169,10 @@ def run(folder: pathlib.Path) -> Target:
         opened = dataset.open_dataset(settings, folder)
         scoring.scorer("drex", read_json(folder / layout.SCORER, ()))
         known, saved = update_log.read(folder)
-        journal = Journal(opened.interactions, opened.sizes[0], None if saved is None else saved.since)
-        for number in range(len(journal)):
-            journal.row(number)
-        assert len(journal.table()) == len(journal), "rows of the journal that are in no table"
+        log = InteractionLog(opened.interactions, opened.sizes[0], None if saved is None else saved.since)
+        for number in range(len(log)):
+            log.row(number)
+        assert len(log.table()) == len(log), "rows of the journal that are in no table"
         if opened.vocabulary is not None and opened.events.tokens is not None:
             opened.vocabulary.words(opened.events.tokens)
         assert all(batch["batch"] == number for number, batch in enumerate(known, 1))
@@ -194,13 +194,13 @@ def update(folder: pathlib.Path) -> Target:
         except UserError as error:
             require_words(error)
             return
-        journal = Journal(interactions, len(parts.train))
+        log = InteractionLog(interactions, len(parts.train))
         right, refused = checked(rows_of(found.interactions), Expected.by(interactions))
-        kept, numbers, late = journal.join(right)
+        kept, numbers, late = log.join(right)
         given = len(found.interactions)
         assert len(kept) == len(numbers), "rows without a number"
         assert len(kept) + len(refused) + len(late) == given, "rows without an answer"
-        assert journal.since == len(kept), "applied rows that are not there"
+        assert log.since == len(kept), "applied rows that are not there"
         assert not any(each["reason"] == TORN for each in found.rejected)
         content = content_of(data)
         if content is not None and content.lstrip().startswith(b"{"):

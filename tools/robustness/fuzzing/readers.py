@@ -62,7 +62,7 @@ class _Reader:
         """The table and the report, of which every row is accounted for; None: the file was refused."""
         self.place.write_bytes(data)
         try:
-            interactions, report = load.load(self.options, self.listed)
+            interactions, report = load.load_interactions(self.options, self.listed)
         except UserError as error:
             require_words(error)
             return None
