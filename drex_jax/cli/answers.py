@@ -151,8 +151,8 @@ def explanation(why: Explanation, form: str) -> str:
             "modalities: " + ", ".join(f"{_shown(name)} {share:.0%}" for name, share in why.modalities.items())
         )
     if why.neighbours:
-        most_similar = ", ".join(f"{_shown(each.item)} ({each.cosine:.2f})" for each in why.neighbours)
-        lines.append(f"most alike{' of what the user has met' if why.user else ''}: {most_similar}")
+        close = ", ".join(f"{_shown(each.item)} ({each.cosine:.2f})" for each in why.neighbours)
+        lines.append(f"most alike{' of what the user has met' if why.user else ''}: {close}")
     for side, found in (("user", why.user_interactions), ("item", why.item_interactions)):
         if found:
             order = "the newest first"

@@ -18,7 +18,7 @@ from drex_jax.cli.flags import Parser
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import write_text
 from drex_jax.evaluation.comparison import WAYS, compare, format_comparison
-from drex_jax.metrics.ranking import METRICS
+from drex_jax.metrics.names import RANKING_METRICS
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -34,7 +34,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN", help="the first is compared with each")
-    ranking = " ".join(f"{name}@K" for name in METRICS)
+    ranking = " ".join(f"{name}@K" for name in RANKING_METRICS)
     parser.add_argument(
         "--metric", default="recall@20", help=f"{ranking} mse mae, of those the runs have (%(default)s)"
     )

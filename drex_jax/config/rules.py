@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from drex_jax.common.errors import UserError
 from drex_jax.config import defaults as config_lib
 from drex_jax.config.defaults import RANKER_FIELDS, RANKERS, Config, from_json
-from drex_jax.metrics.ranking import METRICS
+from drex_jax.metrics.names import RANKING_METRICS
 
 BASELINES = ("global_mean", "bias", "running_bias", "popularity", "matrix_factorisation", "narre", "drex_ratings")
 ERROR_METRICS = ("mse", "rmse", "mae")
-_METRIC = re.compile(rf"{'|'.join(ERROR_METRICS)}|(rated_items/)?({'|'.join(METRICS)})@[1-9][0-9]*")
+_METRIC = re.compile(rf"{'|'.join(ERROR_METRICS)}|(rated_items/)?({'|'.join(RANKING_METRICS)})@[1-9][0-9]*")
 _DIMENSION = re.compile(r"[a-z_]+(\.[a-z0-9_]+)*=[^=,]+(,[^=,]+)*")
 
 
@@ -194,7 +194,7 @@ RULES: dict[str, Rule] = {
     "train.patience": whole(1),
     "train.selection": Rule(
         lambda value: _METRIC.fullmatch(value) is not None,
-        f"{' '.join(ERROR_METRICS)}, or one of {' '.join(METRICS)} with a cutoff, such as ndcg@10",
+        f"{' '.join(ERROR_METRICS)}, or one of {' '.join(RANKING_METRICS)} with a cutoff, such as ndcg@10",
     ),
     "train.checkpoint_seconds": number(0.0),
     "train.checkpoint_steps": whole(0),
@@ -260,9 +260,9 @@ def suggestion(name: str, fields: Iterable[str]) -> str:
     """A hint at the field among `fields` that the unknown dotted name may have meant."""
     by_last = {field: field.rsplit(".", 1)[-1] for field in fields}
     last = name.rsplit(".", 1)[-1]
-    most_similar = difflib.get_close_matches(last, by_last.values(), 2, 0.75)
+    similar = difflib.get_close_matches(last, by_last.values(), 2, 0.75)
     close = difflib.get_close_matches(name, by_last, 1, 0.7) or [
-        field for field in by_last if by_last[field] in most_similar
+        field for field in by_last if by_last[field] in similar
     ]
     return f"did you mean {' or '.join(close)}?" if close else "drex_jax/config/defaults.py lists the fields there are"
 
@@ -306,7 +306,7 @@ def _check_together(fields: Mapping[str, Any]) -> None:
     if judges_ratings and not _predicts_ratings(fields):
         raise UserError(
             f"train.selection is {selection!r}, and {fields['model.name']} predicts no ratings here; it must be one of "
-            f"{' '.join(METRICS)} with a cutoff, such as ndcg@{cutoffs[0]}"
+            f"{' '.join(RANKING_METRICS)} with a cutoff, such as ndcg@{cutoffs[0]}"
         )
     if cutoff and not selection.startswith("rated_items/") and not fields["evaluate.ranking"]:
         raise UserError(f"train.selection is {selection!r}, which needs evaluate.ranking=true")

@@ -7,7 +7,19 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from drex_jax.common.settings import setting, share
 from drex_jax.data.events import Events
+
+
+@dataclasses.dataclass(frozen=True)
+class MissingSettings:
+    """`data.missing`: shares of train interactions that lose a modality, to learn what it is worth."""
+
+    rating: float = setting(0.0, share(), "share of train interactions that lose their rating")
+    text: float = setting(0.0, share(), "share of train interactions that lose their review")
+    time: float = setting(0.0, share(), "share of train interactions that lose their time")
+    vectors: float = setting(0.0, share(), "share of train interactions that lose their vectors")
+
 
 Blank = Callable[[Events, np.ndarray], Events]
 

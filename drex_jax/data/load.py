@@ -10,6 +10,20 @@ from pathlib import Path
 
 from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.errors import UserError
+from drex_jax.common.settings import (
+    NAMED,
+    WORDS,
+    Entry,
+    Rule,
+    number,
+    one_of,
+    open_mapping,
+    optional,
+    setting,
+    share,
+    whole,
+)
+from drex_jax.data.ablation import MissingSettings
 from drex_jax.data.assemble import MAX_IDS, Assembled, assemble_interactions
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.readers import amazon, item_features, json_reviews, mmrec, movielens, table, yelp
@@ -21,37 +35,62 @@ FORMATS = ("synthetic", "amazon", "yelp", "movielens", "table", "mmrec")
 PREPARED = ("amazon", "yelp", "table")  # formats with a TFDS builder
 
 
+COLUMNS = {
+    "user": Entry("user", NAMED, "format=table: column of user ids"),
+    "item": Entry("item", NAMED, "format=table: column of item ids"),
+    "rating": Entry("rating", WORDS, "format=table: column of ratings; empty: none"),
+    "timestamp": Entry("timestamp", WORDS, "format=table: column of times; empty: none"),
+    "text": Entry("text", WORDS, "format=table: column of reviews; empty: none"),
+    "split": Entry("", WORDS, "format=table: column with 0 train, 1 validation, 2 test; empty: none"),
+}
+MODALITIES = Rule(
+    lambda value: (
+        all(isinstance(name, str) and name.isidentifier() for name in value) and len(set(value)) == len(value)
+    ),
+    "different names of modalities, such as ('image', 'text')",
+)
+_RATING = optional(number(-1e6, 1e6))  # what float32 can tell apart and square
+
+
 @dataclasses.dataclass(frozen=True)
-class SyntheticOptions:
-    """The arguments of `synthetic.generate`."""
+class SyntheticSettings:
+    """`data.synthetic`: the made-up review world (`drex_jax.data.synthetic.world`)."""
 
-    interactions: int = 6000
-    users: int = 300
-    items: int = 200
-    missing_text: float = 0.1
-    missing_rating: float = 0.0
-    noise: float = 0.5
-    seed: int = 0
+    num_interactions: int = setting(6000, whole(10), "interactions")
+    num_users: int = setting(300, whole(1), "users")
+    num_items: int = setting(200, whole(1), "items")
+    missing_text: float = setting(0.1, share(), "share of interactions without a review")
+    missing_rating: float = setting(0.0, share(), "share of interactions without a rating")
+    noise: float = setting(0.5, number(0.0), "deviation of the noise of ratings")
+    seed: int = setting(0, whole(0), "seed of the world")
 
 
 @dataclasses.dataclass(frozen=True)
-class DataOptions:
-    """What to read and how; each field is `config.data`'s field of the same name."""
+class DataSettings:
+    """`data`: what is read, and how."""
 
-    format: str = "synthetic"
-    path: str | None = None
-    tfds_dir: str | None = None
-    name: str = ""
-    max_interactions: int | None = None
-    max_bad_share: float = 0.05
-    max_ids: int = MAX_IDS
-    k_core: int = 0
-    rating_min: float | None = None
-    rating_max: float | None = None
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    item_features: tuple[str, ...] = ()
-    time_format: str = ""
-    synthetic: SyntheticOptions = SyntheticOptions()
+    format: str = setting("synthetic", one_of(*FORMATS), "format of the data")
+    path: str | None = setting(None, optional(NAMED), "a file, or the folder that holds the format's files")
+    tfds_dir: str | None = setting(
+        None, optional(NAMED), "amazon yelp table: prepared here by TFDS, once, and read from here"
+    )
+    cache_dir: str | None = setting(
+        None, optional(NAMED), "cache of compiled programs; None: drex_jax in the user's cache folder"
+    )
+    name: str = setting("", WORDS, "name in results; empty: from the format and the path")
+    max_interactions: int | None = setting(None, optional(whole(1)), "keep the earliest n in time order")
+    max_bad_share: float = setting(0.05, share(), "stop above this share of rejected rows")
+    max_ids: int = setting(MAX_IDS, whole(1), "stop above so many different users, or items: they are in memory")
+    k_core: int = setting(0, whole(0), "keep users and items with at least k interactions, iterated; 0: off")
+    rating_min: float | None = setting(None, _RATING, "lowest rating of the scale; None: the format's")
+    rating_max: float | None = setting(None, _RATING, "highest rating of the scale; None: the format's")
+    columns: Mapping[str, str] = open_mapping(COLUMNS, WORDS)  # any other name is a vector modality
+    item_features: tuple[str, ...] = setting(
+        (), MODALITIES, "format=mmrec: which NAME of the files NAME_feat.npy; empty: all"
+    )
+    time_format: str = setting("", WORDS, "format=table: strptime format of times; empty: seconds or ISO 8601")
+    synthetic: SyntheticSettings = dataclasses.field(default_factory=SyntheticSettings)
+    missing: MissingSettings = dataclasses.field(default_factory=MissingSettings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +121,7 @@ class ReadReport:
 
 
 def load_interactions(
-    options: DataOptions,
+    options: DataSettings,
     quarantine_path: str | Path | None = None,
     cache: Cache = no_cache,
     widths: Mapping[str, int] | None = None,
@@ -118,7 +157,7 @@ def load_interactions(
         return assembled.interactions, _report(source, assembled, quarantine, noise_floor)
 
 
-def _check(options: DataOptions) -> None:
+def _check(options: DataSettings) -> None:
     if options.format not in FORMATS:
         raise UserError(f"data.format={options.format!r} is unknown: it should be one of {' '.join(FORMATS)}")
     if options.max_interactions is not None and options.max_interactions < 1:
@@ -150,14 +189,16 @@ def _with_features(assembled: Assembled, source: Path, features: dict[str, Path]
 
 
 def opened(
-    options: DataOptions,
+    options: DataSettings,
     quarantine: Quarantine,
     cache: Cache = no_cache,
     widths: Mapping[str, int] = types.MappingProxyType({}),
 ) -> tuple[str, tuple[float, float] | None, Iterator[Chunk], float | None]:
     """(source, rating scale, chunks, noise floor) of the data set; arguments and errors as of `load`."""
     if options.format == "synthetic":
-        world = generate_world(**dataclasses.asdict(options.synthetic))
+        world = generate_world(
+            **{name.removeprefix("num_"): value for name, value in dataclasses.asdict(options.synthetic).items()}
+        )
         floor = (
             ""
             if math.isnan(world.noise_floor)
@@ -187,7 +228,7 @@ def opened(
 
 
 def _open_prepared(
-    options: DataOptions, folder: Path, quarantine: Quarantine, cache: Cache
+    options: DataSettings, folder: Path, quarantine: Quarantine, cache: Cache
 ) -> tuple[str, tuple[float, float] | None, Iterator[Chunk]]:
     """(source, rating scale, chunks) of a data set that TFDS has prepared, or now prepares, in a folder."""
     from drex_jax.data.tfds import prepared  # here: tensorflow_datasets takes a second to import
@@ -204,7 +245,7 @@ def _open_prepared(
     return source, reading.rating_range, chunks
 
 
-def _scale(options: DataOptions, default: tuple[float, float]) -> tuple[float, float]:
+def _scale(options: DataSettings, default: tuple[float, float]) -> tuple[float, float]:
     """The rating scale: of the config, else of the format's definition."""
     low = default[0] if options.rating_min is None else options.rating_min
     high = default[1] if options.rating_max is None else options.rating_max
@@ -213,7 +254,7 @@ def _scale(options: DataOptions, default: tuple[float, float]) -> tuple[float, f
     return low, high
 
 
-def _refuse_bad(options: DataOptions, source: str, good: int, quarantine: Quarantine) -> None:
+def _refuse_bad(options: DataSettings, source: str, good: int, quarantine: Quarantine) -> None:
     """Raises `UserError` if nothing could be read, or too little."""
     rejected = quarantine.rejected
     listed = "" if quarantine.path is None else f"; each is listed in {quarantine.path}"

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from drex_jax.common.errors import UserError
+from drex_jax.common.settings import number, one_of, setting
 from drex_jax.data.interactions import Interactions
 
 KINDS = ("global_time", "leave_last_out", "random", "given")
@@ -15,6 +16,15 @@ REMEDIES = {
     "random": "it takes more of them, or a larger split.validation and split.test",
     "given": "data.columns.split should hold all of 0 train, 1 validation and 2 test",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSettings:
+    """`split`: which interactions train, which validate and which test."""
+
+    kind: str = setting("global_time", one_of(*KINDS), "how the data are split")
+    validation: float = setting(0.1, number(above=0.0, below=1.0), "share of validation")
+    test: float = setting(0.1, number(above=0.0, below=1.0), "share of test")
 
 
 @dataclasses.dataclass(frozen=True)

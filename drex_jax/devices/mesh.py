@@ -114,14 +114,14 @@ class Devices:
                 out_axes=None,  # pyright: ignore[reportArgumentType] (None: alike on all devices)
                 devices=self._devices,
             )
-        most_similar, apart = PartitionSpec(), PartitionSpec(REPLICAS)
+        replicated, apart = PartitionSpec(), PartitionSpec(REPLICAS)
         each = jax.shard_map(
             lambda arguments: program(self.axis, *arguments),
             mesh=self._mesh,
             in_specs=(
-                most_similar if spread is None else jax.tree.map(lambda own: apart if own else most_similar, spread),
+                replicated if spread is None else jax.tree.map(lambda own: apart if own else replicated, spread),
             ),
-            out_specs=most_similar if spread is None else apart,
+            out_specs=replicated if spread is None else apart,
             check_vma=False,  # `Axis` says where devices differ
         )
         return jax.jit(each)

@@ -28,7 +28,8 @@ from drex_jax.data.events import Events
 from drex_jax.devices.axis import Axis
 from drex_jax.evaluation.frozen import FrozenRanking
 from drex_jax.evaluation.prequential import PrequentialRanking
-from drex_jax.metrics.ranking import METRICS, ranking_metrics, rated_items_ranks
+from drex_jax.metrics.names import RANKING_METRICS
+from drex_jax.metrics.ranking import ranking_metrics, rated_items_ranks
 from drex_jax.metrics.rating import rating_metrics
 from drex_jax.models.protocol import Compile, Model, Params, States, Trace, compile_alone
 from drex_jax.runs.selection import Selection, digest
@@ -80,11 +81,6 @@ class Tested(NamedTuple):
     metrics: dict[str, Metrics]
     carry: States
     lists: dict[str, Arrays]
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a metric is an error."""
-    return metric in ("mse", "rmse", "mae")
 
 
 class Evaluator:
@@ -157,7 +153,7 @@ class Evaluator:
         """The names that `validate` can give."""
         options, model, rows = self._options, self._model, self._rows(1)
         rated, relevant = self._events.has_rating[rows], self._relevant[rows]
-        ranking = [f"{name}@{cutoff}" for name in METRICS for cutoff in options.cutoffs]
+        ranking = [f"{name}@{cutoff}" for name in RANKING_METRICS for cutoff in options.cutoffs]
         if not options.prequential:
             return ranking if len(self._lists(1)[0].users) else []
         names = []

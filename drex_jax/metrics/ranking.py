@@ -12,8 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-METRICS = ("recall", "precision", "f1", "ndcg", "map", "hr", "mrr")
-
 
 def ranking_per_list(
     ranks: np.ndarray, lists: np.ndarray, num_lists: int, cutoffs: Sequence[int]

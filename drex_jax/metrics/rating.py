@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from drex_jax.metrics.names import ERROR_METRICS
+
 
 def rating_metrics(predicted: np.ndarray, actual: np.ndarray) -> dict[str, float]:
     """Mean squared, root mean squared and mean absolute error over the interactions that have a rating.
@@ -24,7 +26,7 @@ def rating_metrics(predicted: np.ndarray, actual: np.ndarray) -> dict[str, float
         raise ValueError(f"predictions {predicted.shape} and ratings {actual.shape} must be two vectors of one length")
     rated = ~np.isnan(actual)
     if not rated.any():
-        return dict.fromkeys(("mse", "rmse", "mae"), float("nan"))
+        return dict.fromkeys(ERROR_METRICS, float("nan"))
     error = predicted[rated] - actual[rated]
     mse = float(np.mean(error**2))
     return {"mse": mse, "rmse": mse**0.5, "mae": float(np.mean(np.abs(error)))}

@@ -26,22 +26,15 @@ from drex_jax.models import losses
 from drex_jax.models.closed_form import Lookup, after, observe, unchanging
 from drex_jax.models.graph.sampling import draw_negatives, seen
 from drex_jax.models.protocol import Params, States, Trace
+from drex_jax.models.settings import RankerSettings
 
 CHUNK, CHUNK_ROWS = 32, 1 << 21  # updates in one call of the device, and rows of tables that they may pass in all
 
 
 @dataclasses.dataclass(frozen=True)
-class RankerOptions:
-    """Sizes and weights; fields as in `config.ranker`."""
+class RankerOptions(RankerSettings):
+    """The settings, and the seed of the order of pairs."""
 
-    size: int = 64
-    batch_size: int = 2048
-    l2: float = 1e-4
-    layers: int = 2
-    neighbours: int = 10
-    edge_dropout: float = 0.0
-    feature_weight: float = 1e-3
-    first_modality: float = 0.1
     seed: int = 0
 
 

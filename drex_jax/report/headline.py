@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from drex_jax.config import defaults as config_lib
-from drex_jax.evaluation.evaluator import lower_is_better
+from drex_jax.metrics.names import lower_is_better
 from drex_jax.report import figures, intervals
 from drex_jax.report.results_table import MEANING, columns_of, facts
 from drex_jax.report.run import Finished

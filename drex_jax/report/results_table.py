@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ERRORS = ("mse", "rmse", "mae")
+from drex_jax.metrics.names import ERROR_METRICS
+
 RANKINGS = ("ndcg", "recall", "hr", "mrr")
 FULL_RANKINGS, FULL_CUTOFFS = ("recall", "precision", "ndcg", "map"), (10, 20)  # of models that only rank
 MEANING = {
@@ -97,7 +98,7 @@ def _columns(entries: Sequence[Mapping[str, float]]) -> list[str]:
     known = dict.fromkeys(metric for entry in entries for metric in entry)
     cutoffs = sorted({int(metric.rpartition("@")[2]) for metric in known if "@" in metric})
     cutoff = 10 if 10 in cutoffs else cutoffs[0] if cutoffs else 0
-    wanted = [*ERRORS, *(f"{name}@{cutoff}" for name in RANKINGS), f"rated_items/ndcg@{cutoff}"]
+    wanted = [*ERROR_METRICS, *(f"{name}@{cutoff}" for name in RANKINGS), f"rated_items/ndcg@{cutoff}"]
     return [metric for metric in wanted if metric in known]
 
 

@@ -10,7 +10,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
 from drex_jax.data.ablation import Blank, without_rating, without_text, without_time, without_vector
 from drex_jax.data.events import Events
-from drex_jax.evaluation.evaluator import lower_is_better
+from drex_jax.metrics.names import lower_is_better
 from drex_jax.models.drex.core import DReXOptions
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions

@@ -13,7 +13,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.config.defaults import Config
 from drex_jax.data.interactions import Interactions
 from drex_jax.evaluation import comparison
-from drex_jax.evaluation.evaluator import lower_is_better
+from drex_jax.metrics.names import lower_is_better
 from drex_jax.runs.dataset import open_interactions
 from drex_jax.runs.layout import results_of
 from drex_jax.serving.finished_run import settings_of

@@ -11,7 +11,7 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
-from drex_jax.evaluation.evaluator import lower_is_better
+from drex_jax.metrics.names import lower_is_better
 from drex_jax.report import figures
 from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section, Table

@@ -16,7 +16,7 @@ from drex_jax.config.defaults import Config
 from drex_jax.data import ablation
 from drex_jax.data.events import Events, build_events, in_learning_order, learning_order
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.load import DataOptions, SyntheticOptions, load_interactions
+from drex_jax.data.load import DataSettings, SyntheticSettings, load_interactions
 from drex_jax.data.split import Split, split_interactions
 from drex_jax.data.tokens import Tokens
 from drex_jax.text import vocabulary
@@ -206,12 +206,12 @@ def _split(interactions: Interactions, config: Config) -> Split:
     return split_interactions(interactions, config.split.kind, config.split.validation, config.split.test, config.seed)
 
 
-def data_options(config: Config) -> DataOptions:
+def data_options(config: Config) -> DataSettings:
     """What `drex_jax.data.load.load_interactions` takes, from `config.data`."""
     fields: dict[str, Any] = config.to_dict()["data"]
-    known = {field.name for field in dataclasses.fields(DataOptions)}
+    known = {field.name for field in dataclasses.fields(DataSettings)}
     chosen = {name: value for name, value in fields.items() if name in known}
-    chosen["synthetic"] = SyntheticOptions(
+    chosen["synthetic"] = SyntheticSettings(
         **{name.removeprefix("num_"): value for name, value in fields["synthetic"].items()}
     )
-    return DataOptions(**chosen)
+    return DataSettings(**chosen)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from drex_jax.common.errors import UserError
 from drex_jax.config.defaults import Config
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.load import DataOptions, load_interactions
+from drex_jax.data.load import DataSettings, load_interactions
 from drex_jax.data.readers import find, table
 from drex_jax.data.readers.quarantine import TORN
 from drex_jax.runs.dataset import data_options
@@ -107,8 +107,8 @@ def read(path: pathlib.Path, settings: Config, run: Interactions) -> UpdateFile:
 
 
 def _table(
-    options: DataOptions, columns: dict[str, str], run: Interactions, time_format: str, lacking: str
-) -> DataOptions:
+    options: DataSettings, columns: dict[str, str], run: Interactions, time_format: str, lacking: str
+) -> DataSettings:
     """Options to read a table of these columns; `lacking` tells of a file without times.
 
     Raises:

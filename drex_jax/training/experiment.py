@@ -21,6 +21,7 @@ from drex_jax.devices import processes
 from drex_jax.evaluation import evaluator as evaluation
 from drex_jax.evaluation import leaks
 from drex_jax.explain.profiles import write_profiles
+from drex_jax.metrics.names import lower_is_better
 from drex_jax.models import scoring
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.protocol import Model
@@ -322,7 +323,7 @@ def _chosen_penalty(config: Config, dataset: Dataset, context: Context, folder: 
         folder / "trials",
         [{"l2": l2} for l2 in FACTOR_PENALTIES],
         lambda trial, constants: fit_trial("matrix_factorisation", config, dataset, context, trial, **constants),
-        lower_is_better=evaluation.lower_is_better(config.train.selection),
+        lower_is_better=lower_is_better(config.train.selection),
     )
     return best.constants["l2"]
 

@@ -20,7 +20,8 @@ from drex_jax.common.errors import DivergedError, Stopped, UserError
 from drex_jax.common.progress import progress_bar as progress_bar
 from drex_jax.devices import processes
 from drex_jax.devices.mesh import Devices
-from drex_jax.evaluation.evaluator import Evaluator, lower_is_better
+from drex_jax.evaluation.evaluator import Evaluator
+from drex_jax.metrics.names import lower_is_better
 from drex_jax.models.protocol import Model, Params
 from drex_jax.runs.checkpoint import Checkpoints
 from drex_jax.runs.selection import Selection

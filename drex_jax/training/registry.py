@@ -27,7 +27,8 @@ from drex_jax.models.baselines.matrix_factorisation import FactorOptions, Matrix
 from drex_jax.models.baselines.narre import NARRE, NarreOptions
 from drex_jax.models.baselines.popularity import Popularity
 from drex_jax.models.baselines.vbpr import VBPR
-from drex_jax.models.crane.model import Crane, CraneOptions
+from drex_jax.models.crane.model import Crane
+from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.drex import recurrence, step_costs
 from drex_jax.models.drex.core import DReXOptions
 from drex_jax.models.drex.model import DReX
@@ -254,7 +255,7 @@ def pairwise(
     """
     options = RankerOptions(**dict(config.ranker), seed=seed)
     if name == "crane":
-        return Crane(options, CraneOptions(**dict(config.crane)), events, sizes, devices)
+        return Crane(options, CraneSettings(**dict(config.crane)), events, sizes, devices)
     return PAIRWISE[name](options, events, sizes, devices)
 
 

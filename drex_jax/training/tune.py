@@ -13,7 +13,7 @@ from drex_jax.common.files import write_text
 from drex_jax.config import defaults as config_lib
 from drex_jax.config.defaults import Config
 from drex_jax.devices import processes
-from drex_jax.evaluation.evaluator import lower_is_better
+from drex_jax.metrics.names import lower_is_better
 from drex_jax.runs.layout import CONFIG
 from drex_jax.runs.lock import sole_writer
 from drex_jax.training import experiment, registry, search_space

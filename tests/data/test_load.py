@@ -8,7 +8,7 @@ import pytest
 
 from drex_jax.common.errors import UserError
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.load import DataOptions, SyntheticOptions, load_interactions
+from drex_jax.data.load import DataSettings, SyntheticSettings, load_interactions
 from drex_jax.data.readers import quarantine
 from drex_jax.data.readers.quarantine import Quarantine
 from tools.robustness.fuzzing import samples
@@ -33,7 +33,7 @@ def test_every_row_is_accounted_for(tmp_path):
     lines = rows(90) + rows(5) + ["{torn"] * 3 + ['{"user_id": ""}'] * 2
     random.Random(0).shuffle(lines)
     interactions, report = load_interactions(
-        DataOptions("yelp", write(tmp_path / "f", lines)), tmp_path / "deep" / "quarantine.jsonl"
+        DataSettings("yelp", write(tmp_path / "f", lines)), tmp_path / "deep" / "quarantine.jsonl"
     )
     assert (report.rows_read, report.kept, report.duplicates, report.rejected) == (100, 90, 5, 5)
     assert report.by_reason == {"invalid JSON": 3, "no user": 2}
@@ -55,29 +55,29 @@ def test_every_row_is_accounted_for(tmp_path):
 def test_the_share_of_bad_rows(tmp_path, bad, stops):
     path = write(tmp_path / "f", rows(100 - bad) + ["{"] * bad)
     if not stops:
-        assert load_interactions(DataOptions("yelp", path))[1].rejected == bad
+        assert load_interactions(DataSettings("yelp", path))[1].rejected == bad
         return
     with pytest.raises(UserError) as error:
-        load_interactions(DataOptions("yelp", path), tmp_path / "q.jsonl")
+        load_interactions(DataSettings("yelp", path), tmp_path / "q.jsonl")
     for word in ("6.0% of 100 rows", "max_bad_share=0.05", "invalid JSON (6)", "q.jsonl"):
         assert word in str(error.value)
     assert len((tmp_path / "q.jsonl").read_text().splitlines()) == 6
 
 
 def test_duplicates_are_outside_the_share(tmp_path):
-    assert load_interactions(DataOptions("yelp", write(tmp_path / "f", rows(10) * 20)))[1].duplicates == 190
+    assert load_interactions(DataSettings("yelp", write(tmp_path / "f", rows(10) * 20)))[1].duplicates == 190
 
 
 def test_the_number_of_different_ids_is_bounded(tmp_path):
     path = write(tmp_path / "f", rows(50))
-    assert load_interactions(DataOptions("yelp", path, max_ids=7))[0].num_users == 7
+    assert load_interactions(DataSettings("yelp", path, max_ids=7))[0].num_users == 7
     with pytest.raises(UserError, match=r"more than 6 different users or items, such as 'u\d'.*data.max_ids"):
-        load_interactions(DataOptions("yelp", path, max_ids=6))
+        load_interactions(DataSettings("yelp", path, max_ids=6))
 
 
 def test_a_value_nested_deeper_than_can_be_shown(tmp_path):
     deep = '{"user_id": ' + "[" * 1000 + "]" * 1000 + "}"
-    _, report = load_interactions(DataOptions("yelp", write(tmp_path / "f", [*rows(50), deep])), tmp_path / "q.jsonl")
+    _, report = load_interactions(DataSettings("yelp", write(tmp_path / "f", [*rows(50), deep])), tmp_path / "q.jsonl")
     assert report.by_reason == {"user is neither a string nor an integer": 1}
     assert "nested too deep to be shown" in (tmp_path / "q.jsonl").read_text()
 
@@ -85,14 +85,14 @@ def test_a_value_nested_deeper_than_can_be_shown(tmp_path):
 def test_a_split_nested_deeper_than_can_be_spelt(tmp_path):
     lines = [json.dumps(samples.table_row(number)) for number in range(50)]
     deep = json.dumps(samples.table_row(50) | {"split": 0}).replace('"split": 0', '"split": ' + "[" * 1000 + "]" * 1000)
-    options = DataOptions("table", write(tmp_path / "f", [*lines, deep]), columns=TABLE, rating_min=1, rating_max=5)
+    options = DataSettings("table", write(tmp_path / "f", [*lines, deep]), columns=TABLE, rating_min=1, rating_max=5)
     assert load_interactions(options)[1].by_reason == {"split is none of 0 train, 1 validation, 2 test": 1}
 
 
 def test_a_torn_gzip_is_said_loudly(tmp_path):
     data = gzip.compress("\n".join(rows(5000)).encode())
     (tmp_path / "f.gz").write_bytes(data[: len(data) // 2])
-    interactions, report = load_interactions(DataOptions("yelp", str(tmp_path / "f.gz")))
+    interactions, report = load_interactions(DataSettings("yelp", str(tmp_path / "f.gz")))
     assert report.by_reason == {"the file ends early": 1}
     assert "ends early" in report.notices[0]
     assert report.notices[0] in report.lines
@@ -101,13 +101,13 @@ def test_a_torn_gzip_is_said_loudly(tmp_path):
 
 def test_an_empty_quarantine_replaces_an_old_one(tmp_path):
     (tmp_path / "q").write_text("old")
-    load_interactions(DataOptions("yelp", write(tmp_path / "f", rows(9))), tmp_path / "q")
+    load_interactions(DataSettings("yelp", write(tmp_path / "f", rows(9))), tmp_path / "q")
     assert (tmp_path / "q").read_text() == ""
 
 
 def test_a_list_of_rejected_rows_ends_before_the_disk_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr(quarantine, "MAX_LISTED", 20)
-    options = DataOptions("yelp", write(tmp_path / "f", [*rows(50), *["x"] * 30]), max_bad_share=1.0)
+    options = DataSettings("yelp", write(tmp_path / "f", [*rows(50), *["x"] * 30]), max_bad_share=1.0)
     _, report = load_interactions(options, tmp_path / "q.jsonl")
     assert report.rejected == 30
     assert len((tmp_path / "q.jsonl").read_text().splitlines()) == 20
@@ -122,21 +122,21 @@ def test_a_quarantine_that_cannot_be_written(tmp_path):
 
 def test_the_scale_of_the_config_wins(tmp_path):
     path = write(tmp_path / "f", rows(50))
-    interactions, report = load_interactions(DataOptions("yelp", path, rating_max=4, max_bad_share=0.5))
+    interactions, report = load_interactions(DataSettings("yelp", path, rating_max=4, max_bad_share=0.5))
     assert interactions.rating_range == (1, 4)
     assert report.by_reason == {"rating outside 1..4": 10}
     with pytest.raises(UserError, match="rating_min=7"):
-        load_interactions(DataOptions("yelp", path, rating_min=7))
+        load_interactions(DataSettings("yelp", path, rating_min=7))
 
 
 def test_cut_and_core_are_reported(tmp_path):
     path = write(tmp_path / "f", rows(100))
-    interactions, report = load_interactions(DataOptions("yelp", path, max_interactions=40, k_core=5))
+    interactions, report = load_interactions(DataSettings("yelp", path, max_interactions=40, k_core=5))
     assert report.kept == 100
     assert min(np.bincount(interactions.user).min(), np.bincount(interactions.item).min()) >= 5
     assert any("60 interactions after" in line for line in report.lines)
     with pytest.raises(UserError, match="k_core=99"):
-        load_interactions(DataOptions("yelp", path, k_core=99))
+        load_interactions(DataSettings("yelp", path, k_core=99))
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,12 @@ def test_cut_and_core_are_reported(tmp_path):
 )
 def test_options_without_sense(field, value):
     with pytest.raises(UserError, match=f"data.{field}="):
-        load_interactions(DataOptions(**{field: value}))
+        load_interactions(DataSettings(**{field: value}))
 
 
 def test_synthetic_says_so_with_its_noise_floor():
     interactions, report = load_interactions(
-        DataOptions(synthetic=SyntheticOptions(interactions=500, users=30, items=20))
+        DataSettings(synthetic=SyntheticSettings(interactions=500, users=30, items=20))
     )
     assert len(interactions) == 500
     assert 0 < report.noise_floor < 1
@@ -158,14 +158,14 @@ def test_synthetic_says_so_with_its_noise_floor():
 
 
 MADE = {
-    "amazon": (DataOptions("amazon"), "reviews.json"),
-    "yelp": (DataOptions("yelp"), "yelp_academic_dataset_review.json"),
-    "movielens": (DataOptions("movielens"), "ratings.csv"),
-    "u.data": (DataOptions("movielens"), "u.data"),
-    "csv": (DataOptions("table", rating_min=1, rating_max=5, columns={**TABLE, "image": "image"}), "table.csv"),
-    "jsonl": (DataOptions("table", rating_min=1, rating_max=5, columns={**TABLE, "image": "image"}), "table.jsonl"),
-    "parquet": (DataOptions("table", rating_min=1, rating_max=5, columns={**TABLE, "image": "image"}), "t.parquet"),
-    "mmrec": (DataOptions("mmrec", rating_min=1, rating_max=5), "some.inter"),
+    "amazon": (DataSettings("amazon"), "reviews.json"),
+    "yelp": (DataSettings("yelp"), "yelp_academic_dataset_review.json"),
+    "movielens": (DataSettings("movielens"), "ratings.csv"),
+    "u.data": (DataSettings("movielens"), "u.data"),
+    "csv": (DataSettings("table", rating_min=1, rating_max=5, columns={**TABLE, "image": "image"}), "table.csv"),
+    "jsonl": (DataSettings("table", rating_min=1, rating_max=5, columns={**TABLE, "image": "image"}), "table.jsonl"),
+    "parquet": (DataSettings("table", rating_min=1, rating_max=5, columns={**TABLE, "image": "image"}), "t.parquet"),
+    "mmrec": (DataSettings("mmrec", rating_min=1, rating_max=5), "some.inter"),
 }  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def made(kind, numbers):
 @pytest.mark.parametrize("kind", MADE)
 def test_the_order_of_rows_changes_nothing(tmp_path, kind):
     options, name = MADE[kind]
-    options = DataOptions(**{**vars(options), "path": str(tmp_path / name), "max_bad_share": 0.6})
+    options = DataSettings(**{**vars(options), "path": str(tmp_path / name), "max_bad_share": 0.6})
     numbers = [*range(19), *range(1, 19, 3)]
     tables = []
     for seed in range(4):
@@ -212,20 +212,20 @@ def test_the_order_of_rows_changes_nothing(tmp_path, kind):
 YELP_CSV = {"user": "user_id", "item": "business_id", "rating": "stars", "timestamp": "date", "text": "text"}
 MMREC = {"user": "userID", "item": "itemID", "rating": "rating", "timestamp": "timestamp", "split": "x_label"}
 REAL = {
-    "amazon": (DataOptions("amazon", "amazon_musical_instruments"), 10_261, 1_429, 900, 7),
-    "yelp": (DataOptions("yelp", "yelp"), 3_610, 3_494, 2_219, 0),
+    "amazon": (DataSettings("amazon", "amazon_musical_instruments"), 10_261, 1_429, 900, 7),
+    "yelp": (DataSettings("yelp", "yelp"), 3_610, 3_494, 2_219, 0),
     "kaggle": (
-        DataOptions("table", "yelp/yelp.csv.gz", columns=YELP_CSV, rating_min=1, rating_max=5), 10_000, 6_403, 4_174, 0
+        DataSettings("table", "yelp/yelp.csv.gz", columns=YELP_CSV, rating_min=1, rating_max=5), 10_000, 6_403, 4_174, 0
     ),
-    "movielens": (DataOptions("movielens", "movielens_latest_small"), 100_836, 610, 9_724, None),
-    "baby": (DataOptions("table", "baby", columns=MMREC, rating_min=0, rating_max=1), 160_792, 19_445, 7_050, 160_792),
+    "movielens": (DataSettings("movielens", "movielens_latest_small"), 100_836, 610, 9_724, None),
+    "baby": (DataSettings("table", "baby", columns=MMREC, rating_min=0, rating_max=1), 160_792, 19_445, 7_050, 160_792),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_files(real_data, tmp_path, name):
     options, n, users, items, without_text = REAL[name]
-    options = DataOptions(**{**vars(options), "path": str(real_data / options.path)})
+    options = DataSettings(**{**vars(options), "path": str(real_data / options.path)})
     interactions, report = load_interactions(options, tmp_path / "q.jsonl")
     assert (len(interactions), interactions.num_users, interactions.num_items) == (n, users, items)
     assert (report.rows_read, report.rejected, report.duplicates) == (n, 0, 0)
@@ -241,7 +241,7 @@ def test_the_order_of_real_rows_does_not_matter(real_data, tmp_path):
     lines = gzip.decompress(source.read_bytes()).splitlines(keepends=True)
     random.Random(1).shuffle(lines)
     (tmp_path / "shuffled").write_bytes(b"".join(lines))
-    one, other = (load_interactions(DataOptions("yelp", str(path)))[0] for path in (source, tmp_path / "shuffled"))
+    one, other = (load_interactions(DataSettings("yelp", str(path)))[0] for path in (source, tmp_path / "shuffled"))
     assert one.sha256() == other.sha256()
 
 
@@ -249,7 +249,7 @@ def test_the_order_of_real_rows_does_not_matter(real_data, tmp_path):
 def test_a_torn_real_file_keeps_its_whole_rows(real_data, tmp_path, share):
     data = next((real_data / "amazon_musical_instruments").iterdir()).read_bytes()
     (tmp_path / "torn.json.gz").write_bytes(data[: int(len(data) * share)])
-    interactions, report = load_interactions(DataOptions("amazon", str(tmp_path)))
+    interactions, report = load_interactions(DataSettings("amazon", str(tmp_path)))
     assert report.rejected == 1
     whole = zlib.decompressobj(31).decompress(data[: int(len(data) * share)]).count(b"\n")
     assert len(interactions) == whole > 2000

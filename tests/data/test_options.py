@@ -3,13 +3,13 @@
 import dataclasses
 
 from drex_jax.config import defaults as config_lib
-from drex_jax.data.load import DataOptions, SyntheticOptions
+from drex_jax.data.load import DataSettings, SyntheticSettings
 from drex_jax.runs.dataset import data_options
 
 
 def test_defaults_are_the_same_on_both_sides() -> None:
     options = data_options(config_lib.base())
-    assert dataclasses.replace(options, columns={}) == DataOptions()
+    assert dataclasses.replace(options, columns={}) == DataSettings()
 
 
 def test_every_field_arrives() -> None:
@@ -43,9 +43,9 @@ def test_every_field_arrives() -> None:
         config.update_from_flattened_dict({f"data.synthetic.{prefix}{name}": value})
     config.update_from_flattened_dict({"data.columns.text": "body"})
     options = data_options(config)
-    assert options.synthetic == SyntheticOptions(**synthetic)
+    assert options.synthetic == SyntheticSettings(**synthetic)
     assert options.columns["text"] == "body"
-    expected = DataOptions(**values, columns=options.columns, synthetic=options.synthetic)
+    expected = DataSettings(**values, columns=options.columns, synthetic=options.synthetic)
     assert options == expected
-    for field in dataclasses.fields(DataOptions):  # so that a new field cannot be forgotten here
+    for field in dataclasses.fields(DataSettings):  # so that a new field cannot be forgotten here
         assert field.name in {*values, "columns", "synthetic"}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.load import DataOptions, SyntheticOptions, load_interactions
+from drex_jax.data.load import DataSettings, SyntheticSettings, load_interactions
 from drex_jax.serving.rows import Expected, checked, require_whole
 
 GOOD = {"user": "a", "item": "b", "timestamp": 5.0}
@@ -52,7 +52,7 @@ def test_nan_is_missing_as_tables_have_it() -> None:
 
 
 def test_a_table_that_is_not_whole() -> None:
-    table, _ = load_interactions(DataOptions(synthetic=SyntheticOptions(interactions=30, users=5, items=4)))
+    table, _ = load_interactions(DataSettings(synthetic=SyntheticSettings(interactions=30, users=5, items=4)))
     require_whole(table.take(np.arange(3, 9)))
     with pytest.raises(UserError, match="there are 5 of user, 30 of item"):
         require_whole(dataclasses.replace(table, user=table.user[:5]))

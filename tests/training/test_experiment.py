@@ -238,7 +238,7 @@ def test_ratings_missing_entirely_need_another_selection(tmp_path: pathlib.Path)
         experiment.train(tiny(**changes, model__ranking_weight=1.0), tmp_path / "b")
 
 
-def real_dataset(options: load.DataOptions) -> Dataset:
+def real_dataset(options: load.DataSettings) -> Dataset:
     interactions, _ = load.load_interactions(options)
     parts = split_interactions(interactions)
     ordered = events.in_learning_order(interactions, parts)
@@ -255,7 +255,7 @@ def real_dataset(options: load.DataOptions) -> Dataset:
 )
 def test_biases_on_real_data(real_data: pathlib.Path, format_: str, path: str, running: float, static: float) -> None:
     """Figures known from independent prototypes, through the package's own readers, split and evaluator."""
-    dataset = real_dataset(load.DataOptions(format=format_, path=str(real_data / path)))
+    dataset = real_dataset(load.DataSettings(format=format_, path=str(real_data / path)))
     settings = defaults.base()
     settings.evaluate.ranking = False
     settings.devices.count = 1

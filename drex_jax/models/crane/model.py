@@ -14,7 +14,6 @@ Letters: U users, I items, M modalities, F features of a modality, D row size, B
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,25 +25,12 @@ from drex_jax.data.events import Events, train_pairs
 from drex_jax.devices.axis import Axis
 from drex_jax.models import losses
 from drex_jax.models.crane import attention
+from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.graph.item_item import item_features
 from drex_jax.models.graph.neighbours import nearest
 from drex_jax.models.graph.propagation import Graph, directed, incidence, propagate
 from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings
 from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows
-
-
-@dataclasses.dataclass(frozen=True)
-class CraneOptions:
-    """What makes it CRANE; fields as in `config.crane`."""
-
-    rounds: int = 2
-    user_profiles: bool = True
-    leave_one_out: bool = True
-    semantic_graph: bool = True
-    graph_epochs: int = 1
-    contrastive_weight: float = 0.005
-    anchors: int = 512
-    temperature: float = 0.2
 
 
 class Profiles(NamedTuple):
@@ -93,7 +79,12 @@ class Crane(Pairwise):
     """The `paper` variant."""
 
     def __init__(
-        self, options: RankerOptions, crane: CraneOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1
+        self,
+        options: RankerOptions,
+        crane: CraneSettings,
+        events: Events,
+        sizes: tuple[int, int, int],
+        devices: int = 1,
     ):
         """Raises `UserError` where the data have no item features."""
         self.crane = crane

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.load import DataOptions, load_interactions
+from drex_jax.data.load import DataSettings, load_interactions
 from drex_jax.data.mmrec_build.build import EXPECTED, Sources, build_mmrec, held_out, split_labels
 
 TOOL = pathlib.Path(__file__).parents[3] / "tools" / "build_mmrec.py"
@@ -57,7 +57,7 @@ def sources(folder, **changes):
 def test_there_and_back(tmp_path, split):
     rows, features = raw(tmp_path)
     lines = build_mmrec(sources(tmp_path, split=split), tmp_path / "toys", "toys")
-    table, report = load_interactions(DataOptions("mmrec", str(tmp_path / "toys"), rating_min=1.0, rating_max=5.0))
+    table, report = load_interactions(DataSettings("mmrec", str(tmp_path / "toys"), rating_min=1.0, rating_max=5.0))
     assert table.name == "mmrec:toys"
     assert report.rejected == 0
     ids = [
@@ -131,7 +131,7 @@ def test_held_out_counts():
 
 
 def test_held_out_counts_are_the_published_ones(real_data):
-    table, _ = load_interactions(DataOptions("mmrec", str(real_data / "baby")))
+    table, _ = load_interactions(DataSettings("mmrec", str(real_data / "baby")))
     parts = [np.bincount(table.user[table.given_split == part], minlength=table.num_users) for part in range(3)]
     validation, test = held_out(np.sum(parts, 0))
     np.testing.assert_array_equal(validation, parts[1])
@@ -141,7 +141,7 @@ def test_held_out_counts_are_the_published_ones(real_data):
 def test_a_real_review_file(real_data, tmp_path):
     file = real_data / "amazon_musical_instruments" / "reviews_Musical_Instruments_5.json.gz"
     build_mmrec(Sources(file), tmp_path / "out", "music")
-    table, _ = load_interactions(DataOptions("mmrec", str(tmp_path / "out")))
+    table, _ = load_interactions(DataSettings("mmrec", str(tmp_path / "out")))
     assert (len(table), table.num_users, table.num_items) == (10_261, 1_429, 900)
 
 
@@ -227,7 +227,7 @@ def test_the_tool(tmp_path):
     done = run(*flags)
     assert done.returncode == 0, done.stderr
     assert "data.format=mmrec" in done.stdout
-    assert sorted(load_interactions(DataOptions("mmrec", str(tmp_path / "toys")))[0].item_vectors) == [
+    assert sorted(load_interactions(DataSettings("mmrec", str(tmp_path / "toys")))[0].item_vectors) == [
         "audio",
         "image",
         "text",

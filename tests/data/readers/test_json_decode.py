@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from drex_jax.common.cache import Store
 from drex_jax.data import scratch, strings
-from drex_jax.data.load import DataOptions, load_interactions
+from drex_jax.data.load import DataSettings, load_interactions
 from drex_jax.data.readers import amazon, json_decode, json_reviews, lines, yelp
 from drex_jax.data.readers.quarantine import Quarantine
 from drex_jax.data.strings import Strings
@@ -123,7 +123,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_processes_read_what_one_reads(large: Path, tmp_path: Path) -> None:
-    options = DataOptions("yelp", str(large), max_bad_share=1.0)
+    options = DataSettings("yelp", str(large), max_bad_share=1.0)
     alone, report = load_interactions(options, tmp_path / "alone.jsonl")
     assert report.rejected == 17
     store = Store(tmp_path / "store")
@@ -140,7 +140,7 @@ def test_processes_read_what_one_reads(large: Path, tmp_path: Path) -> None:
 
 def test_a_dead_process_is_made_up_for(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_reviews, "_begin", os.abort)
-    options = DataOptions("yelp", str(large), max_bad_share=1.0)
+    options = DataSettings("yelp", str(large), max_bad_share=1.0)
     found = load_interactions(options, None, Store(tmp_path / "store").arrays)[0]
     assert found.sha256() == load_interactions(options)[0].sha256()
 

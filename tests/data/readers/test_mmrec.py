@@ -7,7 +7,7 @@ import pytest
 
 from drex_jax.common.errors import UserError
 from drex_jax.data import events
-from drex_jax.data.load import DataOptions, load_interactions
+from drex_jax.data.load import DataSettings, load_interactions
 from drex_jax.data.split import split_interactions
 
 HEADER = "userID\titemID\trating\ttimestamp\tx_label"
@@ -27,7 +27,7 @@ def features(folder, name="image", rows=5, width=2):
 
 
 def read(path, **options):
-    return load_interactions(DataOptions("mmrec", path, **options))
+    return load_interactions(DataSettings("mmrec", path, **options))
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -116,7 +116,7 @@ BAD_ROWS = {
 def test_bad_rows_go_to_the_quarantine_with_their_line(tmp_path, reason):
     rows = [ROWS[0], BAD_ROWS[reason], *(f"0\t{k}\t1\t{k}\t{k % 3}" for k in range(40))]
     quarantine = tmp_path / "quarantine.jsonl"
-    table, report = load_interactions(DataOptions("mmrec", write(tmp_path / "data", rows)), quarantine)
+    table, report = load_interactions(DataSettings("mmrec", write(tmp_path / "data", rows)), quarantine)
     assert (len(table), report.rejected) == (41, 1)
     assert next(iter(report.by_reason)).startswith(reason)
     assert '"line":3' in quarantine.read_text()
@@ -167,7 +167,7 @@ def test_features_by_name(tmp_path):
     with pytest.raises(UserError, match=r"text_feat\.npy does not exist; feature files there: audio_feat\.npy, image"):
         read(folder, item_features=("text",))
     with pytest.raises(UserError, match=r"data\.item_features=image: only data\.format=mmrec"):
-        load_interactions(DataOptions("yelp", folder, item_features=("image",)))
+        load_interactions(DataSettings("yelp", folder, item_features=("image",)))
 
 
 def test_a_cut_or_a_core_keeps_each_item_s_own_row(tmp_path):

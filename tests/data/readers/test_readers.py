@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.load import DataOptions, load_interactions
+from drex_jax.data.load import DataSettings, load_interactions
 from drex_jax.data.readers import find, lines, parquet
 from drex_jax.data.readers.fields import MAX_TEXT_BYTES
 from drex_jax.data.readers.quarantine import Quarantine
@@ -34,7 +34,7 @@ def write_json(path, rows):
 
 def read(format, path, tmp_path, **options):
     options = {"max_bad_share": 1.0, **options}
-    interactions, report = load_interactions(DataOptions(format, str(path), **options), tmp_path / "quarantine.jsonl")
+    interactions, report = load_interactions(DataSettings(format, str(path), **options), tmp_path / "quarantine.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_bytes().splitlines()]
     assert report.rows_read == report.kept + report.duplicates + report.rejected
     assert len(lines) == report.rejected == sum(report.by_reason.values())
@@ -382,28 +382,28 @@ def test_wrong_places(tmp_path, format):
     for path, word in ((None, "not set"), (tmp_path / "absent", "no such file"), (tmp_path, "no file here")):
         with pytest.raises(UserError, match=word):
             load_interactions(
-                DataOptions(format, None if path is None else str(path), columns=COLUMNS, rating_min=1, rating_max=5)
+                DataSettings(format, None if path is None else str(path), columns=COLUMNS, rating_min=1, rating_max=5)
             )
 
 
 def test_a_path_that_no_file_can_have(tmp_path):
     with pytest.raises(UserError, match="xxx: cannot be read"):
-        load_interactions(DataOptions(format="amazon", path=str(tmp_path / ("x" * 300))))
+        load_interactions(DataSettings(format="amazon", path=str(tmp_path / ("x" * 300))))
 
 
 def test_more_than_one_candidate(tmp_path):
     for name in ("A.json", "B.json.gz", "meta_A.json"):
         (tmp_path / name).write_bytes(b"{}")
     with pytest.raises(UserError, match=r"\(A\.json, B\.json\.gz\)"):
-        load_interactions(DataOptions("amazon", str(tmp_path)))
+        load_interactions(DataSettings("amazon", str(tmp_path)))
 
 
 def test_table_needs_a_scale_and_ids(tmp_path):
     path = table(tmp_path / "f", "csv")
     with pytest.raises(UserError, match="rating_min"):
-        load_interactions(DataOptions("table", path, columns=COLUMNS))
+        load_interactions(DataSettings("table", path, columns=COLUMNS))
     with pytest.raises(UserError, match=r"columns\.user"):
-        load_interactions(DataOptions("table", path, columns=COLUMNS | {"user": ""}, rating_min=0, rating_max=5))
+        load_interactions(DataSettings("table", path, columns=COLUMNS | {"user": ""}, rating_min=0, rating_max=5))
 
 
 def test_a_damaged_parquet_page_keeps_the_rows_before(tmp_path):

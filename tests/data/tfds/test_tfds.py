@@ -18,7 +18,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from drex_jax.common.cache import Store
 from drex_jax.common.errors import UserError
-from drex_jax.data.load import DataOptions, load_interactions
+from drex_jax.data.load import DataSettings, load_interactions
 from drex_jax.data.tfds import prepared, records
 from drex_jax.data.tfds.amazon import RELEASES, AmazonReviews
 from drex_jax.data.tfds.builder import QUARANTINE, ReviewsConfig, _Part
@@ -71,18 +71,18 @@ def wide(n=30):
 
 
 CASES = {
-    "yelp": ("yelp_academic_dataset_review.json", json_lines(yelp_row), DataOptions("yelp")),
-    "amazon of 2014": ("reviews_Baby_5.json.gz", gzip.compress(json_lines(amazon_row), mtime=0), DataOptions("amazon")),
-    "amazon of 2018": ("Gift_Cards_5.json", json_lines(amazon_row), DataOptions("amazon", rating_max=4)),
-    "amazon of 2023": ("Gift_Cards.jsonl", json_lines(amazon_2023_row), DataOptions("amazon")),
-    "amazon, a torn file": ("x y.json.gz", gzip.compress(json_lines(amazon_row, 400))[:-200], DataOptions("amazon")),
-    "tripadvisor": ("reviews.csv", hotels(), DataOptions("table", columns=HOTELS, **SCALE)),
-    "table": ("r.tsv", wide(), DataOptions("table", columns=WIDE, **SCALE)),
+    "yelp": ("yelp_academic_dataset_review.json", json_lines(yelp_row), DataSettings("yelp")),
+    "amazon of 2014": ("reviews_Baby_5.json.gz", gzip.compress(json_lines(amazon_row), mtime=0), DataSettings("amazon")),
+    "amazon of 2018": ("Gift_Cards_5.json", json_lines(amazon_row), DataSettings("amazon", rating_max=4)),
+    "amazon of 2023": ("Gift_Cards.jsonl", json_lines(amazon_2023_row), DataSettings("amazon")),
+    "amazon, a torn file": ("x y.json.gz", gzip.compress(json_lines(amazon_row, 400))[:-200], DataSettings("amazon")),
+    "tripadvisor": ("reviews.csv", hotels(), DataSettings("table", columns=HOTELS, **SCALE)),
+    "table": ("r.tsv", wide(), DataSettings("table", columns=WIDE, **SCALE)),
     "times of a form": (
         "r.csv", b"u,i,t\na,b,31.08.2012\na,c,2012\n",
-        DataOptions("table", columns={"user": "u", "item": "i", "timestamp": "t"}, time_format="%d.%m.%Y"),
+        DataSettings("table", columns={"user": "u", "item": "i", "timestamp": "t"}, time_format="%d.%m.%Y"),
     ),
-    "no times": ("r.jsonl", b'{"u": 1, "i": 2}\n', DataOptions("table", columns={"user": "u", "item": "i"})),
+    "no times": ("r.jsonl", b'{"u": 1, "i": 2}\n', DataSettings("table", columns={"user": "u", "item": "i"})),
 }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_both_routes_give_the_same(raw, tmp_path, name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["amazon_musical_instruments", "yelp"])
 def test_real_files_by_both_routes(real_data, tmp_path, name):
-    options = DataOptions(name.partition("_")[0], str(real_data / name))
+    options = DataSettings(name.partition("_")[0], str(real_data / name))
     plain = everything(options, tmp_path / "q")
     assert everything(through_tfds(options, tmp_path), tmp_path / "q") == plain
 

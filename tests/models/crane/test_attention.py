@@ -9,7 +9,8 @@ from drex_jax.data import events, load
 from drex_jax.data.events import build_events
 from drex_jax.data.split import split_interactions
 from drex_jax.models.crane import attention
-from drex_jax.models.crane.model import Crane, CraneOptions
+from drex_jax.models.crane.model import Crane
+from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.graph.propagation import propagate
 from drex_jax.models.pairwise import RankerOptions
 
@@ -162,8 +163,8 @@ def test_tanh_has_a_slope_on_real_features(real_data):
 
 
 def tiktok(folder):
-    interactions, _ = load.load_interactions(load.DataOptions(format="mmrec", path=str(folder)))
+    interactions, _ = load.load_interactions(load.DataSettings(format="mmrec", path=str(folder)))
     parts = split_interactions(interactions, "given")
     ordered = events.in_learning_order(interactions, parts)
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
-    return Crane(RankerOptions(size=64), CraneOptions(rounds=3), build_events(ordered, sizes, None), sizes)
+    return Crane(RankerOptions(size=64), CraneSettings(rounds=3), build_events(ordered, sizes, None), sizes)

@@ -8,7 +8,8 @@ import pytest
 
 from drex_jax.common.errors import UserError
 from drex_jax.data.events import Events
-from drex_jax.models.crane.model import Crane, CraneOptions
+from drex_jax.models.crane.model import Crane
+from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.graph.propagation import propagate
 from drex_jax.models.pairwise import RankerOptions
 
@@ -16,7 +17,7 @@ OPTIONS = RankerOptions(size=4, batch_size=16, l2=0.03, layers=2, neighbours=3)
 
 
 def make(events_and_sizes, devices=1, options=OPTIONS, **crane):
-    return Crane(options, CraneOptions(**{"contrastive_weight": 0.5} | crane), *events_and_sizes, devices)
+    return Crane(options, CraneSettings(**{"contrastive_weight": 0.5} | crane), *events_and_sizes, devices)
 
 
 def started(model):

@@ -282,7 +282,7 @@ def real_streams(folder):
     }
     streams = {}
     for name, fields in options.items():
-        table, _ = load.load_interactions(load.DataOptions(**fields | {"path": str(folder / fields["path"])}))
+        table, _ = load.load_interactions(load.DataSettings(**fields | {"path": str(folder / fields["path"])}))
         streams[name] = np.asarray(table.user), np.asarray(table.item)
     for name in ("tiktok", "baby"):
         path = folder / name / f"{name}.inter"

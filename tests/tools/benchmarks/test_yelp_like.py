@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from drex_jax.data.load import DataOptions, load_interactions
+from drex_jax.data.load import DataSettings, load_interactions
 from tools.benchmarks import yelp_like
 
 
@@ -12,7 +12,7 @@ def test_a_file_is_read_without_a_loss_and_made_again_alike(tmp_path: Path, monk
     path = tmp_path / "yelp_academic_dataset_review.json"
     yelp_like.write(path, 300, 90, 20)
     content = path.read_bytes()
-    interactions, report = load_interactions(DataOptions("yelp", str(tmp_path)))
+    interactions, report = load_interactions(DataSettings("yelp", str(tmp_path)))
     assert (report.rows_read, report.kept, report.rejected) == (300, 300, 0)
     assert 40 < interactions.num_users <= 90
     assert 10 < interactions.num_items <= 20

@@ -14,7 +14,7 @@ from typing import Any
 from drex_jax.common.errors import UserError
 from drex_jax.data import load
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.load import DataOptions, ReadReport
+from drex_jax.data.load import DataSettings, ReadReport
 from drex_jax.data.mmrec_build import amazon_ratings, item_metadata
 from drex_jax.data.readers.quarantine import Quarantine
 from tools.robustness.fuzzing import samples
@@ -29,7 +29,7 @@ TABLE = {"user": "user", "item": "item", "rating": "rating", "timestamp": "times
 class _Reader:
     """One format: a folder with a file that is rewritten for each input."""
 
-    def __init__(self, place: pathlib.Path, options: DataOptions, count: Callable[[bytes], int | None]):
+    def __init__(self, place: pathlib.Path, options: DataSettings, count: Callable[[bytes], int | None]):
         """`place`: of the file; `count`: how many rows there are in a content, if that can be told."""
         self.place, self.count = place, count
         self.options = dataclasses.replace(options, path=str(place), max_bad_share=1.0)
@@ -88,7 +88,7 @@ class _Reader:
 def _of_reader(
     folder: pathlib.Path,
     name: str,
-    options: DataOptions,
+    options: DataSettings,
     seeds: list[bytes],
     count: Callable[[bytes], int | None] = count_json,
 ) -> Target:
@@ -100,7 +100,7 @@ def amazon(folder: pathlib.Path) -> Target:
     """Amazon reviews of all releases."""
     rows = [samples.amazon_row(number) for number in range(ROWS)]
     real = samples.real("amazon_musical_instruments/reviews_Musical_Instruments_5.json.gz")
-    return _of_reader(folder, "reviews.json", DataOptions("amazon"), [samples.json_lines(rows), *real])
+    return _of_reader(folder, "reviews.json", DataSettings("amazon"), [samples.json_lines(rows), *real])
 
 
 def yelp(folder: pathlib.Path) -> Target:
@@ -108,7 +108,7 @@ def yelp(folder: pathlib.Path) -> Target:
     rows = [samples.yelp_row(number) for number in range(ROWS)]
     real = samples.real("yelp/yelp_academic_dataset_review.json.gz")
     return _of_reader(
-        folder, "yelp_academic_dataset_review.json", DataOptions("yelp"), [samples.json_lines(rows), *real]
+        folder, "yelp_academic_dataset_review.json", DataSettings("yelp"), [samples.json_lines(rows), *real]
     )
 
 
@@ -151,7 +151,7 @@ def movielens(folder: pathlib.Path) -> Target:
     """`ratings.csv`, beside good tags."""
     real = samples.real("movielens_latest_small/ratings.csv.gz")
     target = _of_reader(
-        folder, "ratings.csv", DataOptions("movielens"), [_movielens_rows(tags=False), *real], _movielens_records
+        folder, "ratings.csv", DataSettings("movielens"), [_movielens_rows(tags=False), *real], _movielens_records
     )
     (folder / "tags.csv").write_bytes(_movielens_rows(tags=True))
     return target
@@ -160,7 +160,7 @@ def movielens(folder: pathlib.Path) -> Target:
 def movielens_tags(folder: pathlib.Path) -> Target:
     """`tags.csv`, beside good ratings."""
     folder.mkdir()
-    reader = _Reader(folder / "ratings.csv", DataOptions("movielens"), lambda content: None)
+    reader = _Reader(folder / "ratings.csv", DataSettings("movielens"), lambda content: None)
     ratings = _movielens_rows(tags=False)
 
     def check(data: bytes) -> None:
@@ -184,7 +184,7 @@ def movielens_100k(folder: pathlib.Path) -> Target:
     """`u.data`."""
     rows = "".join(f"{n % 3}\t{n % 4}\t{1 + n % 5}\t{890_000_000 + n}\n" for n in range(ROWS)).encode()
     return _of_reader(
-        folder, "u.data", DataOptions("movielens"), [rows], lambda content: count_records(content, "\t", 4)
+        folder, "u.data", DataSettings("movielens"), [rows], lambda content: count_records(content, "\t", 4)
     )
 
 
@@ -197,7 +197,7 @@ def _of_table(folder: pathlib.Path, name: str, seeds: list[bytes], **options: An
         return None if content.startswith(b"PAR1") else count_records(content, delimiter)
 
     given: dict[str, Any] = {"columns": TABLE, "rating_min": 1.0, "rating_max": 5.0} | options
-    return _of_reader(folder, name, DataOptions("table", **given), seeds, count)
+    return _of_reader(folder, name, DataSettings("table", **given), seeds, count)
 
 
 def table_separated(folder: pathlib.Path) -> Target:
@@ -240,7 +240,7 @@ def mmrec_inter(folder: pathlib.Path) -> Target:
         f"userID\titemID\trating\ttimestamp\tx_label\n{lines}".encode(),
         *samples.real("baby/baby.inter", "tiktok/tiktok.inter"),
     ]
-    options = DataOptions("mmrec", rating_min=1.0, rating_max=5.0)
+    options = DataSettings("mmrec", rating_min=1.0, rating_max=5.0)
     return _of_reader(folder, "some.inter", options, seeds, lambda content: count_records(content, "\t"))
 
 
