@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from drex_jax.cli import command as command_lib
 from drex_jax.cli.exit_status import exit_code, print_stdout, run_main, unraisable
 from drex_jax.cli.signals import SAVED, stop_on_signals
-from drex_jax.config.defaults import Config
+from drex_jax.training.settings import Settings
 
 ASKED = "there was nothing to save; run the same command again"
 STOPPED = {  # what a stop leaves, by mode
@@ -44,18 +44,18 @@ def _obey(argv: Sequence[str]) -> None:
         return
     sys.unraisablehook = unraisable
     with stop_on_signals(STOPPED[command.mode]):
-        begin(command.config)
+        begin(command.settings)
         _execute(command)
 
 
-def begin(config: Config) -> None:
+def begin(settings: Settings) -> None:
     """Sets up logging and joins the processes of a run."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("drex_jax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs each error's traceback, and then raises it
     from drex_jax.devices import processes  # JAX is imported here, so that a mistake in the flags is answered at once
 
-    processes.connect(config.devices.distributed)
+    processes.connect(settings.devices.distributed)
     if not processes.is_main_process():
         logging.getLogger("drex_jax").setLevel(logging.WARNING)
 
@@ -76,7 +76,7 @@ def _execute(command: command_lib.Command) -> None:
     from drex_jax.training import experiment
 
     trained = command.mode == "train"
-    results = experiment.train(command.config, command.workdir) if trained else experiment.evaluate(command.workdir)
+    results = experiment.train(command.settings, command.workdir) if trained else experiment.evaluate(command.workdir)
     if processes.is_main_process():
         print_stdout(f"{results_table.format_results(results)}\n\nrun directory: {command.workdir}")
 

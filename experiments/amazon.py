@@ -16,7 +16,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from drex_jax.common.errors import UserError
-from drex_jax.config.defaults import base
+from drex_jax.training.settings import base
 
 FILES = ("reviews_{}_5.json.gz", "{}_5.json.gz", "{}.jsonl.gz", "{}.jsonl")
 

@@ -10,7 +10,7 @@ Expected: lightgcn and bpr: docs/results.md. Others were not measured: the featu
 
 from ml_collections import ConfigDict
 
-from drex_jax.config.defaults import ranking
+from drex_jax.training.settings import ranking
 
 
 def get_config(model: str = "crane") -> ConfigDict:

@@ -10,7 +10,7 @@ Expected: not measured: the data were not at hand
 
 from ml_collections import ConfigDict
 
-from drex_jax.config.defaults import ranking
+from drex_jax.training.settings import ranking
 
 
 def get_config(model: str = "crane") -> ConfigDict:

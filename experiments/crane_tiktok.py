@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from drex_jax.config.defaults import ranking
+from drex_jax.training.settings import ranking
 
 TUNED: dict[str, dict[str, Any]] = {  # by tools/tune.py, on validation; docs/results.md has the trials
     "crane": {

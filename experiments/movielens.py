@@ -16,7 +16,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from drex_jax.config.defaults import base
+from drex_jax.training.settings import base
 
 
 def get_config() -> ConfigDict:

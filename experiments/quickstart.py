@@ -10,7 +10,7 @@ Expected: prequential test MSE 0.628 (running bias 0.622, matrix factorisation 0
 
 from ml_collections import ConfigDict
 
-from drex_jax.config.defaults import base
+from drex_jax.training.settings import base
 
 
 def get_config() -> ConfigDict:

@@ -30,7 +30,7 @@ def look(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     from drex_jax.evaluation import leaks  # JAX is imported here: a mistake in the flags is answered at once
 
-    checks = leaks.of_run(options.workdir)
+    checks = experiment.check_leaks(options.workdir)
     print_stdout(leaks.describe(checks))
     return sum(bool(check.found) for check in checks)
 

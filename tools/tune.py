@@ -39,11 +39,11 @@ def _tune(argv: Sequence[str]) -> None:
     if command.mode != "train":
         raise UserError(f"--mode={command.mode} is for python -m drex_jax.main; tools/tune.py only searches")
     with stop_on_signals():
-        main.begin(command.config)
+        main.begin(command.settings)
         from drex_jax.devices import processes
         from drex_jax.training import tune  # JAX is imported here: a mistake in the flags is answered at once
 
-        tuned = tune.tune(command.config, command.workdir)
+        tuned = tune.tune(command.settings, command.workdir)
         if processes.is_main_process():
             print(f"\n{tune.format_tuned(tuned)}\n\ntrials: {command.workdir / tune.TRIALS}")
 

@@ -9,7 +9,6 @@ import pathlib
 from typing import Any
 
 from drex_jax.cli.command import Command
-from drex_jax.config.defaults import Config
 from drex_jax.devices import mesh
 from drex_jax.serving.explanation import Explanation, PastInteraction
 from drex_jax.serving.recommender import Recommender
@@ -28,8 +27,7 @@ def answer(command: Command) -> str:
     Raises:
       UserError: the run cannot be used, or cannot answer.
     """
-    settings: Config = command.config
-    mesh.keep_programs(mesh.cache_folder(settings.data.cache_dir) / "programs")
+    mesh.keep_programs(mesh.cache_folder(command.settings.data.cache_dir) / "programs")
     recommender = Recommender.load(command.workdir)
     if command.mode == "update":
         assert command.interactions is not None

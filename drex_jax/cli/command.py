@@ -14,8 +14,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults as config_lib
-from drex_jax.config import rules
+from drex_jax.config import tree
+from drex_jax.training.settings import Settings, read_settings, require_agreement, settings_of
 
 MODES = ("train", "evaluate", "recommend", "explain", "update", "report")
 WRITERS = ("train", "update", "report")  # modes that write to the run directory; the others only read it
@@ -37,7 +37,7 @@ class Command:
     Attributes:
       mode: one of `MODES`.
       workdir: the run directory.
-      config: the run's resolved configuration, every field checked, locked.
+      settings: the checked settings of the run.
       user: who asks, in modes recommend and explain.
       item: what mode explain explains.
       k: how long a list is.
@@ -47,7 +47,7 @@ class Command:
 
     mode: str
     workdir: pathlib.Path
-    config: ConfigDict
+    settings: Settings
     user: str | None = None
     item: str | None = None
     k: int = 10
@@ -80,16 +80,15 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
     workdir = _workdir(values.workdir, reference, suffix, writes=mode in WRITERS)
     stored = _stored(workdir)
     if reference is not None:
-        config = _overridden(load_experiment(reference), remaining)
-        rules.check(config)
+        settings = settings_of(_overridden(load_experiment(reference), remaining))
         if stored is not None:
-            config_lib.require_agreement(stored, config, workdir, goes_on=mode == "train")
+            require_agreement(stored, settings, workdir, goes_on=mode == "train")
     elif remaining:
         raise UserError(f"{remaining[0]} goes with --config=experiments/NAME.py, which is not given")
     elif stored is None:
         raise UserError(f"{workdir} holds no run, and no --config=experiments/NAME.py says what to train there")
     else:
-        config = stored
+        settings = stored
     if mode != "train" and stored is None:
         raise UserError(f"{workdir} holds no run (no config.json); --mode=train makes one")
     for name, modes in QUESTIONS.items():
@@ -104,12 +103,13 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
         raise UserError("--mode=explain needs --user=ID, --item=ID or both, what to explain")
     if mode == "update" and not values.interactions:
         raise UserError("--mode=update needs --interactions=FILE, what has happened since")
-    return Command(mode, workdir, config, values.user, values.item, values.k, values.interactions, values.format)
+    return Command(mode, workdir, settings, values.user, values.item, values.k, values.interactions, values.format)
 
 
 def usage() -> str:
-    """The flags, for `--help`."""
-    return _flags().get_help(include_special_flags=False)
+    """The flags, and every field of the configuration with its default and help, for `--help`."""
+    flag_help = _flags().get_help(include_special_flags=False)
+    return f"{flag_help}\n\nFields of the configuration:\n{tree.describe(Settings)}"
 
 
 def load_experiment(reference: str) -> ConfigDict:
@@ -149,7 +149,7 @@ def _flags() -> flags.FlagValues:
         "config",
         None,
         "Experiment file, with an optional argument: experiments/NAME.py[:ARGUMENT]. Any field of it (see "
-        "drex_jax/config/defaults.py) is changed by --config.FIELD=VALUE, such as --config.train.epochs=5.",
+        "below) is changed by --config.FIELD=VALUE, such as --config.train.epochs=5.",
         flag_values=values,
     )
     flags.DEFINE_string("workdir", None, "Run directory; default: runs/NAME[-ARGUMENT].", flag_values=values)
@@ -196,11 +196,11 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     """`config` with `--config.FIELD=VALUE` applied, each value read as its field's type."""
     matches = [match for match in map(_OVERRIDE.match, overrides) if match]
     for match in matches:
-        config_lib.add_column(config, match[1])
-    fields = config_lib.flatten(config)
+        tree.add_key(Settings, config, match[1])
+    fields = tree.flatten(config)
     for match in matches:
         if match[1] not in fields:
-            raise UserError(f"unknown configuration field {match[1]}; {rules.suggestion(match[1], fields)}")
+            raise UserError(f"unknown configuration field {match[1]}; {tree.suggestion(match[1], fields)}")
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     argv = ["", *overrides]
@@ -209,7 +209,8 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         surplus = values(argv)[1:]
     except (flags.Error, TypeError, ValueError) as error:
         field = _OVERRIDE.search(str(error))
-        rule = rules.RULES.get(field[1]) if field else None
+        known = tree.fields_of(Settings).get(field[1]) if field else None
+        rule = known.rule if known else None
         raise UserError(f"{str(error).partition(': ')[0]}: it must be {rule.wants}" if rule else f"{error}") from None
     if surplus:
         raise UserError(f"unknown argument {surplus[0]}; --help lists the flags")
@@ -236,6 +237,6 @@ def _workdir(given: str | None, reference: str | None, suffix: str, writes: bool
     return workdir
 
 
-def _stored(workdir: pathlib.Path) -> ConfigDict | None:
+def _stored(workdir: pathlib.Path) -> Settings | None:
     path = workdir / "config.json"
-    return rules.read_config(path) if path.exists() else None
+    return read_settings(path) if path.exists() else None

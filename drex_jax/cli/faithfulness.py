@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.config import rules
 from drex_jax.data.synthetic.text import BLAME, PRAISE
 from drex_jax.data.synthetic.world import generate_world
 from drex_jax.data.tokens import Tokens
@@ -18,6 +17,7 @@ from drex_jax.explain.profiles import KEYWORDS, KeywordProfiles
 from drex_jax.models.drex.core import Refiner
 from drex_jax.runs.dataset import Dataset, open_dataset
 from drex_jax.serving.finished_run import open_run
+from drex_jax.training.settings import read_settings
 
 SIDES = ("user", "item")
 SEED = 0
@@ -31,7 +31,7 @@ def measured(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
     Raises:
       UserError: there is no finished DReX run, or it is damaged, or too small for a pair.
     """
-    config = rules.read_config(workdir / "config.json")
+    config = read_settings(workdir / "config.json")
     if config.model.name != "drex":
         raise UserError(f"{workdir}: a run of {config.model.name}; only DReX is explained")
     run = open_run(workdir)
@@ -71,8 +71,7 @@ def _pools(config: Any, dataset: Dataset, side: str, number: dict[str, int]) -> 
     """Of synthetic data: words of each owner's true aspects, and words of none at all."""
     if config.data.format != "synthetic":
         return {}
-    sizes = config.data.synthetic.to_dict()
-    world = generate_world(**{name.removeprefix("num_"): value for name, value in sizes.items()})
+    world = generate_world(**config.data.synthetic.arguments())
     position = {name: place for place, name in enumerate(getattr(world, f"{side}_ids"))}
     owners = [position[name] for name in getattr(dataset.interactions, f"{side}_ids")]
     aspects = [[number[word] for word in words if word in number] for words in world.aspect_words]

@@ -7,6 +7,7 @@ import math
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.errors import UserError
@@ -63,6 +64,10 @@ class SyntheticSettings:
     missing_rating: float = setting(0.0, share(), "share of interactions without a rating")
     noise: float = setting(0.5, number(0.0), "deviation of the noise of ratings")
     seed: int = setting(0, whole(0), "seed of the world")
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `drex_jax.data.synthetic.world.generate_world`."""
+        return {name.removeprefix("num_"): value for name, value in dataclasses.asdict(self).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,9 +201,7 @@ def opened(
 ) -> tuple[str, tuple[float, float] | None, Iterator[Chunk], float | None]:
     """(source, rating scale, chunks, noise floor) of the data set; arguments and errors as of `load`."""
     if options.format == "synthetic":
-        world = generate_world(
-            **{name.removeprefix("num_"): value for name, value in dataclasses.asdict(options.synthetic).items()}
-        )
+        world = generate_world(**options.synthetic.arguments())
         floor = (
             ""
             if math.isnan(world.noise_floor)

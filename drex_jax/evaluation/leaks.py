@@ -13,12 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.config import rules
-from drex_jax.config.defaults import Config
 from drex_jax.data.interactions import Interactions
 from drex_jax.explain.profiles import KEYWORDS, REVIEWS_AT_ONCE, KeywordProfiles
-from drex_jax.runs.dataset import Dataset, open_dataset
-from drex_jax.runs.layout import CONFIG, RUN, require_own_files
+from drex_jax.runs.dataset import Dataset
+from drex_jax.runs.layout import RUN
 from drex_jax.runs.lists import LISTS_FOLDER, read_lists
 from drex_jax.text import vocabulary
 from drex_jax.text.vocabulary import Vocabulary
@@ -38,8 +36,14 @@ class Check(NamedTuple):
     unchecked: str = ""
 
 
-def checks(config: Config, dataset: Dataset, workdir: pathlib.Path) -> list[Check]:
+def checks(protocol: str, k_core: int, dataset: Dataset, workdir: pathlib.Path) -> list[Check]:
     """Every check, of all seeds and baselines that a run directory holds so far.
+
+    Args:
+      protocol: `strict` or `mmrec`, as the run was evaluated.
+      k_core: as the data were filtered.
+      dataset: of the run.
+      workdir: its directory.
 
     Raises:
       UserError: a file of it is damaged.
@@ -48,22 +52,11 @@ def checks(config: Config, dataset: Dataset, workdir: pathlib.Path) -> list[Chec
     return [
         _future(dataset),
         Check("reviews in two parts", copies(interactions, sizes)),
-        Check("users and items chosen with hindsight", core(config.data.k_core)),
+        Check("users and items chosen with hindsight", core(k_core)),
         _vocabulary(dataset),
         _keywords(dataset, workdir),
-        _lists(config, dataset, workdir),
+        _lists(protocol, dataset, workdir),
     ]
-
-
-def of_run(workdir: pathlib.Path) -> list[Check]:
-    """Those of a run directory, finished or not.
-
-    Raises:
-      UserError: it holds no run, or none that has read its data, a file of it is damaged, or a link leads out of it.
-    """
-    require_own_files(workdir)
-    config = rules.read_config(workdir / CONFIG)
-    return checks(config, open_dataset(config, workdir), workdir)
 
 
 def sentences(check: Check) -> list[str]:
@@ -133,7 +126,7 @@ def _keywords(dataset: Dataset, workdir: pathlib.Path) -> Check:
     return Check(name, found)
 
 
-def _lists(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Check:
+def _lists(protocol: str, dataset: Dataset, workdir: pathlib.Path) -> Check:
     name, item, train = "items recommended before they existed", dataset.events.item, dataset.sizes[0]
     files = [path for each in _models(workdir) for path in sorted((each / LISTS_FOLDER).glob("*.npz"))]
     if not files:
@@ -144,7 +137,7 @@ def _lists(config: Config, dataset: Dataset, workdir: pathlib.Path) -> Check:
         lists, where = read_lists(path), path.relative_to(workdir)
         if "ranks" not in lists:  # of ratings alone
             continue
-        if config.protocol == "mmrec" and "interaction" not in lists:  # all items are candidates
+        if protocol == "mmrec" and "interaction" not in lists:  # all items are candidates
             if late:
                 found.append(f"{where}: {late:,} candidates are not in train (protocol=mmrec)")
         elif not {"interaction", "item"} & lists.keys():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax.config import defaults as config_lib
+from drex_jax.config.tree import flatten_settings
 from drex_jax.metrics.names import lower_is_better
 from drex_jax.report import figures, intervals
 from drex_jax.report.results_table import MEANING, columns_of, facts
@@ -39,7 +39,7 @@ def what_was_run(run: Finished) -> Section:
 
 
 def _configuration(run: Finished) -> Table:
-    stored, default = config_lib.flatten(run.config), config_lib.flatten(config_lib.base())
+    stored, default = flatten_settings(run.config), flatten_settings(type(run.config)())
     changed = [
         (name, str(value), str(default.get(name, "-")))
         for name, value in sorted(stored.items())

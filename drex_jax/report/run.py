@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.config.defaults import Config
 from drex_jax.data.interactions import Interactions
 from drex_jax.evaluation import comparison
 from drex_jax.metrics.names import lower_is_better
 from drex_jax.runs.dataset import open_interactions
 from drex_jax.runs.layout import results_of
 from drex_jax.serving.finished_run import settings_of
+from drex_jax.training.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Finished:
     def __init__(self, workdir: pathlib.Path):
         """Raises UserError where there is no finished run, or it is damaged."""
         self.workdir = workdir
-        self.config: Config = settings_of(workdir)
+        self.config: Settings = settings_of(workdir)
         self.results: dict[str, Any] = results_of(workdir)
         self.interactions: Interactions
         self.interactions, parts = open_interactions(self.config, workdir)

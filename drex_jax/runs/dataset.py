@@ -12,11 +12,10 @@ import numpy as np
 from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json, write_json
-from drex_jax.config.defaults import Config
 from drex_jax.data import ablation
 from drex_jax.data.events import Events, build_events, in_learning_order, learning_order
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.load import DataSettings, SyntheticSettings, load_interactions
+from drex_jax.data.load import load_interactions
 from drex_jax.data.split import Split, split_interactions
 from drex_jax.data.tokens import Tokens
 from drex_jax.text import vocabulary
@@ -68,7 +67,7 @@ class Dataset:
         )
 
 
-def prepare(config: Config, workdir: pathlib.Path, cache: Cache = no_cache) -> Dataset:
+def prepare(config: Any, workdir: pathlib.Path, cache: Cache = no_cache) -> Dataset:
     """Reads the raw files into the run directory, or opens what an earlier start of this run left there.
 
     Raises:
@@ -78,7 +77,7 @@ def prepare(config: Config, workdir: pathlib.Path, cache: Cache = no_cache) -> D
     return open_dataset(config, workdir)
 
 
-def read_into(config: Config, workdir: pathlib.Path, cache: Cache = no_cache) -> None:
+def read_into(config: Any, workdir: pathlib.Path, cache: Cache = no_cache) -> None:
     """Reads the raw files into the run directory, unless an earlier start of this run has done it.
 
     What takes long goes through `cache`, so that an interrupted start goes on, and other runs begin with it.
@@ -90,7 +89,7 @@ def read_into(config: Config, workdir: pathlib.Path, cache: Cache = no_cache) ->
     if (history / FACTS).exists():
         return
     seconds, begun = {}, time.monotonic()
-    interactions, report = load_interactions(data_options(config), workdir / QUARANTINE, cache)
+    interactions, report = load_interactions(config.data, workdir / QUARANTINE, cache)
     for line in report.lines:
         print(line)
     parts, digest, notices = _split(interactions, config), interactions.sha256(), list(report.notices)
@@ -129,7 +128,7 @@ def read_into(config: Config, workdir: pathlib.Path, cache: Cache = no_cache) ->
     write_json(history / FACTS, facts)  # the last file: its presence says that the folder is whole
 
 
-def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
+def open_dataset(config: Any, workdir: pathlib.Path) -> Dataset:
     """The data set of a run directory, without its raw files.
 
     Raises:
@@ -142,7 +141,7 @@ def open_dataset(config: Config, workdir: pathlib.Path) -> Dataset:
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
     events = build_events(ordered, sizes, tokens, shuffle)
-    shares = config.data.missing.to_dict()
+    shares = dataclasses.asdict(config.data.missing)
     events = ablation.drop_modalities(events, sizes[0], shares, config.seed)
     cut = 0 if events.tokens is None else events.tokens.truncated
     if cut:
@@ -168,7 +167,7 @@ def open_tokens(workdir: pathlib.Path, parts: Split, vocabulary_size: int) -> To
     return tokens if np.array_equal(rows, np.arange(len(rows))) else tokens.take(rows)
 
 
-def open_vocabulary(config: Config, workdir: pathlib.Path) -> Vocabulary | WordPieces | None:
+def open_vocabulary(config: Any, workdir: pathlib.Path) -> Vocabulary | WordPieces | None:
     """The vocabulary of a run directory; None where its texts are not read as tokens.
 
     Raises:
@@ -182,7 +181,7 @@ def open_vocabulary(config: Config, workdir: pathlib.Path) -> Vocabulary | WordP
     return Vocabulary.load(history / VOCABULARY)
 
 
-def open_interactions(config: Config, workdir: pathlib.Path) -> tuple[Interactions, Split]:
+def open_interactions(config: Any, workdir: pathlib.Path) -> tuple[Interactions, Split]:
     """The interactions of a run directory in the order of learning, and their split; nothing is encoded.
 
     Raises:
@@ -202,16 +201,5 @@ def _facts(workdir: pathlib.Path) -> dict:
     return facts
 
 
-def _split(interactions: Interactions, config: Config) -> Split:
+def _split(interactions: Interactions, config: Any) -> Split:
     return split_interactions(interactions, config.split.kind, config.split.validation, config.split.test, config.seed)
-
-
-def data_options(config: Config) -> DataSettings:
-    """What `drex_jax.data.load.load_interactions` takes, from `config.data`."""
-    fields: dict[str, Any] = config.to_dict()["data"]
-    known = {field.name for field in dataclasses.fields(DataSettings)}
-    chosen = {name: value for name, value in fields.items() if name in known}
-    chosen["synthetic"] = SyntheticSettings(
-        **{name.removeprefix("num_"): value for name, value in fields["synthetic"].items()}
-    )
-    return DataSettings(**chosen)

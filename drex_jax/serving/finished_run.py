@@ -10,8 +10,6 @@ from flax.errors import FlaxError
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
-from drex_jax.config import rules
-from drex_jax.config.defaults import Config
 from drex_jax.models import scoring
 from drex_jax.models.protocol import Params, States
 from drex_jax.models.scoring import Scorer
@@ -20,6 +18,7 @@ from drex_jax.runs.dataset import open_interactions
 from drex_jax.runs.layout import CONFIG, MODEL, RESULTS, SCORER, results_of
 from drex_jax.serving import update_log
 from drex_jax.serving.interaction_log import InteractionLog
+from drex_jax.training.settings import Settings, read_settings
 
 
 class FinishedRun(NamedTuple):
@@ -36,7 +35,7 @@ class FinishedRun(NamedTuple):
     """
 
     folder: pathlib.Path
-    settings: Config
+    settings: Settings
     scorer: Scorer
     params: Params
     carry: States
@@ -44,7 +43,7 @@ class FinishedRun(NamedTuple):
     batches: list[dict[str, Any]]
 
 
-def settings_of(folder: pathlib.Path) -> Config:
+def settings_of(folder: pathlib.Path) -> Settings:
     """The configuration of a finished run.
 
     Raises:
@@ -52,7 +51,7 @@ def settings_of(folder: pathlib.Path) -> Config:
     """
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} holds no run (no {CONFIG}); python -m drex_jax.main --config=... makes one")
-    settings = rules.read_config(folder / CONFIG)
+    settings = read_settings(folder / CONFIG)
     if not (folder / RESULTS).exists():
         raise UserError(f"{folder} holds a run that is not finished (no {RESULTS}); run its command again")
     results_of(folder)

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
-from drex_jax.config.defaults import Config
 from drex_jax.data.events import REVIEW
 from drex_jax.serving.rows import Refusal, Row
 from drex_jax.text.bert import BertEncoder
 from drex_jax.text.bert.reviews import ATTENTION, trained_on
+from drex_jax.training.settings import Settings
 
 
 class Reader:
     """Gives new interactions of a finished run what it reads of their texts."""
 
-    def __init__(self, config: Config, facts: pathlib.Path):
+    def __init__(self, config: Settings, facts: pathlib.Path):
         """`facts`: of the run's history, which say by which model it was trained."""
         self._config, self._fingerprint = config, read_json(facts, ()).get("bert")
 

@@ -9,13 +9,12 @@ import tempfile
 from typing import Any, NamedTuple
 
 from drex_jax.common.errors import UserError
-from drex_jax.config.defaults import Config
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.load import DataSettings, load_interactions
 from drex_jax.data.readers import find, table
 from drex_jax.data.readers.quarantine import TORN
-from drex_jax.runs.dataset import data_options
 from drex_jax.serving.rows import Expected
+from drex_jax.training.settings import Settings
 
 EXPECTED = (
     "new interactions: a file in the run's own format, or a CSV, TSV, JSON lines or Parquet file with the columns "
@@ -40,7 +39,7 @@ class UpdateFile(NamedTuple):
     rejected: list[dict[str, Any]]
 
 
-def read(path: pathlib.Path, settings: Config, run: Interactions) -> UpdateFile:
+def read(path: pathlib.Path, settings: Settings, run: Interactions) -> UpdateFile:
     """Reads a file; no bad row stops it, but a file that is cut short or damaged is refused whole.
 
     A file with the columns `user` and `item` is read by our names (`user item rating timestamp text` and those of
@@ -55,7 +54,7 @@ def read(path: pathlib.Path, settings: Config, run: Interactions) -> UpdateFile:
       UserError: no file, one of another format, one that is cut short, or one without a good row.
     """
     columns = (*(name for name in table.KNOWN if name != "split"), *Expected.by(run).widths)
-    expected, theirs, options = f"{EXPECTED}{' '.join(columns)}", {}, data_options(settings)
+    expected, theirs, options = f"{EXPECTED}{' '.join(columns)}", {}, settings.data
     if options.format == "table":
         theirs = {name: column for name, column in options.columns.items() if column and name != "split"}
         expected += f", or {' '.join(theirs.values())} as the run's data"

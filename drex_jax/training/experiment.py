@@ -14,9 +14,8 @@ from drex_jax.common.cache import Cache
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json, write_text
 from drex_jax.common.version import __version__
-from drex_jax.config import defaults as config_lib
-from drex_jax.config.defaults import Config
-from drex_jax.config.rules import read_config
+from drex_jax.config.groups import TrainSettings
+from drex_jax.config.tree import to_json
 from drex_jax.devices import processes
 from drex_jax.evaluation import evaluator as evaluation
 from drex_jax.evaluation import leaks
@@ -46,6 +45,7 @@ from drex_jax.runs.trained import load_trained
 from drex_jax.training import loop, registry, search
 from drex_jax.training.optimizer import pretrained
 from drex_jax.training.registry import Context
+from drex_jax.training.settings import Settings, read_settings, require_agreement, sha256
 
 LOGGER = logging.getLogger(__name__)
 FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
@@ -54,7 +54,7 @@ FACTOR_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
-def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+def train(config: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     """Trains the configured model and its baselines, evaluates them, and writes the run directory.
 
     Continues an interrupted run; returns the results of a finished one.
@@ -79,7 +79,7 @@ def train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             return _train(config, workdir)
 
 
-def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+def _train(config: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     context = registry.context(config)
     dataset = begin(config, workdir, context.cache)
     seeds = list(range(config.seed, config.seed + config.replicas))
@@ -87,7 +87,7 @@ def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     name = config.model.name
     runs = _runs(name, config, dataset, context, workdir, seeds)
     baselines = {name: _baseline(name, config, dataset, context, workdir, runs) for name in config.baselines}
-    first, checks = runs[0], leaks.checks(config, dataset, workdir)
+    first, checks = runs[0], leaks.checks(config.protocol, config.data.k_core, dataset, workdir)
     results = {
         "schema": SCHEMA,
         "model": config.model.name,
@@ -99,7 +99,7 @@ def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             "interactions": len(dataset.interactions),
             **{name: dataset.facts[name] for name in ("rows_read", "duplicates", "rejected", "noise_floor")},
         },
-        "config": {"sha256": config_lib.sha256(config)},
+        "config": {"sha256": sha256(config)},
         "split": {
             "kind": dataset.split.kind,
             "sizes": dataset.split.sizes,
@@ -131,7 +131,7 @@ def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     return results_of(workdir)
 
 
-def begin(config: Config, workdir: pathlib.Path, cache: Cache) -> Dataset:
+def begin(config: Settings, workdir: pathlib.Path, cache: Cache) -> Dataset:
     """Writes the configuration and the data into the run directory, once, and opens the data.
 
     Raises:
@@ -139,7 +139,7 @@ def begin(config: Config, workdir: pathlib.Path, cache: Cache) -> Dataset:
     """
     if processes.is_main_process():
         with cleanup_on_user_error(workdir):
-            write_text(workdir / CONFIG, config_lib.to_json(config))
+            write_text(workdir / CONFIG, to_json(config))
             read_into(config, workdir, cache)
     processes.await_file(workdir / HISTORY / FACTS)
     return open_dataset(config, workdir)
@@ -161,20 +161,31 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     return results | _summary(runs)
 
 
-def reopen(workdir: pathlib.Path) -> tuple[Config, Dataset, Model, evaluation.Evaluator]:
+def reopen(workdir: pathlib.Path) -> tuple[Settings, Dataset, Model, evaluation.Evaluator]:
     """A run's configuration, data, model (of the first seed) and evaluation, from what its directory holds.
 
     Raises:
       UserError: the directory is damaged.
     """
-    config = read_config(workdir / CONFIG)
+    config = read_settings(workdir / CONFIG)
     context = registry.context(config)
     dataset = open_dataset(config, workdir)
     model = registry.build(config.model.name, _settled(config, workdir), dataset, config.seed, context)
     return config, dataset, model, registry.build_evaluator(model, config, dataset, context)
 
 
-def check_agreement(config: Config, workdir: pathlib.Path) -> None:
+def check_leaks(workdir: pathlib.Path) -> list[leaks.Check]:
+    """The leak checks of a run directory, finished or not.
+
+    Raises:
+      UserError: it holds no run, or none that has read its data, a file of it is damaged, or a link leads out of it.
+    """
+    require_own_files(workdir)
+    settings = read_settings(workdir / CONFIG)
+    return leaks.checks(settings.protocol, settings.data.k_core, open_dataset(settings, workdir), workdir)
+
+
+def check_agreement(config: Settings, workdir: pathlib.Path) -> None:
     """Refuses to continue a run under a configuration it was not made with.
 
     Raises:
@@ -186,17 +197,17 @@ def check_agreement(config: Config, workdir: pathlib.Path) -> None:
     if left and not path.exists():
         raise UserError(f"{workdir} holds {left[0]} but no {CONFIG} to say of which run; give another --workdir")
     if path.exists():
-        config_lib.require_agreement(config_lib.from_json(path), config, workdir, goes_on=True)
+        require_agreement(read_settings(path), config, workdir, goes_on=True)
 
 
-def seed_folder(workdir: pathlib.Path, config: Config, seed: int) -> pathlib.Path:
+def seed_folder(workdir: pathlib.Path, config: Settings, seed: int) -> pathlib.Path:
     """Where one seed's checkpoints and model are: the run directory for the first, `replicas/SEED` for others."""
     return workdir if seed == config.seed else workdir / "replicas" / str(seed)
 
 
 def _runs(
     name: str,
-    config: Config,
+    config: Settings,
     dataset: Dataset,
     context: Context,
     root: pathlib.Path,
@@ -235,7 +246,7 @@ def _runs(
 
 def _finish(
     name: str,
-    config: Config,
+    config: Settings,
     dataset: Dataset,
     model: Model,
     evaluator: evaluation.Evaluator,
@@ -266,12 +277,11 @@ def _finish(
     processes.write_json(folder / RUN, record)  # the last file: its presence says that this seed is done
 
 
-def _fit_options(name: str, config: Config) -> loop.LoopOptions:
-    settings = dict(config.train) | (FACTOR_TRAINING if name == "matrix_factorisation" else {})
-    return loop.LoopOptions(**{field: settings[field] for field in loop.LoopOptions.__dataclass_fields__})
+def _fit_options(name: str, config: Settings) -> TrainSettings:
+    return dataclasses.replace(config.train, **(FACTOR_TRAINING if name == "matrix_factorisation" else {}))
 
 
-def _together(config: Config, model: Model, context: Context, replicas: int) -> bool:
+def _together(config: Settings, model: Model, context: Context, replicas: int) -> bool:
     """Whether seeds train as one program: where the device waits for steps and not for arithmetic, and they fit."""
     if config.devices.replicas != "auto" or replicas == 1:
         return config.devices.replicas == "together" and replicas > 1
@@ -284,19 +294,21 @@ def _width(model: Model) -> int:
     return model.schedules[0].width if isinstance(model, DReX) else 0
 
 
-def _settled(config: Config, folder: pathlib.Path) -> Config:
+def _settled(config: Settings, folder: pathlib.Path) -> Settings:
     """The configuration with the width and the way that this run was begun with: wherever it goes on, it keeps them."""
     if not (folder / EXECUTION).exists():
         return config
     begun = read_json(folder / EXECUTION, ("width", "together"))
-    settled = config.copy_and_resolve_references()
-    settled.schedule.width = begun["width"]
-    settled.devices.replicas = "together" if begun["together"] else "one_by_one"
-    return settled
+    replicas = "together" if begun["together"] else "one_by_one"
+    return dataclasses.replace(
+        config,
+        schedule=dataclasses.replace(config.schedule, width=begun["width"]),
+        devices=dataclasses.replace(config.devices, replicas=replicas),
+    )
 
 
 def fit_trial(
-    name: str, config: Config, dataset: Dataset, context: Context, folder: pathlib.Path, **constants: float
+    name: str, config: Settings, dataset: Dataset, context: Context, folder: pathlib.Path, **constants: float
 ) -> loop.Fitted:
     """Trains a model on the first seed, to be judged on validation; test is not there.
 
@@ -317,7 +329,7 @@ def fit_trial(
     return fitted
 
 
-def _chosen_penalty(config: Config, dataset: Dataset, context: Context, folder: pathlib.Path) -> float:
+def _chosen_penalty(config: Settings, dataset: Dataset, context: Context, folder: pathlib.Path) -> float:
     """The factorisation's L2 weight that does best on validation, on the first seed."""
     _, best = search.search_trials(
         folder / "trials",
@@ -330,7 +342,7 @@ def _chosen_penalty(config: Config, dataset: Dataset, context: Context, folder: 
 
 def _baseline(
     name: str,
-    config: Config,
+    config: Settings,
     dataset: Dataset,
     context: Context,
     workdir: pathlib.Path,

@@ -18,6 +18,7 @@ import optax
 
 from drex_jax.common.errors import DivergedError, Stopped, UserError
 from drex_jax.common.progress import progress_bar as progress_bar
+from drex_jax.config.groups import TrainSettings
 from drex_jax.devices import processes
 from drex_jax.devices.mesh import Devices
 from drex_jax.evaluation.evaluator import Evaluator
@@ -33,23 +34,6 @@ FLUSH = 50  # calls of the device between visits of the losses to the host
 AHEAD = 2  # calls that may wait for the device: more would only hold their batches in memory
 LOGGER = logging.getLogger(__name__)
 REMEDY = "lower train.learning_rate or train.clip_norm; the last good checkpoint is kept"
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopOptions:
-    """How to train. Fields as in `drex_jax.config.defaults`."""
-
-    epochs: int
-    learning_rate: float
-    warmup_steps: int
-    decay: str
-    weight_decay: float
-    clip_norm: float
-    patience: int
-    selection: str
-    checkpoint_seconds: float
-    checkpoint_steps: int = 0
-    tensorboard: bool = False
 
 
 TIMING = (
@@ -110,7 +94,7 @@ class Progress:
 def fit(
     model: Model,
     evaluator: Evaluator,
-    options: LoopOptions,
+    options: TrainSettings,
     folders: Mapping[int, pathlib.Path],
     num_train: int,
     devices: Devices,
@@ -291,7 +275,7 @@ def _to_host(
     return [list(of_seed) for of_seed in zip(*by_step, strict=True)]
 
 
-def _require_and_judge_again(progress: Progress, options: LoopOptions, steps_per_epoch: int) -> None:
+def _require_and_judge_again(progress: Progress, options: TrainSettings, steps_per_epoch: int) -> None:
     """Whether each seed is finished, under epochs that may be others than when the checkpoint was saved.
 
     Raises:
@@ -311,7 +295,7 @@ def _passed(interval: int, before: int, now: int) -> bool:
 
 
 def _judge(
-    state: State, progress: Progress, values: list[float], epoch: int, options: LoopOptions, trainer: Trainer
+    state: State, progress: Progress, values: list[float], epoch: int, options: TrainSettings, trainer: Trainer
 ) -> State:
     """Keeps each seed's best parameters, and ends its training where patience does.
 

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from drex_jax.config.defaults import Config
 from drex_jax.models.protocol import Params
 from drex_jax.text.bert import weights
 from drex_jax.text.bert.pieces import WordPieces
+from drex_jax.training.settings import Settings
 
 
 def adam(
@@ -81,7 +81,7 @@ def _scaled(updates: Params, theirs: Params, share: float) -> Params:
     return {name: one(name, each) for name, each in updates.items()}
 
 
-def pretrained(config: Config, words: object) -> Pretrained | None:
+def pretrained(config: Settings, words: object) -> Pretrained | None:
     """What a BERT that learns begins with; None where none does.
 
     Raises:
@@ -89,5 +89,7 @@ def pretrained(config: Config, words: object) -> Pretrained | None:
     """
     if not isinstance(words, WordPieces) or words.learns is None:
         return None
-    params = weights.read_params(pathlib.Path(config.text.bert.folder), words.learns)
-    return Pretrained({"text": {"bert": params}}, config.text.bert.learning_rate)
+    bert = config.text.bert
+    assert bert.folder is not None  # what learns was read from it
+    params = weights.read_params(pathlib.Path(bert.folder), words.learns)
+    return Pretrained({"text": {"bert": params}}, bert.learning_rate)

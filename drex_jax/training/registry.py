@@ -12,7 +12,7 @@ import numpy as np
 
 from drex_jax.common.cache import ROOM, Cache, Store
 from drex_jax.common.errors import UserError
-from drex_jax.config.defaults import RANKERS, Config
+from drex_jax.config.defaults import RANKERS
 from drex_jax.data.events import Events
 from drex_jax.devices import mesh
 from drex_jax.devices.mesh import Devices
@@ -28,7 +28,6 @@ from drex_jax.models.baselines.narre import NARRE, NarreOptions
 from drex_jax.models.baselines.popularity import Popularity
 from drex_jax.models.baselines.vbpr import VBPR
 from drex_jax.models.crane.model import Crane
-from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.drex import recurrence, step_costs
 from drex_jax.models.drex.core import DReXOptions
 from drex_jax.models.drex.model import DReX
@@ -40,6 +39,7 @@ from drex_jax.models.protocol import Model
 from drex_jax.runs.dataset import Dataset
 from drex_jax.text.bert.pieces import WordPieces
 from drex_jax.text.encoder import TextEncoder
+from drex_jax.training.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 NEEDS_RATINGS = ("global_mean", "bias", "running_bias", "matrix_factorisation", "narre")
@@ -62,7 +62,7 @@ class Context:
     cache: Cache
 
 
-def context(config: Config) -> Context:
+def context(config: Settings) -> Context:
     """The machine that a configuration asks for.
 
     Raises:
@@ -77,7 +77,7 @@ def context(config: Config) -> Context:
     return Context(devices, found, Store(folder / "store", ROOM).arrays)
 
 
-def build(name: str, config: Config, dataset: Dataset, seed: int, context: Context, **constants: float) -> Model:
+def build(name: str, config: Settings, dataset: Dataset, seed: int, context: Context, **constants: float) -> Model:
     """The model `name` over a data set; `constants` are those it was tuned to (`matrix_factorisation`: `l2`).
 
     Raises:
@@ -86,7 +86,7 @@ def build(name: str, config: Config, dataset: Dataset, seed: int, context: Conte
     return BUILDERS[name](config, dataset, seed, context, **constants)
 
 
-def build_evaluator(model: Model, config: Config, dataset: Dataset, context: Context) -> Evaluator:
+def build_evaluator(model: Model, config: Settings, dataset: Dataset, context: Context) -> Evaluator:
     """The evaluation of a model over a data set."""
     devices = context.devices
     return Evaluator(
@@ -109,7 +109,7 @@ def _lacking(name: str, dataset: Dataset) -> str:
     return ""
 
 
-def evaluation_options(config: Config, dataset: Dataset) -> EvaluationOptions:
+def evaluation_options(config: Settings, dataset: Dataset) -> EvaluationOptions:
     """How a run is evaluated."""
     low, high = dataset.interactions.rating_range or (0.0, 1.0)
     threshold = config.evaluate.threshold
@@ -134,7 +134,7 @@ def _bias_arguments(dataset: Dataset) -> tuple:
     return *columns, train, events.num_users, events.num_items, scale
 
 
-def _drex(config: Config, dataset: Dataset, seed: int, context: Context) -> DReX:
+def _drex(config: Settings, dataset: Dataset, seed: int, context: Context) -> DReX:
     model, events, train = config.model, dataset.events, dataset.sizes[0]
     ratings = events.rating[:train][events.has_rating[:train]]
     has_ratings = len(ratings) > 0
@@ -188,7 +188,7 @@ def _drex(config: Config, dataset: Dataset, seed: int, context: Context) -> DReX
     return DReX(options, events, dataset.sizes, context.devices.compile)
 
 
-def _packing(config: Config, dataset: Dataset, context: Context) -> Packing:
+def _packing(config: Settings, dataset: Dataset, context: Context) -> Packing:
     """How windows are packed: the width, and whether the devices share its lanes."""
     devices, width = len(context.devices), config.schedule.width
     if not width:
@@ -202,43 +202,47 @@ def _packing(config: Config, dataset: Dataset, context: Context) -> Packing:
     return Packing(width, devices, split, context.cache)
 
 
-def _implementation(config: Config) -> recurrence.Implementation:
+def _implementation(config: Settings) -> recurrence.Implementation:
     return recurrence.Implementation(config.schedule.implementation).resolve()
 
 
-def _global_mean(config: Config, dataset: Dataset, seed: int, context: Context) -> GlobalMean:
+def _global_mean(config: Settings, dataset: Dataset, seed: int, context: Context) -> GlobalMean:
     mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
     return GlobalMean(mean, dataset.events, dataset.sizes)
 
 
-def _bias(config: Config, dataset: Dataset, seed: int, context: Context) -> Bias:
+def _bias(config: Settings, dataset: Dataset, seed: int, context: Context) -> Bias:
     return Bias(running_bias.fit_static_bias(*_bias_arguments(dataset)), dataset.events, dataset.sizes)
 
 
-def _running_bias(config: Config, dataset: Dataset, seed: int, context: Context) -> RunningBias:
+def _running_bias(config: Settings, dataset: Dataset, seed: int, context: Context) -> RunningBias:
     return RunningBias(running_bias.fit_running_bias(*_bias_arguments(dataset)), dataset.events, dataset.sizes)
 
 
-def _popularity(config: Config, dataset: Dataset, seed: int, context: Context) -> Popularity:
+def _popularity(config: Settings, dataset: Dataset, seed: int, context: Context) -> Popularity:
     return Popularity(dataset.events, dataset.sizes)
 
 
 def _matrix_factorisation(
-    config: Config, dataset: Dataset, seed: int, context: Context, l2: float
+    config: Settings, dataset: Dataset, seed: int, context: Context, l2: float
 ) -> MatrixFactorisation:
     mean = float(np.nanmean(dataset.events.rating[: dataset.sizes[0]], dtype=np.float64))
     options = FactorOptions(mean=mean, l2=l2, seed=seed)
     return MatrixFactorisation(options, dataset.events, dataset.sizes, len(context.devices))
 
 
-def _narre(config: Config, dataset: Dataset, seed: int, context: Context) -> NARRE:
+def _narre(config: Settings, dataset: Dataset, seed: int, context: Context) -> NARRE:
     lacking = _lacking("narre", dataset)
     if lacking:
         raise UserError(
             f"narre learns ratings from reviews, and no train interaction has {lacking}: give it data with both and "
             "text.enabled=true, or train another model"
         )
-    given, vocabulary, ratings = dict(config.narre), dataset.vocabulary, dataset.events.rating[: dataset.sizes[0]]
+    given, vocabulary, ratings = (
+        dataclasses.asdict(config.narre),
+        dataset.vocabulary,
+        dataset.events.rating[: dataset.sizes[0]],
+    )
     assert vocabulary is not None  # there are texts
     encoder = TextEncoder(len(vocabulary), config.text.width, given.pop("size"), config.text.dropout)
     options = NarreOptions(mean=float(np.nanmean(ratings, dtype=np.float64)), encoder=encoder, seed=seed, **given)
@@ -246,23 +250,23 @@ def _narre(config: Config, dataset: Dataset, seed: int, context: Context) -> NAR
 
 
 def pairwise(
-    name: str, config: Config, events: Events, sizes: tuple[int, int, int], seed: int, devices: int = 1
+    name: str, config: Settings, events: Events, sizes: tuple[int, int, int], seed: int, devices: int = 1
 ) -> Pairwise:
     """The ranker `name`, one of `PAIRWISE`, over events of which `sizes` are train, validation and test.
 
     Raises:
       UserError: the data lack what the model learns from.
     """
-    options = RankerOptions(**dict(config.ranker), seed=seed)
+    options = RankerOptions(**dataclasses.asdict(config.ranker), seed=seed)
     if name == "crane":
-        return Crane(options, CraneSettings(**dict(config.crane)), events, sizes, devices)
+        return Crane(options, config.crane, events, sizes, devices)
     return PAIRWISE[name](options, events, sizes, devices)
 
 
 def _pairwise(name: str) -> Callable[..., Pairwise]:
     """The builder of a ranker."""
 
-    def ranker(config: Config, dataset: Dataset, seed: int, context: Context) -> Pairwise:
+    def ranker(config: Settings, dataset: Dataset, seed: int, context: Context) -> Pairwise:
         return pairwise(name, config, dataset.events, dataset.sizes, seed, len(context.devices))
 
     return ranker

@@ -20,7 +20,7 @@ LOGGER = logging.getLogger(__name__)
 TRIAL, CHECKPOINTS = "trial.json", "checkpoints"
 TRIAL_KEYS = ("constants", "selection")
 
-Settings = Mapping[str, Any]
+Constants = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Trial:
     """
 
     number: int
-    constants: Settings
+    constants: Constants
     selection: Selection | None
     failure: str | None
-    timing: Settings
+    timing: Constants
 
 
 def search_trials(
     folder: pathlib.Path,
-    candidates: Sequence[Settings],
-    run_trial: Callable[[pathlib.Path, Settings], loop.Fitted],
+    candidates: Sequence[Constants],
+    run_trial: Callable[[pathlib.Path, Constants], loop.Fitted],
     *,
     lower_is_better: bool,
 ) -> tuple[list[Trial], Trial]:
@@ -86,7 +86,7 @@ def search_trials(
 
 
 def _tried(
-    folder: pathlib.Path, constants: Settings, run_trial: Callable[[pathlib.Path, Settings], loop.Fitted]
+    folder: pathlib.Path, constants: Constants, run_trial: Callable[[pathlib.Path, Constants], loop.Fitted]
 ) -> dict[str, Any]:
     """What `trial.json` is to hold."""
     try:
@@ -103,7 +103,7 @@ def _tried(
     }
 
 
-def _read(path: pathlib.Path, number: int, constants: Settings) -> Trial:
+def _read(path: pathlib.Path, number: int, constants: Constants) -> Trial:
     record = read_json(path, TRIAL_KEYS)
     if record["constants"] != dict(constants):
         raise UserError(
@@ -117,7 +117,7 @@ def _read(path: pathlib.Path, number: int, constants: Settings) -> Trial:
     return Trial(number, record["constants"], selection, record.get("failure"), record.get("timing") or {})
 
 
-def _listed(constants: Settings) -> str:
+def _listed(constants: Constants) -> str:
     return ", ".join(f"{name}={value}" for name, value in constants.items()) or "the settings as they are"
 
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults as config_lib
-from drex_jax.config import rules
-from drex_jax.config.defaults import Config
+from drex_jax.common.settings import Rule
+from drex_jax.config import tree
+from drex_jax.training.settings import Settings, changed
 
 GROUPS = ("model", "ranker", "crane", "narre", "train")
 FIXED = ("model.name", "train.selection", "train.checkpoint_seconds", "train.checkpoint_steps", "train.tensorboard")
@@ -60,7 +60,7 @@ class Candidates(NamedTuple):
     notice: str | None
 
 
-def parse(config: Config) -> list[Dimension]:
+def parse(config: Settings) -> list[Dimension]:
     """The dimensions of `config.tune.space`.
 
     Raises:
@@ -72,7 +72,7 @@ def parse(config: Config) -> list[Dimension]:
             "tune.space is empty: there is nothing to search; the experiment file, or an override such as "
             """--config.tune.space='("train.learning_rate=1e-3..1e-2",)', says what to try"""
         )
-    fields = config_lib.flatten(config)
+    fields = tree.flatten_settings(config)
     dimensions: list[Dimension] = []
     for line in config.tune.space:
         dimension = _dimension(line, fields)
@@ -82,7 +82,7 @@ def parse(config: Config) -> list[Dimension]:
     return dimensions
 
 
-def candidates(config: Config) -> Candidates:
+def candidates(config: Settings) -> Candidates:
     """The settings that `config.tune` asks for: the configuration's own, then others, none of them twice.
 
     `random` draws them, the same for the same `config.seed`; `grid` takes all in order, the last field changing first.
@@ -91,7 +91,7 @@ def candidates(config: Config) -> Candidates:
       UserError: as `parse`; or a grid over a range; or fields that do not go together.
     """
     dimensions, trials = parse(config), config.tune.trials
-    fields = config_lib.flatten(config)
+    fields = tree.flatten_settings(config)
     own = {dimension.field: fields[dimension.field] for dimension in dimensions}
     settings, left = (_grid if config.tune.search == "grid" else _random)(dimensions, own, trials, config.seed)
     for one in settings:
@@ -103,24 +103,22 @@ def candidates(config: Config) -> Candidates:
     return Candidates(settings, None)
 
 
-def overridden(config: Config, settings: Mapping[str, Any]) -> Config:
+def overridden(config: Settings, settings: Mapping[str, Any]) -> Settings:
     """A copy of a configuration with other values in some fields, given by their dotted names."""
-    copied = config.copy_and_resolve_references()
-    copied.update_from_flattened_dict(settings)
-    return copied
+    return changed(config, settings)
 
 
 def _dimension(line: str, fields: dict[str, Any]) -> Dimension:
     """What one line says. `fields` are the configuration's own values: a field's type is that of its value."""
     field, _, words = line.partition("=")
     if field not in fields:
-        raise UserError(f"tune.space: unknown configuration field {field}; {rules.suggestion(field, fields)}")
+        raise UserError(f"tune.space: unknown configuration field {field}; {tree.suggestion(field, fields)}")
     if field.partition(".")[0] not in GROUPS or field in FIXED:
         raise UserError(
             f"tune.space: {field} cannot be tuned: all trials share the data, the seed and the way they are judged; "
             f"fields of {' '.join(GROUPS)} can, but for {' '.join(FIXED)}"
         )
-    own, rule = fields[field], rules.RULES[field]
+    own, rule = fields[field], tree.fields_of(Settings)[field].rule
     between = _RANGE.fullmatch(words)
     if between is not None:
         if not isinstance(own, float):
@@ -135,7 +133,7 @@ def _dimension(line: str, fields: dict[str, Any]) -> Dimension:
     return Dimension(field, values)
 
 
-def _value(word: str, own: Any, field: str, rule: rules.Rule) -> Any:
+def _value(word: str, own: Any, field: str, rule: Rule) -> Any:
     """`word` as a value of a field, of the type of `own`."""
     word = word.strip()
     try:
@@ -187,9 +185,9 @@ def _size(dimensions: list[Dimension], own: dict[str, Any]) -> float:
     return math.prod(len(dimension.values) for dimension in dimensions) + (not inside)
 
 
-def _require_valid(config: Config, settings: dict[str, Any]) -> None:
+def _require_valid(config: Settings, settings: dict[str, Any]) -> None:
     try:
-        rules.check(overridden(config, settings))
+        overridden(config, settings)
     except UserError as error:
         listed = ", ".join(f"{field}={value}" for field, value in settings.items())
         raise UserError(f"tune.space allows {listed}, where {error}") from None

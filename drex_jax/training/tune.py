@@ -10,15 +10,15 @@ from typing import Any
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import write_text
-from drex_jax.config import defaults as config_lib
-from drex_jax.config.defaults import Config
+from drex_jax.config.tree import to_json
 from drex_jax.devices import processes
 from drex_jax.metrics.names import lower_is_better
 from drex_jax.runs.layout import CONFIG
 from drex_jax.runs.lock import sole_writer
 from drex_jax.training import experiment, registry, search_space
 from drex_jax.training.loop import Fitted
-from drex_jax.training.search import Settings, Trial, search_trials
+from drex_jax.training.search import Constants, Trial, search_trials
+from drex_jax.training.settings import Settings, read_settings
 
 LOGGER = logging.getLogger(__name__)
 TRIALS = "trials"
@@ -41,7 +41,7 @@ class Tuned:
     notice: str | None
 
 
-def tune(config: Config, workdir: pathlib.Path) -> Tuned:
+def tune(config: Settings, workdir: pathlib.Path) -> Tuned:
     """Tries the settings that `config.tune` asks for on the first seed; goes on where an earlier start was stopped.
 
     The data are prepared once, in `workdir`, for all trials. Each trial has `trials/N/` with its `config.json`,
@@ -61,10 +61,10 @@ def tune(config: Config, workdir: pathlib.Path) -> Tuned:
         return _tuned(config, workdir, candidates)
 
 
-def _tuned(config: Config, workdir: pathlib.Path, candidates: search_space.Candidates) -> Tuned:
+def _tuned(config: Settings, workdir: pathlib.Path, candidates: search_space.Candidates) -> Tuned:
     experiment.check_agreement(config, workdir)
     if (workdir / CONFIG).exists():
-        begun = config_lib.from_json(workdir / CONFIG).tune
+        begun = read_settings(workdir / CONFIG).tune
         if (begun.space, begun.search) != (config.tune.space, config.tune.search):
             raise UserError(
                 f"{workdir} holds a search of another space ({begun.search}: {'; '.join(begun.space) or 'nothing'}); "
@@ -75,10 +75,10 @@ def _tuned(config: Config, workdir: pathlib.Path, candidates: search_space.Candi
     if candidates.notice:
         LOGGER.info("%s", candidates.notice)
 
-    def run_trial(folder: pathlib.Path, settings: Settings) -> Fitted:
+    def run_trial(folder: pathlib.Path, settings: Constants) -> Fitted:
         own = search_space.overridden(config, settings)
         if processes.is_main_process():
-            write_text(folder / CONFIG, config_lib.to_json(own))
+            write_text(folder / CONFIG, to_json(own))
         return experiment.fit_trial(own.model.name, own, dataset, registry.context(own), folder)
 
     lower = lower_is_better(config.train.selection)

@@ -38,7 +38,7 @@ def run(finished_drex: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def found(workdir: pathlib.Path) -> dict[str, list[str]]:
-    return {check.name: check.found for check in leaks.of_run(workdir) if check.found}
+    return {check.name: check.found for check in experiment.check_leaks(workdir) if check.found}
 
 
 def rewritten(path: pathlib.Path, **changes: Any) -> None:
@@ -46,7 +46,7 @@ def rewritten(path: pathlib.Path, **changes: Any) -> None:
 
 
 def test_a_run_has_none_and_its_results_say_so(run: pathlib.Path) -> None:
-    checks = leaks.of_run(run)
+    checks = experiment.check_leaks(run)
     assert [check.name for check in checks] == [FUTURE, COPIES, CORE, VOCABULARY, KEYWORDS, LISTS]
     assert not any(check.found or check.unchecked for check in checks)
     assert json.loads((run / "results.json").read_text())["leaks"] == []
@@ -80,12 +80,12 @@ def test_a_vocabulary_of_all_texts(tmp_path: pathlib.Path, monkeypatch: pytest.M
     settings.text.update(max_tokens=8, vocabulary_size=300)
     (tmp_path / "config.json").write_text(defaults.to_json(settings))
     with pytest.raises(UserError, match="facts"):
-        leaks.of_run(tmp_path)  # nothing is read yet
+        experiment.check_leaks(tmp_path)  # nothing is read yet
     honest = vocabulary.train
     monkeypatch.setattr(vocabulary, "train", lambda texts, size, rows: honest(texts, size))
     read_into(settings, tmp_path)
     assert set(found(tmp_path)) == {VOCABULARY}
-    open_ones = {check.name for check in leaks.of_run(tmp_path) if check.unchecked}
+    open_ones = {check.name for check in experiment.check_leaks(tmp_path) if check.unchecked}
     assert open_ones == {KEYWORDS, LISTS}  # nothing is trained yet
 
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_told_is_said(
     data = open_dataset(defaults.from_json(run / "config.json"), run)
     data.facts[key] = value
     monkeypatch.setattr(leaks, "open_dataset", lambda settings, workdir: data)
-    checks = {check.name: check for check in leaks.of_run(run)}
+    checks = {check.name: check for check in experiment.check_leaks(run)}
     assert reason in checks[VOCABULARY].unchecked
     assert "not checked, because" in leaks.describe([checks[VOCABULARY]])
 
@@ -119,7 +119,7 @@ def test_without_times_nothing_is_told_of_the_future(run: pathlib.Path) -> None:
     settings = json.loads((run / "config.json").read_text())
     settings["split"]["kind"] = "leave_last_out"
     (run / "config.json").write_text(json.dumps(settings))
-    (check,) = (check for check in leaks.of_run(run) if check.name == FUTURE)
+    (check,) = (check for check in experiment.check_leaks(run) if check.name == FUTURE)
     assert leaks.sentences(check) == [
         "the future in train: not checked, because the data have no times: every interaction is at the same moment"
     ]
@@ -138,7 +138,7 @@ def test_keywords_of_test_reviews(run: pathlib.Path) -> None:
     assert len(found(run).get(KEYWORDS, ())) == (silent > 0)
     profiles._replace(users=profiles.users._replace(word=word[1:])).save(run / "keywords")
     with pytest.raises(UserError, match="damaged"):
-        leaks.of_run(run)
+        experiment.check_leaks(run)
     shutil.rmtree(run / "keywords")
     assert KEYWORDS not in found(run)
 
@@ -153,9 +153,9 @@ def test_an_item_ranked_too_early(run: pathlib.Path, way: str) -> None:
     assert found(run) == {LISTS: [f"lists/{way}.npz: 1 relevant items have ranks among items that nobody had met"]}
     write_lists(path, lists | {"ranks": ranks[:-1]})
     with pytest.raises(UserError, match=f"{way}.npz: damaged"):
-        leaks.of_run(run)
+        experiment.check_leaks(run)
     write_lists(path, {name: values for name, values in lists.items() if name not in ("item", "interaction")})
-    checks = leaks.of_run(run)
+    checks = experiment.check_leaks(run)
     assert "did not keep which items" in checks[-1].unchecked
 
 
@@ -163,7 +163,7 @@ def test_a_run_that_lies_below_another_is_not_part_of_it(run: pathlib.Path) -> N
     for name in ("lists", "keywords"):
         (run / "other" / name).mkdir(parents=True)
     (run / "other" / "lists" / "prequential.npz").write_bytes(b"of another run")
-    assert not any(check.found for check in leaks.of_run(run))
+    assert not any(check.found for check in experiment.check_leaks(run))
 
 
 def test_candidates_of_mmrec_are_all_items(run: pathlib.Path) -> None:
@@ -179,7 +179,7 @@ def test_the_tool_says_it_with_its_exit_status(run: pathlib.Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
         return done.returncode, done.stdout, done.stderr
 
-    assert told(run)[:2] == (0, leaks.describe(leaks.of_run(run)) + "\n")
+    assert told(run)[:2] == (0, leaks.describe(experiment.check_leaks(run)) + "\n")
     lists = read_lists(run / "lists" / "frozen.npz")
     write_lists(run / "lists" / "frozen.npz", lists | {"ranks": lists["ranks"] + 11})
     status, output, _ = told(run)

@@ -40,8 +40,7 @@ def compare(workdir: pathlib.Path) -> dict[str, tuple[float, float]]:
         raise UserError(f"{workdir}: its data are not synthetic, so there is no truth to compare with")
     found = KeywordProfiles.load(workdir / KEYWORDS)
     dataset = open_dataset(config, workdir)
-    sizes = config.data.synthetic.to_dict()
-    world = generate_world(**{name.removeprefix("num_"): value for name, value in sizes.items()})
+    world = generate_world(**config.data.synthetic.arguments())
     aspects = {word: number for number, words in enumerate(world.aspect_words) for word in words}
     aspect_of = np.array([aspects.get(word, -2) for word in found.words])
     baseline = _tfidf(dataset)

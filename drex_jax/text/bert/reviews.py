@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from drex_jax.common.cache import Cache
 from drex_jax.common.errors import UserError
 from drex_jax.common.progress import progress_bar
-from drex_jax.config.defaults import Config
 from drex_jax.data.events import REVIEW
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings
@@ -21,7 +21,7 @@ PART = 4096  # texts an entry of the store: what an interruption loses, and enou
 VERSION = 1  # of what is kept
 
 
-def encoder(config: Config) -> BertEncoder:
+def encoder(config: Any) -> BertEncoder:
     """The encoder that a configuration asks for, on its devices.
 
     Raises:
@@ -32,7 +32,7 @@ def encoder(config: Config) -> BertEncoder:
 
 
 def with_vectors(
-    interactions: Interactions, model: BertEncoder, config: Config, cache: Cache
+    interactions: Interactions, model: BertEncoder, config: Any, cache: Cache
 ) -> tuple[Interactions, list[str]]:
     """The table with a vector modality `REVIEW`, where a missing text is a missing vector; notices on what was cut.
 
@@ -86,7 +86,7 @@ def vectors(texts: Strings, model: BertEncoder, pooling: str, max_tokens: int, c
     return found, cut
 
 
-def trained_on(config: Config, fingerprint: str | None) -> BertEncoder:
+def trained_on(config: Any, fingerprint: str | None) -> BertEncoder:
     """The encoder whose vectors a finished run was trained on; `fingerprint`: its.
 
     Raises:
