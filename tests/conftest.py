@@ -49,10 +49,10 @@ def real_data() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def finished_drex(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A finished run of DReX with texts and ratings, of 12 users and 10 items; not to be written to."""
-    from drex_jax.config import defaults
     from drex_jax.training import experiment  # here: most tests need neither
+    from drex_jax.training.settings import base, settings_of
 
-    settings: Any = defaults.base()
+    settings: Any = base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=10, seed=1)
     settings.text.update(width=4, max_tokens=8, vocabulary_size=300)
     settings.model.update(state_size=3, feature_size=3, negatives=3, offsets=True)
@@ -61,17 +61,17 @@ def finished_drex(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     settings.baselines = ()
     settings.evaluate.cutoffs = (5,)
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    experiment.train(settings, workdir)
+    experiment.train(settings_of(settings), workdir)
     return workdir
 
 
 @pytest.fixture(scope="session")
 def finished_popularity(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A finished run of popularity, of 6 users and 5 items, trained in no time; not to be written to."""
-    from drex_jax.config import defaults
     from drex_jax.training import experiment
+    from drex_jax.training.settings import base, settings_of
 
-    settings: Any = defaults.base()
+    settings: Any = base()
     settings.data.synthetic.update(num_interactions=60, num_users=6, num_items=5, seed=1)
     settings.text.enabled = False
     settings.devices.update(count=1, mapping="none")
@@ -80,5 +80,5 @@ def finished_popularity(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Pat
     settings.model.name = "popularity"
     settings.train.update(epochs=1, selection="ndcg@2")
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    experiment.train(settings, workdir)
+    experiment.train(settings_of(settings), workdir)
     return workdir

@@ -7,9 +7,9 @@ import pytest
 
 from drex_jax.cli import command
 from drex_jax.common.errors import UserError
-from drex_jax.config import rules
 from drex_jax.config.defaults import RANKERS
 from drex_jax.training import search_space
+from drex_jax.training.settings import settings_of
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 ARGUMENTS = {"amazon": ":Musical_Instruments"}
@@ -19,17 +19,17 @@ FILES = sorted(FOLDER.glob("*.py"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_experiment_is_valid(file: pathlib.Path) -> None:
     config = command.load_experiment(f"{file}{ARGUMENTS.get(file.stem, '')}")
-    rules.check(config)
+    settings_of(config)
 
 
 @pytest.mark.parametrize("model", RANKERS)
 def test_models_are_arguments(model: str) -> None:
     """Each with a valid configuration and a space to search that is one."""
     config = command.load_experiment(f"{FOLDER / 'crane_tiktok.py'}:{model}")
-    rules.check(config)
-    assert config["model"]["name"] == model
+    settings = settings_of(config)
+    assert settings.model.name == model
     if model != "popularity":
-        assert len(search_space.candidates(config).settings) == config["tune"]["trials"]
+        assert len(search_space.candidates(settings).settings) == settings.tune.trials
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -14,9 +14,9 @@ import sys
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.config import rules
 from drex_jax.explain.profiles import KEYWORDS, KeywordProfiles, describe
 from drex_jax.runs.dataset import open_dataset
+from drex_jax.training.settings import read_settings
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=5)
     arguments = parser.parse_args()
     try:
-        dataset = open_dataset(rules.read_config(arguments.workdir / "config.json"), arguments.workdir)
+        dataset = open_dataset(read_settings(arguments.workdir / "config.json"), arguments.workdir)
         if not (arguments.workdir / KEYWORDS).exists():
             raise UserError(f"{arguments.workdir} has no keyword profiles: its model is unfinished, or reads no texts")
         profiles = KeywordProfiles.load(arguments.workdir / KEYWORDS)

@@ -28,7 +28,8 @@ def look(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     options = parser.parse_args(arguments)
-    from drex_jax.evaluation import leaks  # JAX is imported here: a mistake in the flags is answered at once
+    from drex_jax.evaluation import leaks
+    from drex_jax.training import experiment  # JAX is imported here: a mistake in the flags is answered at once
 
     checks = experiment.check_leaks(options.workdir)
     print_stdout(leaks.describe(checks))

@@ -9,10 +9,10 @@ import pytest
 
 from drex_jax.cli import command
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults as config_lib
-from drex_jax.config import rules
+from drex_jax.config import agreement, tree
+from drex_jax.training.settings import Settings, base, read_settings, require_agreement, settings_of
 
-PLAIN = "from drex_jax.config.defaults import base\n\n\ndef get_config():\n    return base()\n"
+PLAIN = "from drex_jax.training.settings import base\n\n\ndef get_config():\n    return base()\n"
 
 
 @pytest.fixture
@@ -28,8 +28,12 @@ def parse(*arguments: object) -> command.Command:
     return parsed
 
 
+def differing(stored: Settings, given: Settings) -> list[str]:
+    return agreement.differences(tree.flatten_settings(stored), tree.flatten_settings(given))
+
+
 def field(parsed: command.Command, name: str) -> object:
-    return config_lib.flatten(parsed.config)[name]
+    return tree.flatten_settings(parsed.settings)[name]
 
 
 def test_overrides_of_every_kind(experiment: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -65,8 +69,8 @@ def test_overrides_of_every_kind(experiment: pathlib.Path, tmp_path: pathlib.Pat
         "train.learning_rate": 1e-3,
     }
     assert {name: field(parsed, name) for name in expected} == expected
-    untouched = config_lib.flatten(config_lib.base())
-    given = config_lib.flatten(parsed.config)
+    untouched = tree.flatten(base())
+    given = tree.flatten_settings(parsed.settings)
     assert {name for name in given if given[name] != untouched[name]} == set(expected)
     assert parsed.mode == "train"
 
@@ -152,11 +156,10 @@ def test_columns_of_vector_modalities(experiment: pathlib.Path, tmp_path: pathli
     parsed = parse(f"--config={experiment}", "--config.data.columns.image=embedding")
     assert field(parsed, "data.columns.image") == "embedding"
     path = tmp_path / "config.json"
-    path.write_text(config_lib.to_json(parsed.config))
-    again = config_lib.from_json(path)
-    assert config_lib.differences(parsed.config, again) == []
-    assert config_lib.differences(config_lib.base(), again) == ["data.columns.image: None, now 'embedding'"]
-    assert again.is_locked
+    path.write_text(tree.to_json(parsed.settings))
+    again = read_settings(path)
+    assert again == parsed.settings
+    assert differing(settings_of(base()), again) == ["data.columns.image: None, now 'embedding'"]
     with pytest.raises(UserError, match=r"unknown configuration field data\.image"):
         parse(f"--config={experiment}", "--config.data.image=embedding")
 
@@ -187,7 +190,7 @@ def test_workdir_that_is_a_file(experiment: pathlib.Path) -> None:
 def test_a_run_that_cannot_be_written_to_is_asked_all_the_same(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "config.json").write_text(config_lib.to_json(config_lib.base()))
+    (tmp_path / "config.json").write_text(tree.to_json(settings_of(base())))
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     questions = {"recommend": ["--user=7"], "explain": ["--item=7"], "update": ["--interactions=x"]}
     for mode in command.MODES:
@@ -212,11 +215,11 @@ def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path)
         with pytest.raises(UserError, match="holds no run"):
             parse(*arguments)
     run.mkdir()
-    (run / "config.json").write_text(config_lib.to_json(first.config))
+    (run / "config.json").write_text(tree.to_json(first.settings))
     for mode in command.MODES:
         question = {"recommend": ["--user=7"], "explain": ["--item=7"], "update": ["--interactions=x"]}.get(mode, [])
         again = parse(f"--workdir={run}", f"--mode={mode}", *question)
-        assert config_lib.differences(first.config, again.config) == []
+        assert again.settings == first.settings
     with pytest.raises(UserError, match="needs --user=ID"):
         parse(f"--workdir={run}", "--mode=recommend")
     for empty in ("--user=", "--item="):
@@ -239,12 +242,12 @@ def test_stored_run_must_agree(experiment: pathlib.Path, tmp_path: pathlib.Path)
 
 def test_what_may_change_before_a_model_is_finished(tmp_path: pathlib.Path) -> None:
     def given(**changes: Any) -> Any:
-        settings: Any = config_lib.base()
+        settings: Any = base()
         settings.train.update(changes)
-        return settings
+        return settings_of(settings)
 
     constant, decaying = given(decay="none", epochs=3), given(epochs=3)
-    agree = functools.partial(config_lib.require_agreement, workdir=tmp_path, goes_on=True)
+    agree = functools.partial(require_agreement, workdir=tmp_path, goes_on=True)
     agree(constant, given(decay="none", epochs=4, checkpoint_seconds=1.0, checkpoint_steps=7, tensorboard=True))
     agree(decaying, given(epochs=3, checkpoint_seconds=1.0))
     with pytest.raises(UserError, match=r"patience: 8, now 9\).*may change: train.epochs train.checkpoint_seconds"):
@@ -261,23 +264,18 @@ def test_what_may_change_before_a_model_is_finished(tmp_path: pathlib.Path) -> N
 def test_stored_configuration_round_trip(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "config.json"
     with pytest.raises(UserError, match="holds no run"):
-        config_lib.from_json(path)
-    path.write_text(config_lib.to_json(config_lib.base()))
-    assert config_lib.flatten(config_lib.from_json(path)) == config_lib.flatten(config_lib.base())
+        read_settings(path)
+    path.write_text(tree.to_json(settings_of(base())))
+    assert read_settings(path) == settings_of(base())
     for damaged in ('{"seed": ', "[1]", '{"seed": "x"}', '{"no_such_field": 1}'):
         path.write_text(damaged)
         with pytest.raises(UserError, match=r"config\.json"):
-            config_lib.from_json(path)
+            read_settings(path)
     path.write_text('{"train": {"epochs": null}}')
     with pytest.raises(UserError, match=r"config\.json: train\.epochs is None"):
         parse(f"--workdir={tmp_path}")
     path.write_text('{"seed": 5}')  # of a version with fewer fields
-    assert config_lib.differences(config_lib.base(), config_lib.from_json(path)) == ["seed: 0, now 5"]
-
-
-def test_every_field_has_a_rule_and_its_default_obeys() -> None:
-    assert set(rules.RULES) == set(config_lib.flatten(config_lib.base()))
-    rules.check(config_lib.base())
+    assert differing(settings_of(base()), read_settings(path)) == ["seed: 0, now 5"]
 
 
 @pytest.mark.parametrize(
@@ -336,10 +334,10 @@ def test_every_field_has_a_rule_and_its_default_obeys() -> None:
     ],
 )
 def test_wrong_values(changes: dict[str, object], message: str) -> None:
-    config = config_lib.base()
+    config = base()
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError) as caught:
-        rules.check(config)
+        settings_of(config)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -364,14 +362,14 @@ def test_wrong_values(changes: dict[str, object], message: str) -> None:
     ],
 )
 def test_right_values(changes: dict[str, object]) -> None:
-    config = config_lib.base()
+    config = base()
     config.update_from_flattened_dict(changes)
-    rules.check(config)
+    settings_of(config)
 
 
 def test_a_vector_modality_cannot_take_the_name_of_the_model_s_own() -> None:
-    config = config_lib.base()
-    config_lib.add_column(config, "data.columns.time")
+    config = base()
+    tree.add_key(Settings, config, "data.columns.time")
     config.data.columns.time = "date"
     with pytest.raises(UserError, match=r"data\.columns\.timestamp"):
-        rules.check(config)
+        settings_of(config)

@@ -17,9 +17,10 @@ import drex_jax
 from drex_jax import main
 from drex_jax.cli import command
 from drex_jax.common.errors import Stopped, UserError
-from drex_jax.config import defaults
+from drex_jax.config.tree import to_json
 from drex_jax.runs import dataset
 from drex_jax.runs.layout import RESULT_KEYS
+from drex_jax.training.settings import base, settings_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXPERIMENT = f"--config={ROOT / 'experiments' / 'quickstart.py'}"
@@ -52,7 +53,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     fake = types.SimpleNamespace(calls=[])
 
     def train(config: object, workdir: pathlib.Path) -> dict[str, Any]:
-        fake.calls.append(("train", defaults, workdir))
+        fake.calls.append(("train", config, workdir))
         return RESULTS
 
     def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
@@ -73,9 +74,8 @@ def test_success_prints_results_and_where_they_are(
     trainer: types.SimpleNamespace, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(EXPERIMENT, f"--workdir={tmp_path}", "--config.train.epochs=2") == 0
-    ((mode, defaults, workdir),) = trainer.calls
-    assert (mode, defaults["train"]["epochs"], workdir) == ("train", 2, tmp_path)
-    assert defaults.is_locked
+    ((mode, settings, workdir),) = trainer.calls
+    assert (mode, settings.train.epochs, workdir) == ("train", 2, tmp_path)
     out, err = capsys.readouterr()
     assert "0.2500" in out
     assert str(tmp_path) in out
@@ -198,7 +198,7 @@ def test_a_stop_says_what_it_leaves(
     from drex_jax.cli import answers
 
     monkeypatch.setattr(answers, "answer", lambda _: os.kill(os.getpid(), signal.SIGTERM))
-    (tmp_path / "config.json").write_text(defaults.to_json(defaults.base()))
+    (tmp_path / "config.json").write_text(to_json(settings_of(base())))
     asked = {"update": "--interactions=x", "explain": "--user=x"}[mode]
     assert run(f"--workdir={tmp_path}", f"--mode={mode}", asked) == 75
     assert left in capsys.readouterr().err
@@ -310,7 +310,7 @@ def test_damaged_run_directory_is_a_mistake_told_in_one_line(
 ) -> None:
     """A run directory made by hand as far as `evaluate` reads it before it meets the damage."""
     settings = command.load_experiment(str(ROOT / "experiments" / "quickstart.py"))
-    (tmp_path / "config.json").write_text(defaults.to_json(settings))
+    (tmp_path / "config.json").write_text(to_json(settings_of(settings)))
     (tmp_path / "history").mkdir()
     (tmp_path / "results.json").write_text(json.dumps(dict.fromkeys(RESULT_KEYS) | {"schema": 1, "seeds": [0]}))
     facts = {"notices": [], "vocabulary": False, "seconds": {}}
@@ -330,7 +330,7 @@ def test_damaged_run_directory_is_a_mistake_told_in_one_line(
 def test_results_of_another_version(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], schema: object, message: str, mode: str
 ) -> None:
-    (tmp_path / "config.json").write_text(defaults.to_json(defaults.base()))
+    (tmp_path / "config.json").write_text(to_json(settings_of(base())))
     (tmp_path / "results.json").write_text(json.dumps(dict.fromkeys(RESULT_KEYS) | {"schema": schema}))
     assert run(f"--workdir={tmp_path}", f"--mode={mode}") == 2
     err = capsys.readouterr().err

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults
+from drex_jax.config.tree import to_json
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings
 from drex_jax.evaluation import leaks
@@ -23,6 +23,8 @@ from drex_jax.explain.profiles import KeywordProfiles
 from drex_jax.runs.dataset import open_dataset, read_into
 from drex_jax.runs.lists import read_lists, write_lists
 from drex_jax.text import vocabulary
+from drex_jax.training import experiment
+from drex_jax.training.settings import base, read_settings, settings_of
 
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "leak_report.py"
 FUTURE, COPIES, CORE, VOCABULARY, KEYWORDS, LISTS = (
@@ -64,7 +66,7 @@ def test_a_split_and_a_core_with_hindsight(run: pathlib.Path) -> None:
 
 def test_a_review_twice(run: pathlib.Path) -> None:
     rows = Interactions.load(run / "history", mmap=False)
-    parts = open_dataset(defaults.from_json(run / "config.json"), run).split
+    parts = open_dataset(read_settings(run / "config.json"), run).split
     later = parts.test[np.isin(rows.user[parts.test], rows.user[parts.train])][0]
     texts = list(rows.text)
     texts[rows.user.tolist().index(rows.user[later])] = texts[later] = "the very same words"
@@ -75,15 +77,15 @@ def test_a_review_twice(run: pathlib.Path) -> None:
 
 
 def test_a_vocabulary_of_all_texts(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: Any = defaults.base()
+    settings: Any = base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=10, seed=1)
     settings.text.update(max_tokens=8, vocabulary_size=300)
-    (tmp_path / "config.json").write_text(defaults.to_json(settings))
+    (tmp_path / "config.json").write_text(to_json(settings_of(settings)))
     with pytest.raises(UserError, match="facts"):
         experiment.check_leaks(tmp_path)  # nothing is read yet
     honest = vocabulary.train
     monkeypatch.setattr(vocabulary, "train", lambda texts, size, rows: honest(texts, size))
-    read_into(settings, tmp_path)
+    read_into(settings_of(settings), tmp_path)
     assert set(found(tmp_path)) == {VOCABULARY}
     open_ones = {check.name for check in experiment.check_leaks(tmp_path) if check.unchecked}
     assert open_ones == {KEYWORDS, LISTS}  # nothing is trained yet
@@ -106,9 +108,9 @@ def test_texts_of_which_a_sample_is_learned_from() -> None:
 def test_what_cannot_be_told_is_said(
     run: pathlib.Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str | None, reason: str
 ) -> None:
-    data = open_dataset(defaults.from_json(run / "config.json"), run)
+    data = open_dataset(read_settings(run / "config.json"), run)
     data.facts[key] = value
-    monkeypatch.setattr(leaks, "open_dataset", lambda settings, workdir: data)
+    monkeypatch.setattr(experiment, "open_dataset", lambda settings, workdir: data)
     checks = {check.name: check for check in experiment.check_leaks(run)}
     assert reason in checks[VOCABULARY].unchecked
     assert "not checked, because" in leaks.describe([checks[VOCABULARY]])
@@ -130,7 +132,7 @@ def test_keywords_of_test_reviews(run: pathlib.Path) -> None:
     profiles._replace(words=Strings.of(["zzz", *list(profiles.words)[1:]])).save(run / "keywords")
     (sentence,) = found(run)[KEYWORDS]
     assert "1 words are in no train review, 'zzz' among them" in sentence
-    data = open_dataset(defaults.from_json(run / "config.json"), run)
+    data = open_dataset(read_settings(run / "config.json"), run)
     word = np.zeros_like(profiles.users.word)
     profiles._replace(users=profiles.users._replace(word=word)).save(run / "keywords")
     reviewed = np.unique(data.events.user[: data.sizes[0]][data.interactions.has_text[: data.sizes[0]]])
@@ -168,7 +170,7 @@ def test_a_run_that_lies_below_another_is_not_part_of_it(run: pathlib.Path) -> N
 
 def test_candidates_of_mmrec_are_all_items(run: pathlib.Path) -> None:
     rewritten(run / "config.json", protocol="mmrec")
-    data = open_dataset(defaults.from_json(run / "config.json"), run)
+    data = open_dataset(read_settings(run / "config.json"), run)
     late = data.events.num_items - len(np.unique(data.events.item[: data.sizes[0]]))
     assert len(found(run).get(LISTS, ())) == (late > 0)
 

@@ -8,17 +8,17 @@ import pathlib
 import pytest
 
 from drex_jax.cli import compare
-from drex_jax.config import defaults
 from drex_jax.devices import processes
 from drex_jax.metrics.ranking import ranking_per_list
 from drex_jax.report import results_table
 from drex_jax.runs.layout import RUN
 from drex_jax.runs.lists import LISTS_FOLDER, read_lists
 from drex_jax.training import experiment
+from drex_jax.training.settings import base, settings_of
 
 
 def test_a_ranker_run_can_be_compared(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = defaults.base()
+    settings = base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=10, seed=1)
     settings.text.enabled = False
     settings.model.name = "popularity"
@@ -35,7 +35,7 @@ def test_a_ranker_run_can_be_compared(tmp_path: pathlib.Path, monkeypatch: pytes
         write_json(path, value)
 
     monkeypatch.setattr(processes, "write_json", watched)
-    results = experiment.train(settings, tmp_path)
+    results = experiment.train(settings_of(settings), tmp_path)
     assert written == [True, True]  # before the file that says that the seed is done
     assert set(results["test"]) == {"ranking"}
     for folder, figures in zip((tmp_path, tmp_path / "replicas" / "1"), results["per_seed"], strict=True):

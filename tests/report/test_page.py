@@ -19,7 +19,7 @@ import pytest
 
 from drex_jax import main
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults
+from drex_jax.config.tree import to_json
 from drex_jax.data import ablation
 from drex_jax.models.drex.model import DReX
 from drex_jax.report import breakdowns, examples, figures, headline, page, profiles, robustness, training
@@ -29,6 +29,7 @@ from drex_jax.runs.lists import read_lists
 from drex_jax.runs.trained import load_trained
 from drex_jax.serving.explanation import Explanation, Keyword, Neighbour, PastInteraction
 from drex_jax.training import experiment, loop, registry
+from drex_jax.training.settings import base, read_settings, settings_of
 
 HOSTILE = "<script>window.pwned = 1</script>"
 USERS = (HOSTILE, '"><img src=x onerror="window.pwned=1">', "</script><b>", "user & co", *(f"u{n}" for n in range(8)))
@@ -55,7 +56,7 @@ def hostile_table(path: pathlib.Path) -> None:
 
 def settings(kind: str, folder: pathlib.Path) -> Any:
     """Of a DReX run that predicts ratings, or of one of popularity, which ranks, on two seeds."""
-    settings: Any = defaults.base()
+    settings: Any = base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=60, seed=1)
     settings.devices.update(count=1, mapping="none")
     settings.evaluate.cutoffs = (5,)
@@ -102,7 +103,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("drex")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "fit", without_training)
-        experiment.train(settings("drex", folder), folder / "run")
+        experiment.train(settings_of(settings("drex", folder)), folder / "run")
     return folder / "run"
 
 
@@ -179,7 +180,7 @@ def test_every_figure_has_a_text_alternative_and_every_section_is_there(report: 
 
 def test_a_model_that_ranks_on_two_seeds_and_missing_pieces(tmp_path: pathlib.Path) -> None:
     workdir = tmp_path / "run"
-    experiment.train(settings("popularity", tmp_path), workdir)
+    experiment.train(settings_of(settings("popularity", tmp_path)), workdir)
     for seed, folder in enumerate((workdir, workdir / "replicas" / "1")):
         log_steps(folder, seed, "ndcg@5")
     finished = Finished(workdir)
@@ -208,7 +209,7 @@ def test_a_model_that_ranks_on_two_seeds_and_missing_pieces(tmp_path: pathlib.Pa
 
 def test_a_directory_without_a_finished_run_is_one_line(tmp_path: pathlib.Path, capsys: Any) -> None:
     assert main.run(["main", f"--workdir={tmp_path}", "--mode=report"]) == 2
-    (tmp_path / "config.json").write_text(defaults.to_json(defaults.base()))
+    (tmp_path / "config.json").write_text(to_json(settings_of(base())))
     assert main.run(["main", f"--workdir={tmp_path}", "--mode=report"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 2
@@ -274,9 +275,9 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
     assert set(found) == {"text", "rating", "time", robustness.ALL}
     stored = finished.results["test"]["prequential"]["mse"]
     assert all(values[0] == pytest.approx(stored, abs=1e-6) for values in found.values())
-    settings = defaults.from_json(run / "config.json")
-    data = open_dataset(settings, run)
-    context = registry.context(settings)
+    settings = read_settings(run / "config.json")
+    data = open_dataset(settings_of(settings), run)
+    context = registry.context(settings_of(settings))
     begin = sum(data.sizes[:2])
     lacking = np.arange(len(data.events)) >= begin
     for name, blank in (("text", ablation.without_text), ("time", ablation.without_time)):

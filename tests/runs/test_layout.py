@@ -10,11 +10,11 @@ import pytest
 
 from drex_jax.common import files
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults
-from drex_jax.config.rules import read_config
+from drex_jax.config.tree import to_json
 from drex_jax.runs.layout import RESULT_KEYS, require_own_files, results_of
 from drex_jax.serving import update_log
 from drex_jax.training.experiment import check_agreement
+from drex_jax.training.settings import base, read_settings, require_agreement, settings_of
 
 RESULTS: dict[str, Any] = {name: {} for name in RESULT_KEYS} | {"schema": 1, "seeds": [0]}
 
@@ -32,7 +32,7 @@ def test_links_that_lead_out_are_refused(tmp_path: pathlib.Path, name: str) -> N
     link = run / name
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(elsewhere)
-    for opens in (results_of, lambda folder: check_agreement(defaults.base(), folder)):
+    for opens in (results_of, lambda folder: check_agreement(base(), folder)):
         with pytest.raises(UserError, match=rf"{name} is a link that leads out of the run directory") as error:
             opens(run)
         assert "\n" not in str(error.value)
@@ -54,15 +54,15 @@ def test_seeds_that_name_other_folders(tmp_path: pathlib.Path, seeds: Any) -> No
 
 
 def test_compiled_programs_are_not_looked_for_where_a_run_says(tmp_path: pathlib.Path) -> None:
-    settings: Any = defaults.base()
+    settings: Any = base()
     settings.seed, settings.data.cache_dir = 7, str(tmp_path / "programs")
-    (tmp_path / "config.json").write_text(defaults.to_json(settings))
-    found = read_config(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text(to_json(settings_of(settings)))
+    found = read_settings(tmp_path / "config.json")
     assert (found.seed, found.data.cache_dir) == (7, None)
-    defaults.require_agreement(found, settings, tmp_path)
+    require_agreement(found, settings, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"data": {"k_core": -1}}))
     with pytest.raises(UserError, match=r"config.json: data.k_core is -1; it must be"):
-        read_config(tmp_path / "config.json")
+        read_settings(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize("text", ["[" * 10**6, '{"a":' * 101 + "1" + "}" * 101, '{"a": NaN}', "\x00", '{"a": 1e999}'])
@@ -70,7 +70,7 @@ def test_json_that_is_none_or_nested_too_deep(tmp_path: pathlib.Path, text: str)
     for name in ("config.json", "results.json", "updates.jsonl"):
         (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=r"config.json is no readable run configuration"):
-        defaults.from_json(tmp_path / "config.json")
+        read_settings(tmp_path / "config.json")
     with pytest.raises(UserError, match=r"results.json: damaged"):
         files.read_json(tmp_path / "results.json", ())
     with pytest.raises(UserError, match=r"updates.jsonl, line 1: damaged"):

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults
 from drex_jax.report import page
 from drex_jax.runs import lock
 from drex_jax.training import experiment, tune
+from drex_jax.training.settings import base
 
 
 def test_one_holder_at_a_time(tmp_path: pathlib.Path) -> None:
@@ -50,7 +50,7 @@ def test_a_file_system_without_locks(tmp_path: pathlib.Path, monkeypatch: pytest
 def test_the_second_writer_of_a_run_directory_refuses(
     finished_popularity: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    settings: Any = defaults.base()
+    settings: Any = base()
     settings.tune.space = ("train.epochs=1,2",)
     with lock.sole_writer(tmp_path / "run"):
         for begin in (experiment.train, tune.tune):

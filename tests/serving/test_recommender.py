@@ -18,7 +18,6 @@ import pytest
 from drex_jax import Recommender, main
 from drex_jax.cli import answers
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 from drex_jax.models.baselines.popularity import Popularity
@@ -27,13 +26,14 @@ from drex_jax.runs import checkpoint
 from drex_jax.runs.dataset import open_dataset
 from drex_jax.serving.rows import rows_of
 from drex_jax.training import experiment, registry
+from drex_jax.training.settings import base, read_settings, settings_of
 
 USERS, ITEMS = 12, 10
 KINDS = ("drex", "bpr", "popularity")
 
 
 def settings(kind: str) -> Any:
-    settings: Any = defaults.base()
+    settings: Any = base()
     settings.data.synthetic.update(num_interactions=160, num_users=USERS, num_items=ITEMS, seed=1)
     settings.text.enabled = False
     settings.devices.update(count=1, mapping="none")
@@ -51,16 +51,16 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     if request.param == "drex":
         return request.getfixturevalue("finished_drex")
     workdir = tmp_path_factory.mktemp("run")
-    experiment.train(settings(request.param), workdir)
+    experiment.train(settings_of(settings(request.param)), workdir)
     return workdir
 
 
 @pytest.fixture(scope="module")
 def parts(run: pathlib.Path) -> tuple[Recommender, Any, Any, Any, Any]:
     """The recommender, and the twin: data, model, parameters and rows as training has them."""
-    options = defaults.from_json(run / "config.json")
-    data = open_dataset(options, run)
-    model: Any = registry.build(options.model.name, options, data, 0, registry.context(options))
+    options = read_settings(run / "config.json")
+    data = open_dataset(settings_of(options), run)
+    model: Any = registry.build(options.model.name, options, data, 0, registry.context(settings_of(options)))
     params = jax.eval_shape(model.init, jax.random.key(0))
     like = {"params": params, "carry": jax.eval_shape(model.start, params)}
     arrays = checkpoint.load_model(run / "model", like)

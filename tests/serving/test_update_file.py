@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings
 from drex_jax.serving import update_file
 from drex_jax.serving.update_file import UpdateFile
+from drex_jax.training.settings import base
 
 
 def read(path: pathlib.Path, text: str | bytes, own: bool = False) -> UpdateFile:
     """As a run with a vector of 3 numbers reads it; `own`: made of a table with other names."""
-    settings: Any = defaults.base()
+    settings: Any = base()
     if own:
         settings.data.format = "table"
         settings.data.columns.update(user="author", item="hotel", timestamp="date", rating="stars", text="")

@@ -14,10 +14,11 @@ import pytest
 
 from drex_jax import Recommender, main
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults
+from drex_jax.config.defaults import RANKER_FIELDS
 from drex_jax.runs import checkpoint, dataset
 from drex_jax.serving import update_log
 from drex_jax.training import experiment, registry
+from drex_jax.training.settings import ranking, settings_of
 
 LAST = 2e9
 
@@ -267,16 +268,16 @@ def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarr
     ]
     new = [(0, 11, 1000, 0), (14, 3, 1001, 0), (14, 12, 1002, 0), (2, 12, 1003, 0)]
     mmrec(tmp_path / "tiny", rows, features)
-    settings: Any = defaults.ranking(name, "tiny", "tiny")
+    settings: Any = ranking(name, "tiny", "tiny")
     settings.data.path = str(tmp_path / "tiny")
     wanted = {"size": 4, "batch_size": 9, "neighbours": 3}
-    settings.ranker.update({field: wanted[field] for field in defaults.RANKER_FIELDS[name] if field in wanted})
+    settings.ranker.update({field: wanted[field] for field in RANKER_FIELDS[name] if field in wanted})
     settings.train.update(epochs=1, selection="recall@5")
     settings.evaluate.update(cutoffs=(5,), block=8)
     settings.devices.update(count=1, mapping="none")
     if name == "crane":
         settings.crane.rounds = 1
-    experiment.train(settings, tmp_path / "run")
+    experiment.train(settings_of(settings), tmp_path / "run")
     recommender = Recommender.load(tmp_path / "run")
     for found, expected in zip(recommender._updater.carry, recommender._now, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # the graph is train's so far
@@ -289,8 +290,8 @@ def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarr
     more = {side: np.pad(values, ((0, 1), (0, 0))) for side, values in features.items()}  # zeros: it lacks them
     mmrec(tmp_path / "more", [*rows, *new], more)
     settings.data.path = str(tmp_path / "more")
-    data = dataset.prepare(settings, tmp_path / "twin")
-    model: Any = registry.build(name, settings, data, 0, registry.context(settings))
+    data = dataset.prepare(settings_of(settings), tmp_path / "twin")
+    model: Any = registry.build(name, settings, data, 0, registry.context(settings_of(settings)))
     saved = checkpoint.load_arrays(tmp_path / "run" / "model")["params"]
     params = checkpoint.in_form(saved, jax.eval_shape(model.init, jax.random.key(0)))
     old = params["table"]

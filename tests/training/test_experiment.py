@@ -14,7 +14,6 @@ import pytest
 
 from drex_jax.cli import faithfulness
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults
 from drex_jax.data import events, load
 from drex_jax.data.events import build_events
 from drex_jax.data.split import split_interactions
@@ -23,6 +22,7 @@ from drex_jax.explain import curves, occlusion
 from drex_jax.runs.dataset import Dataset
 from drex_jax.runs.selection import Selection
 from drex_jax.training import experiment, registry
+from drex_jax.training.settings import base, read_settings, settings_of
 
 KEYS = {
     "schema", "model", "dataset", "split", "protocol", "seeds", "selection", "test", "per_seed", "baselines",
@@ -32,7 +32,7 @@ KEYS = {
 
 def tiny(**changes: Any) -> Any:
     """A configuration that trains in seconds; `model__head="mlp"` sets `model.head`."""
-    settings = defaults.base()
+    settings = base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=10, seed=1)
     settings.text.update(enabled=False, width=4, max_tokens=8, vocabulary_size=300)
     settings.model.update(state_size=3, feature_size=3, hidden_size=4, negatives=3)
@@ -52,11 +52,9 @@ def without_timings(results: dict[str, Any]) -> dict[str, Any]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[str, Any]]:
     """A run with texts, every baseline and two seeds, on two fake devices by the default mapping."""
     workdir = tmp_path_factory.mktemp("run")
-    settings = tiny(
-        text__enabled=True, replicas=2, train__epochs=1, baselines=defaults.base().baselines, devices__count=2
-    )
+    settings = tiny(text__enabled=True, replicas=2, train__epochs=1, baselines=base().baselines, devices__count=2)
     assert settings.devices.mapping == "shard_map"
-    return workdir, experiment.train(settings, workdir)
+    return workdir, experiment.train(settings_of(settings), workdir)
 
 
 def test_results_have_every_key(whole: tuple[pathlib.Path, dict[str, Any]]) -> None:
@@ -79,7 +77,7 @@ def test_results_have_every_key(whole: tuple[pathlib.Path, dict[str, Any]]) -> N
     assert set(results["environment"]) >= {"devices", "mapping", "device_kind", "versions"}
     assert results["leaks"] == []
     entries = [results, *results["baselines"].values()]
-    assert set(results["baselines"]) == set(defaults.base().baselines)
+    assert set(results["baselines"]) == set(base().baselines)
     for entry in entries:
         assert set(entry) >= {"model", "seeds", "selection", "test", "per_seed"}
         assert set(entry["test"]) == {"frozen", "prequential"}
@@ -106,11 +104,11 @@ def test_second_call_returns_the_stored_results(
 ) -> None:
     workdir, results = whole
     monkeypatch.setattr(experiment, "read_into", None)  # nothing is read or trained
-    assert experiment.train(defaults.from_json(workdir / "config.json"), workdir) == results
-    other = defaults.from_json(workdir / "config.json")
+    assert experiment.train(read_settings(workdir / "config.json"), workdir) == results
+    other = read_settings(workdir / "config.json")
     other.train.epochs = 3
     with pytest.raises(UserError, match=r"another configuration.*train.epochs: 1, now 3"):
-        experiment.train(other, workdir)
+        experiment.train(settings_of(other), workdir)
 
 
 def test_evaluate_needs_the_run_directory_alone(
@@ -156,18 +154,18 @@ def test_interrupted_after_training_continues_without_training_again(
     (workdir / "results.json").unlink()
     monkeypatch.setattr("drex_jax.training.loop.fit", None)
     monkeypatch.setattr("drex_jax.runs.dataset.load", None)
-    assert without_timings(experiment.train(defaults.from_json(workdir / "config.json"), workdir)) == without_timings(
+    assert without_timings(experiment.train(read_settings(workdir / "config.json"), workdir)) == without_timings(
         whole[1]
     )
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return experiment.train(tiny(), tmp_path_factory.mktemp("plain"))
+    return experiment.train(settings_of(tiny()), tmp_path_factory.mktemp("plain"))
 
 
 def test_one_seed_gives_the_same_run(plain: dict[str, Any], tmp_path: pathlib.Path) -> None:
-    assert without_timings(experiment.train(tiny(), tmp_path)) == without_timings(plain)
+    assert without_timings(experiment.train(settings_of(tiny()), tmp_path)) == without_timings(plain)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +198,7 @@ def test_variants(
     changes: dict[str, Any],
     check: Callable[[dict[str, Any]], bool],
 ) -> None:
-    results = experiment.train(tiny(**changes), tmp_path)
+    results = experiment.train(settings_of(tiny(**changes)), tmp_path)
     assert check(results)
     assert results["test"] != plain["test"]
     assert results["protocol"] == changes.get("protocol", "strict")
@@ -211,9 +209,9 @@ def test_shuffled_texts_are_a_control(tmp_path: pathlib.Path) -> None:
     from drex_jax.runs.dataset import open_dataset, prepare
 
     settings = tiny(text__enabled=True)
-    straight = prepare(settings, tmp_path)
+    straight = prepare(settings_of(settings), tmp_path)
     settings.text.shuffled = True
-    shuffled = open_dataset(settings, tmp_path)
+    shuffled = open_dataset(settings_of(settings), tmp_path)
     assert any("control" in notice for notice in shuffled.facts["notices"])
     assert not any("control" in notice for notice in straight.facts["notices"])
     np.testing.assert_array_equal(straight.events.user, shuffled.events.user)
@@ -233,9 +231,9 @@ def test_shuffled_texts_are_a_control(tmp_path: pathlib.Path) -> None:
 def test_ratings_missing_entirely_need_another_selection(tmp_path: pathlib.Path) -> None:
     changes = {"data__synthetic__missing_rating": 1.0}
     with pytest.raises(UserError, match=r"model.ranking_weight above 0"):
-        experiment.train(tiny(**changes, model__ranking_weight=0.0), tmp_path / "a")
+        experiment.train(settings_of(tiny(**changes, model__ranking_weight=0.0)), tmp_path / "a")
     with pytest.raises(UserError, match=r"train.selection=mse.*choose one of .*ndcg@5"):
-        experiment.train(tiny(**changes, model__ranking_weight=1.0), tmp_path / "b")
+        experiment.train(settings_of(tiny(**changes, model__ranking_weight=1.0)), tmp_path / "b")
 
 
 def real_dataset(options: load.DataSettings) -> Dataset:
@@ -256,10 +254,10 @@ def real_dataset(options: load.DataSettings) -> Dataset:
 def test_biases_on_real_data(real_data: pathlib.Path, format_: str, path: str, running: float, static: float) -> None:
     """Figures known from independent prototypes, through the package's own readers, split and evaluator."""
     dataset = real_dataset(load.DataSettings(format=format_, path=str(real_data / path)))
-    settings = defaults.base()
+    settings = base()
     settings.evaluate.ranking = False
     settings.devices.count = 1
-    context = registry.context(settings)
+    context = registry.context(settings_of(settings))
     found = {}
     for name in ("running_bias", "bias"):
         model = registry.build(name, settings, dataset, 0, context)
@@ -288,7 +286,7 @@ def test_a_finished_run_tells_how_faithful_its_explanations_are(
     lines = faithfulness.describe(answers).splitlines()
     assert all(any(line.startswith(kind) for line in lines) for kind in kinds)
     assert sum("deletion  for" in line for line in lines) == 2
-    settings = defaults.from_json(whole[0] / "config.json")
+    settings = read_settings(whole[0] / "config.json")
     settings.model.name = "popularity"
     (tmp_path / "config.json").write_text(settings.to_json())
     (tmp_path / "scorer.json").write_text("{}")

@@ -12,8 +12,8 @@ import pytest
 
 from drex_jax import main
 from drex_jax.common.errors import Stopped
-from drex_jax.config import defaults
 from drex_jax.training.experiment import evaluate, train
+from drex_jax.training.settings import base, settings_of
 from drex_jax.training.step import Trainer
 
 DEVICES = 8
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"fewer tha
 
 def tiny(**changes: Any) -> Any:
     """A configuration that trains in seconds; `model__head="mlp"` sets `model.head`."""
-    settings = defaults.base()
+    settings = base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=10, seed=1)
     settings.text.enabled = False
     settings.model.update(state_size=3, feature_size=3, negatives=3)
@@ -48,14 +48,14 @@ def agree(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return train(tiny(**ALONE), tmp_path_factory.mktemp("alone"))
+    return train(settings_of(tiny(**ALONE)), tmp_path_factory.mktemp("alone"))
 
 
 @pytest.mark.parametrize("devices", [EVERYWHERE, pytest.param(BY_PMAP, marks=pytest.mark.thorough)])
 def test_a_run_on_eight_devices_is_that_on_one(
     alone: dict[str, Any], tmp_path: pathlib.Path, devices: dict[str, Any]
 ) -> None:
-    found = train(tiny(**devices), tmp_path)
+    found = train(settings_of(tiny(**devices)), tmp_path)
     agree(found, alone)
     assert found["environment"]["devices"] == DEVICES
     assert found["environment"]["mapping"] == devices["devices__mapping"]
@@ -84,9 +84,9 @@ def test_a_run_goes_on_on_other_devices(
 
     monkeypatch.setattr(Trainer, "step", interrupted)
     with pytest.raises(Stopped, match="SIGTERM at step 3"):
-        train(tiny(**first), tmp_path)
+        train(settings_of(tiny(**first)), tmp_path)
     monkeypatch.undo()
-    found = train(tiny(**second), tmp_path)
+    found = train(settings_of(tiny(**second)), tmp_path)
     agree(found, alone)
     assert found["timing"]["resumed_from"] == 3
     assert found["environment"]["devices"] == second["devices__count"]
@@ -107,8 +107,8 @@ def test_a_run_goes_from_one_device_to_eight_to_two(
     monkeypatch.setattr(Trainer, "step", interrupted)
     for devices in (ALONE, EVERYWHERE):
         with pytest.raises(Stopped, match="SIGTERM"):
-            train(tiny(**devices), tmp_path)
-    found = train(tiny(**EVERYWHERE | {"devices__count": 2}), tmp_path)
+            train(settings_of(tiny(**devices)), tmp_path)
+    found = train(settings_of(tiny(**EVERYWHERE | {"devices__count": 2})), tmp_path)
     agree(found, alone)
     assert found["timing"]["resumed_from"] == 3
     assert found["environment"]["devices"] == 2

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from drex_jax.common.errors import Stopped
-from drex_jax.config import defaults
+from drex_jax.config.defaults import RANKER_FIELDS
 from drex_jax.devices.mesh import Devices
 from drex_jax.training import experiment
+from drex_jax.training.settings import ranking, read_settings, settings_of
 
 METRICS = ("recall", "precision", "ndcg", "map")
 
@@ -37,10 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def settings(name: str, folder: pathlib.Path) -> Any:
-    settings: Any = defaults.ranking(name, "tiny", "tiny")
+    settings: Any = ranking(name, "tiny", "tiny")
     settings.data.path = str(folder)
     wanted = {"size": 4, "batch_size": 9, "neighbours": 3}
-    settings.ranker.update({field: wanted[field] for field in defaults.RANKER_FIELDS[name] if field in wanted})
+    settings.ranker.update({field: wanted[field] for field in RANKER_FIELDS[name] if field in wanted})
     settings.train.update(epochs=2, selection="recall@5")
     settings.evaluate.update(cutoffs=(5, 10), block=8)
     if name == "crane":
@@ -54,7 +55,7 @@ def test_a_run_stopped_and_evaluated_again(
     folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = settings("crane", folder)
-    results = experiment.train(options, tmp_path / "whole")
+    results = experiment.train(settings_of(options), tmp_path / "whole")
     assert set(results["test"]) == {"ranking"}
     assert set(results["test"]["ranking"]) >= {
         f"{m}@{k}" for m in ("recall", "precision", "ndcg", "map") for k in (5, 10)
@@ -79,10 +80,10 @@ def test_a_run_stopped_and_evaluated_again(
 
     monkeypatch.setattr(Devices, "compile_for", interrupted)
     with pytest.raises(Stopped):
-        experiment.train(options, tmp_path / "stopped")
+        experiment.train(settings_of(options), tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "results.json").exists()
     monkeypatch.undo()
-    resumed = experiment.train(options, tmp_path / "stopped")
+    resumed = experiment.train(settings_of(options), tmp_path / "stopped")
     assert resumed["timing"]["resumed_from"]
     assert resumed["test"] == results["test"]
     assert resumed["selection"] == results["selection"]
@@ -97,6 +98,12 @@ def _params(workdir: pathlib.Path) -> Any:
     from drex_jax.runs.trained import load_trained
     from drex_jax.training import registry
 
-    options = defaults.from_json(workdir / "config.json")
-    model = registry.build(options.model.name, options, open_dataset(options, workdir), 0, registry.context(options))
+    options = read_settings(workdir / "config.json")
+    model = registry.build(
+        options.model.name,
+        options,
+        open_dataset(settings_of(options), workdir),
+        0,
+        registry.context(settings_of(options)),
+    )
     return load_trained(model, workdir)[0]

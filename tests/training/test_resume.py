@@ -17,6 +17,7 @@ from drex_jax.common.errors import DivergedError, Stopped
 from drex_jax.config.defaults import Config
 from drex_jax.models.drex.model import DReX
 from drex_jax.training import experiment
+from drex_jax.training.settings import settings_of
 from drex_jax.training.step import Trainer
 from tools.robustness.faults import small
 from tools.robustness.faults.lab import what_is_left
@@ -74,7 +75,7 @@ def test_stopped_anywhere_and_gone_on_is_bitwise_what_was_left_alone(
     with monkeypatch.context() as patch:
         step = Trainer.step
         patch.setattr(Trainer, "step", lambda *arguments: (calls.append(0), step(*arguments))[1])
-        experiment.train(settings, tmp_path / "alone")
+        experiment.train(settings_of(settings), tmp_path / "alone")
     _, stops = stopped_and_gone_on(monkeypatch, at, [settings], tmp_path / "stopped")
     assert stops == sum(call <= len(calls) for call in at) > 1
     left = what_is_left(tmp_path / "alone")
@@ -89,7 +90,7 @@ def test_a_ranker_goes_from_one_device_to_eight_to_two(
 ) -> None:
     """Batches of 3 pairs, which neither divides: they are padded, and the place in the data is the same."""
     settings = small.settings("bpr", ranking_data)
-    expected = experiment.train(settings, tmp_path / "alone")
+    expected = experiment.train(settings_of(settings), tmp_path / "alone")
     devices = []
     for count in (1, 8, 2):
         devices.append(settings.copy_and_resolve_references())
@@ -120,7 +121,7 @@ def test_an_extreme_learning_rate_is_told_with_its_step(
     settings.train.update(learning_rate=1e30, clip_norm=0.0, warmup_steps=0)
     settings.update_from_flattened_dict(changes)
     with pytest.raises(DivergedError, match=r"after step \d|at step \d+, batch \d+ of \d+ of epoch \d"):
-        experiment.train(settings, tmp_path)
+        experiment.train(settings_of(settings), tmp_path)
 
 
 @pytest.mark.parametrize("products", ["float32", "bfloat16"])
@@ -140,7 +141,7 @@ def test_a_poisoned_window_of_drex_is_told(
     settings.model.products = products
     settings.train.checkpoint_steps = 1
     with pytest.raises(DivergedError, match="not finite at step 3, batch 3 of 3 of epoch 1 "):
-        experiment.train(settings, tmp_path)
+        experiment.train(settings_of(settings), tmp_path)
     kept = tmp_path / "checkpoints"
     assert sorted(folder.name for folder in kept.iterdir()) == ["1", "2"]
     with ocp.StandardCheckpointer() as checkpointer:
@@ -156,4 +157,4 @@ def test_a_poisoned_row_of_features_is_told_with_its_batch(ranking_data: pathlib
     np.save(data / "image_feat.npy", features)
     settings = small.settings("vbpr", data)
     with pytest.raises(DivergedError, match=r"not finite at step \d+, batch \d+ of 34 of epoch 1 "):
-        experiment.train(settings, tmp_path / "run")
+        experiment.train(settings_of(settings), tmp_path / "run")

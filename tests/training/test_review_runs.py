@@ -15,16 +15,16 @@ import pytest
 from drex_jax import Recommender, main
 from drex_jax.cli import answers
 from drex_jax.common.errors import Stopped, UserError
-from drex_jax.config import defaults, rules
 from drex_jax.models.baselines.narre import NARRE
 from drex_jax.models.scoring import scorer
 from drex_jax.runs.dataset import Dataset, open_dataset
 from drex_jax.runs.trained import load_trained
 from drex_jax.training import experiment, registry
+from drex_jax.training.settings import base, read_settings, settings_of
 
 
 def settings() -> Any:
-    settings: Any = defaults.base()
+    settings: Any = base()
     settings.model.name = "narre"
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=10, seed=1)
     settings.text.update(width=4, max_tokens=8, vocabulary_size=300)
@@ -39,8 +39,8 @@ def settings() -> Any:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[str, Any], Dataset]:
     workdir = tmp_path_factory.mktemp("narre") / "run"
-    results = experiment.train(settings(), workdir)
-    return workdir, results, open_dataset(defaults.from_json(workdir / "config.json"), workdir)
+    results = experiment.train(settings_of(settings()), workdir)
+    return workdir, results, open_dataset(read_settings(workdir / "config.json"), workdir)
 
 
 def test_a_run_is_judged_as_others_and_goes_on_where_it_was_stopped(
@@ -62,16 +62,16 @@ def test_a_run_is_judged_as_others_and_goes_on_where_it_was_stopped(
 
     monkeypatch.setattr(NARRE, "batches", interrupted)
     with pytest.raises(Stopped):
-        experiment.train(settings(), tmp_path / "run")
-    again = experiment.train(settings(), tmp_path / "run")
+        experiment.train(settings_of(settings()), tmp_path / "run")
+    again = experiment.train(settings_of(settings()), tmp_path / "run")
     assert again["timing"]["resumed_from"]
     assert again["test"] == results["test"]
 
 
 def test_a_recommender_answers_as_the_model_does(run: tuple[pathlib.Path, dict[str, Any], Dataset]) -> None:
     workdir, _, data = run
-    options = defaults.from_json(workdir / "config.json")
-    model = registry.build("narre", options, data, 0, registry.context(options))
+    options = read_settings(workdir / "config.json")
+    model = registry.build("narre", options, data, 0, registry.context(settings_of(options)))
     params, _ = load_trained(model, workdir)
     carry, recommender = model.start(params), Recommender.load(workdir)
     users, items = list(data.interactions.user_ids), list(data.interactions.item_ids)
@@ -123,17 +123,17 @@ def test_data_without_what_it_reads_are_refused(
     assert not registry.applicable("narre", other)
     assert registry.applicable("matrix_factorisation", other) == (lacking == "texts")
     with pytest.raises(UserError, match=f"no train interaction has {lacking}"):
-        registry.build("narre", settings(), other, 0, registry.context(settings()))
+        registry.build("narre", settings(), other, 0, registry.context(settings_of(settings())))
 
 
 def test_its_fields_are_refused_where_nothing_reads_them() -> None:
     options = settings()
-    rules.check(options)
+    settings_of(options)
     options.model.name = "drex"
     with pytest.raises(UserError, match="has no effect on drex, which reads no field of narre"):
-        rules.check(options)
+        settings_of(options)
     options.baselines = ("narre",)
-    rules.check(options)
+    settings_of(options)
 
 
 def test_a_record_without_its_mean_is_damaged() -> None:

@@ -10,12 +10,8 @@ import numpy as np
 import pytest
 
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults
 from drex_jax.training import search_space
-
-
-def base() -> Any:
-    return defaults.base()
+from drex_jax.training.settings import base, changed, ranking, settings_of
 
 
 def configured(*lines: str, **tune: Any) -> Any:
@@ -23,7 +19,7 @@ def configured(*lines: str, **tune: Any) -> Any:
     settings.model.name = "crane"
     settings.train.selection = "ndcg@10"
     settings.tune.update(space=lines, **tune)
-    return settings
+    return settings_of(settings)
 
 
 def test_values_have_the_type_of_their_field() -> None:
@@ -128,7 +124,7 @@ def test_random_is_the_seed_and_uniform_in_the_logarithm() -> None:
     for decade in range(-4, -1):  # a third of them each
         share = np.mean([math.floor(math.log10(rate)) == decade for rate in drawn])
         assert share == pytest.approx(1 / 3, abs=0.1)
-    settings.seed = 1
+    settings = changed(settings, {"seed": 1})
     assert search_space.candidates(settings).settings[1:] != found[1:]
 
 
@@ -139,7 +135,7 @@ def test_a_range_of_few_numbers_ends() -> None:
 
 
 def test_overridden_leaves_the_original_as_it_was() -> None:
-    settings = base()
-    changed = search_space.overridden(settings, {"ranker.layers": 3, "ranker.l2": 0.5})
-    assert (changed.ranker.layers, changed.ranker.l2) == (3, 0.5)
-    assert settings.ranker.layers == base().ranker.layers
+    settings = settings_of(ranking("crane", "", ""))
+    other = search_space.overridden(settings, {"ranker.layers": 3, "ranker.l2": 0.5})
+    assert (other.ranker.layers, other.ranker.l2) == (3, 0.5)
+    assert settings.ranker.l2 == 1e-4

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from drex_jax.common.errors import Stopped, UserError
-from drex_jax.config import defaults
 from drex_jax.evaluation.evaluator import Evaluator
 from drex_jax.runs.selection import Selection
 from drex_jax.training import experiment, loop, tune
 from drex_jax.training.search import Trial
+from drex_jax.training.settings import base, settings_of
 
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "tune.py"
 
 
 def tiny(*space: str, **tuning: Any) -> Any:
-    settings: Any = defaults.base()
+    settings: Any = base()
     settings.data.synthetic.update(num_interactions=400, num_users=12, num_items=10, seed=1)
     settings.text.enabled = False
     settings.model.name = "bpr"
@@ -56,10 +56,10 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, tune.
         patch.setattr(Evaluator, "evaluate_test", None)
         patch.setattr(loop, "fit", stopped_once)
         with pytest.raises(Stopped):
-            tune.tune(grid(), workdir)
+            tune.tune(settings_of(grid()), workdir)
         assert (workdir / "trials" / "0" / "trial.json").exists()
         patch.setattr("drex_jax.runs.dataset.load", None)
-        found = tune.tune(grid(), workdir)
+        found = tune.tune(settings_of(grid()), workdir)
     assert len(calls) == 5
     return workdir, found
 
@@ -93,7 +93,7 @@ def test_best_settings_give_the_same_selection_in_a_run(
     settings = grid()
     settings.update_from_flattened_dict(dict(found.best.constants))
     assert found.best.selection is not None
-    results = experiment.train(settings, tmp_path)
+    results = experiment.train(settings_of(settings), tmp_path)
     assert results["selection"]["epoch"] == found.best.selection.epoch
     assert results["selection"]["value"] == pytest.approx(found.best.selection.value, rel=1e-6)
 
@@ -103,7 +103,7 @@ def test_another_configuration_in_the_same_folder_is_refused(tuned: tuple[pathli
     other = grid()
     other.tune.space = ("train.learning_rate=1e-2,1e-3",)
     with pytest.raises(UserError, match=r"a search of another space .*1e30") as caught:
-        tune.tune(other, workdir)
+        tune.tune(settings_of(other), workdir)
     assert "\n" not in str(caught.value)
 
 

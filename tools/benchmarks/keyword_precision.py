@@ -14,11 +14,11 @@ import sys
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.config import rules
 from drex_jax.data.synthetic.world import generate_world
 from drex_jax.explain import keywords
 from drex_jax.explain.profiles import KEYWORDS, KeywordProfiles
 from drex_jax.runs.dataset import Dataset, open_dataset
+from drex_jax.training.settings import read_settings
 
 TOP = 5
 
@@ -35,7 +35,7 @@ def compare(workdir: pathlib.Path) -> dict[str, tuple[float, float]]:
     Raises:
       UserError: the run is not one of synthetic reviews, or is damaged.
     """
-    config = rules.read_config(workdir / "config.json")
+    config = read_settings(workdir / "config.json")
     if config.data.format != "synthetic":
         raise UserError(f"{workdir}: its data are not synthetic, so there is no truth to compare with")
     found = KeywordProfiles.load(workdir / KEYWORDS)

@@ -26,10 +26,9 @@ import numpy as np
 
 from drex_jax.common.cores import available_cores
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults as config_lib
-from drex_jax.config.defaults import Config
 from drex_jax.data.events import train_pairs
 from drex_jax.runs.dataset import Dataset, open_dataset, prepare
+from drex_jax.training.settings import Settings, changed, ranking, settings_of
 from tools.benchmarks import ranking_data, ranking_peer, torch_module
 
 if TYPE_CHECKING:
@@ -103,9 +102,9 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def configuration(job: Job) -> Config:
+def configuration(job: Job) -> Settings:
     """The experiment of a job, with the constants of PyTorch's side: only FREEDOM samples edges."""
-    config: Any = config_lib.ranking(job.model, "", "")
+    config: Any = ranking(job.model, "", "")
     config.data.path = job.workdir
     config.data.cache_dir = str(pathlib.Path(job.workdir) / "cache")
     shared = ranking_peer.PeerOptions
@@ -118,7 +117,7 @@ def configuration(job: Job) -> Config:
     config.train.learning_rate = shared.learning_rate
     config.baselines = ()
     config.devices.mapping = "none"
-    return config
+    return settings_of(config)
 
 
 def train_of(data: Dataset) -> ranking_peer.Train:
@@ -138,8 +137,7 @@ def _prepare(job: Job) -> tuple[dict[str, Any], Run]:
     elif job.size is not None:
         ranking_data.write(folder, ranking_data.Size(*job.size), job.widths)
         random = True
-    config = configuration(job)
-    config.data.path = str(folder)
+    config = changed(configuration(job), {"data.path": str(folder)})
     data = prepare(config, workdir)
     facts = {
         "data": data.interactions.name,
@@ -191,7 +189,7 @@ def _set_threads(torch: Any, run: Run) -> int:
     return torch.get_num_threads()
 
 
-def ours(name: str, config: Config, data: Dataset) -> Run:
+def ours(name: str, config: Settings, data: Dataset) -> Run:
     """An epoch of a model of this package, or about its first updates, as training runs it; compiled already."""
     import jax
     import optax

@@ -40,8 +40,8 @@ def run(workdir: pathlib.Path, arguments: list[str]) -> list[float]:
     """The prequential metric of selection on test, a seed each."""
     parsed = command.parse(["robustness", f"--workdir={workdir}", *arguments])
     assert parsed is not None
-    main.begin(parsed.config)
-    results = experiment.train(parsed.config, workdir)
+    main.begin(parsed.settings)
+    results = experiment.train(parsed.settings, workdir)
     metric = results["selection"]["metric"]
     return [each["prequential"][metric] for each in results["per_seed"]]
 

@@ -107,7 +107,7 @@ def from_config(reference: str, overrides: Sequence[str] = ()) -> Stream:
         command = command_lib.parse(argv)
         if command is None:
             raise UserError("--help and --config do not go together")
-        config = command.config
+        config = command.settings
         prepared = dataset.prepare(config, pathlib.Path(folder))
         train = prepared.sizes[0]
         events = prepared.events

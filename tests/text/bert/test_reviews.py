@@ -17,8 +17,6 @@ import tiny_bert
 from drex_jax import Recommender
 from drex_jax.common.cache import Store, no_cache
 from drex_jax.common.errors import UserError
-from drex_jax.config import defaults
-from drex_jax.config.rules import check
 from drex_jax.data.events import REVIEW, standardise
 from drex_jax.data.strings import Strings
 from drex_jax.devices.mesh import Devices
@@ -33,13 +31,14 @@ from drex_jax.text.bert.network import Bert
 from drex_jax.text.bert.pieces import WordPieces
 from drex_jax.text.encoder import TextEncoder
 from drex_jax.training import experiment
+from drex_jax.training.settings import base, settings_of
 
 MAX_TOKENS = 8
 TEXTS = Strings.of(["good strings", "", "it holds", "bad", "", "the tune", "cafe", "it " * 9, "pick"])
 
 
 def settings(folder: pathlib.Path, cache: pathlib.Path) -> Any:
-    chosen: Any = defaults.base()
+    chosen: Any = base()
     chosen.data.synthetic.update(num_interactions=120, num_users=12, num_items=10, seed=1)
     chosen.data.cache_dir = str(cache)
     chosen.text.update(encoder="bert", max_tokens=MAX_TOKENS)
@@ -70,7 +69,7 @@ def finished(folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A finished run, with a folder of its own for the model."""
     place = tmp_path_factory.mktemp("finished")
     own = pathlib.Path(shutil.copytree(folder, place / "model"))
-    experiment.train(settings(own, place / "cache"), place / "run")
+    experiment.train(settings_of(settings(own, place / "cache")), place / "run")
     return place
 
 
@@ -84,7 +83,7 @@ def place(finished: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def test_the_run_holds_what_the_encoder_says(place: pathlib.Path, model: BertEncoder) -> None:
-    data = open_dataset(settings(place / "model", place / "cache"), place / "run")
+    data = open_dataset(settings_of(settings(place / "model", place / "cache")), place / "run")
     kept, texts = data.interactions.vectors[REVIEW], data.interactions.text
     spoken = texts.lengths > 0
     assert 0 < spoken.sum() < len(texts)
@@ -187,9 +186,9 @@ def test_kept_vectors_of_another_model_or_cut_short_are_not_used(
 
 def test_shuffled_texts_take_their_vectors_along(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     chosen = settings(folder, tmp_path / "cache")
-    straight = prepare(chosen, tmp_path).events.vectors[REVIEW]
+    straight = prepare(settings_of(chosen), tmp_path).events.vectors[REVIEW]
     chosen.text.shuffled = True
-    data = open_dataset(chosen, tmp_path)
+    data = open_dataset(settings_of(chosen), tmp_path)
     moved = data.events.vectors[REVIEW]
     assert not np.array_equal(moved, straight)
     for begin, end in zip((0, *np.cumsum(data.sizes)[:-1]), np.cumsum(data.sizes), strict=True):
@@ -211,17 +210,17 @@ def test_shuffled_texts_take_their_vectors_along(folder: pathlib.Path, tmp_path:
 )
 def test_settings_that_make_no_sense(folder: pathlib.Path, tmp_path: pathlib.Path, changes: dict, message: str) -> None:
     chosen = settings(folder, tmp_path)
-    check(chosen)
+    settings_of(chosen)
     chosen.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=message):
-        check(chosen)
+        settings_of(chosen)
 
 
 def test_a_model_that_cannot_be_read_leaves_the_directory_free(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     chosen = settings(folder, tmp_path / "cache")
     chosen.text.max_tokens = 50
     with pytest.raises(UserError, match="max_tokens 50; it should be from 2 to the 20 that the model reads"):
-        experiment.begin(chosen, tmp_path / "run", no_cache)
+        experiment.begin(settings_of(chosen), tmp_path / "run", no_cache)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -292,8 +291,8 @@ def test_a_run_with_learned_attention_has_keywords_and_learns_as_in_one_go(
     chosen = settings(folder, tmp_path / "cache")
     chosen.text.bert.pooling = "attention"
     chosen.text.update(width=4)
-    experiment.train(chosen, tmp_path / "run")
-    data = open_dataset(chosen, tmp_path / "run")
+    experiment.train(settings_of(chosen), tmp_path / "run")
+    data = open_dataset(settings_of(chosen), tmp_path / "run")
     assert data.events.tokens is not None
     assert data.events.tokens.features is not None
     assert data.events.tokens.features.shape[1] == 16
@@ -330,7 +329,7 @@ def test_a_bert_that_learns_begins_as_it_was_and_at_its_own_pace(folder: pathlib
         chosen = settings(folder, tmp_path / "cache")
         chosen.text.update(width=4)
         chosen.text.bert.update(pooling="attention", finetune=finetune, learning_rate=rate)
-        tests.append(experiment.train(chosen, tmp_path / name)["test"]["prequential"]["mse"])
+        tests.append(experiment.train(settings_of(chosen), tmp_path / name)["test"]["prequential"]["mse"])
         if finetune:
             params = open_run(tmp_path / name).params
             start = weights_lib.read_params(folder, weights_lib.read_architecture(folder))

@@ -58,7 +58,7 @@ def test_a_stream_of_an_experiment_is_its_training_part(tmp_path: pathlib.Path) 
     (tmp_path / "events.csv").write_text("user,item,timestamp\n" + "".join(f"{u},{i},{t}\n" for u, i, t in events))
     experiment = tmp_path / "experiment.py"
     experiment.write_text(
-        "from drex_jax.config.defaults import base\n"
+        "from drex_jax.training.settings import base\n"
         "def get_config():\n"
         "    config = base()\n"
         "    config.data.format = 'table'\n"

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import jax
 
 from drex_jax import main
-from drex_jax.config import defaults
+from drex_jax.config.tree import to_json
 from drex_jax.runs import checkpoint
 from drex_jax.runs.checkpoint import Checkpoints
+from drex_jax.training.settings import settings_of
 from tools.robustness.faults import small
 
 TOUCH = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree")
@@ -79,10 +80,11 @@ class Lab:
         for name in ("popularity", *models):
             settings = small.settings(name, folder / "data")
             settings.data.cache_dir = str(folder / "cache")
-            (folder / f"{name}.json").write_text(defaults.to_json(settings))
+            (folder / f"{name}.json").write_text(to_json(settings_of(settings)))
             (folder / f"{name}.py").write_text(
-                "import pathlib\nfrom drex_jax.config.defaults import from_json\n\n\ndef get_config():\n"
-                "    return from_json(pathlib.Path(__file__).with_suffix('.json'))\n"
+                "import pathlib\nfrom drex_jax.config.tree import read_json_into\n"
+                "from drex_jax.training.settings import Settings, base\n\n\ndef get_config():\n"
+                "    return read_json_into(base(), Settings, pathlib.Path(__file__).with_suffix('.json'))\n"
             )
         for name in ("old", "new"):
             rows = [{"user": f"{name}{n}", "item": f"item{n}", "timestamp": 2e9 + n} for n in range(40)]

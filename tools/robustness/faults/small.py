@@ -6,9 +6,10 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from drex_jax.config import defaults
-from drex_jax.config.defaults import RANKER_FIELDS, RANKERS, Config
+from drex_jax.config.defaults import RANKER_FIELDS, RANKERS
+from drex_jax.training.settings import base, ranking
 
 MODELS = ("drex", *(name for name in RANKERS if name != "popularity"), "narre")
 BESIDE_NARRE = ("matrix_factorisation", "drex_ratings")  # baselines, of models that rate
@@ -31,9 +32,9 @@ def write_ranking_data(folder: pathlib.Path) -> None:
     np.save(folder / "text_feat.npy", draw.normal(0, 1, (ITEMS, 4)).astype(np.float32))
 
 
-def settings(name: str, ranking_data: pathlib.Path) -> Config:
+def settings(name: str, ranking_data: pathlib.Path) -> ConfigDict:
     """The configuration of a run that trains one of `MODELS`, or popularity, on one device."""
-    settings: Any = defaults.ranking(name, "small", "small") if name in RANKERS else defaults.base()
+    settings: Any = ranking(name, "small", "small") if name in RANKERS else base()
     settings.baselines = BESIDE_NARRE if name == "narre" else ()
     settings.model.name = name
     settings.evaluate.cutoffs = (5,)

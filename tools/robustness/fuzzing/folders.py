@@ -13,8 +13,7 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json, write_json, write_text
-from drex_jax.config import defaults as config_lib
-from drex_jax.config.defaults import Config
+from drex_jax.config.tree import to_json
 from drex_jax.data import storage
 from drex_jax.data.readers import item_features
 from drex_jax.data.readers.quarantine import TORN
@@ -32,6 +31,7 @@ from drex_jax.serving.rows import Expected, checked, rows_of
 from drex_jax.text import vocabulary
 from drex_jax.text.bert import weights, wordpiece
 from drex_jax.text.vocabulary import Vocabulary
+from drex_jax.training.settings import Settings, base, settings_of
 from tools.robustness.fuzzing import samples
 from tools.robustness.fuzzing.samples import ROWS
 from tools.robustness.fuzzing.target import Target, content_of, count_json, require_words
@@ -137,21 +137,21 @@ def _of_folder(folder: pathlib.Path, files: list[str], read: Callable[[], None])
     return Target([bytes([number]) + good[name] for number, name in enumerate(files)], check)
 
 
-def _settings() -> Config:
-    settings: Any = config_lib.base()
+def _settings() -> Settings:
+    settings: Any = base()
     settings.data.synthetic.update(num_interactions=60, num_users=USERS, num_items=ITEMS, seed=1)
     settings.text.update(vocabulary_size=300, max_tokens=8)
     settings.model.name = "popularity"
-    return settings
+    return settings_of(settings)
 
 
-def _finished(folder: pathlib.Path) -> Config:
+def _finished(folder: pathlib.Path) -> Settings:
     """All of a finished run of popularity but for its model, without training it."""
     settings = _settings()
     folder.mkdir()
     with contextlib.redirect_stdout(io.StringIO()):
         dataset.read_into(settings, folder)
-    write_text(folder / layout.CONFIG, config_lib.to_json(settings))
+    write_text(folder / layout.CONFIG, to_json(settings))
     results = {name: {} for name in layout.RESULT_KEYS} | {"schema": layout.SCHEMA, "seeds": [0]}
     write_json(folder / layout.RESULTS, results)
     write_json(folder / layout.SCORER, {"drex": DReXOptions(NetworkOptions(), RunningBias(3.0, 1.0, 1.0)).constants()})
