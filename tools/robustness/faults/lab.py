@@ -78,7 +78,7 @@ class Lab:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         small.write_ranking_data(folder / "data")
         for name in ("popularity", *models):
-            settings = small.settings(name, folder / "data")
+            settings: Any = small.settings(name, folder / "data")
             settings.data.cache_dir = str(folder / "cache")
             (folder / f"{name}.json").write_text(to_json(settings_of(settings)))
             (folder / f"{name}.py").write_text(
