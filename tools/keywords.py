@@ -14,8 +14,9 @@ import sys
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.explain.profiles import KEYWORDS, KeywordProfiles, describe
+from drex_jax.explain.profiles import KeywordProfiles, describe
 from drex_jax.runs.dataset import open_dataset
+from drex_jax.runs.layout import RunLayout
 from drex_jax.training.settings import read_settings
 
 
@@ -27,10 +28,10 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=5)
     arguments = parser.parse_args()
     try:
-        dataset = open_dataset(read_settings(arguments.workdir / "config.json"), arguments.workdir)
-        if not (arguments.workdir / KEYWORDS).exists():
+        dataset = open_dataset(read_settings(RunLayout(arguments.workdir).config), arguments.workdir)
+        if not (RunLayout(arguments.workdir).keywords).exists():
             raise UserError(f"{arguments.workdir} has no keyword profiles: its model is unfinished, or reads no texts")
-        profiles = KeywordProfiles.load(arguments.workdir / KEYWORDS)
+        profiles = KeywordProfiles.load(RunLayout(arguments.workdir).keywords)
     except UserError as error:
         print(f"keywords: {error}", file=sys.stderr)
         return 2

@@ -41,11 +41,12 @@ def _tune(argv: Sequence[str]) -> None:
     with stop_on_signals():
         main.begin(command.settings)
         from drex_jax.devices import processes
+        from drex_jax.runs.layout import RunLayout
         from drex_jax.training import tune  # JAX is imported here: a mistake in the flags is answered at once
 
         tuned = tune.tune(command.settings, command.workdir)
         if processes.is_main_process():
-            print(f"\n{tune.format_tuned(tuned)}\n\ntrials: {command.workdir / tune.TRIALS}")
+            print(f"\n{tune.format_tuned(tuned)}\n\ntrials: {RunLayout(command.workdir).trials}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from drex_jax.common.errors import UserError
 from drex_jax.config import tree
+from drex_jax.runs.layout import RunLayout
 from drex_jax.training.settings import Settings, read_settings, require_agreement, settings_of
 
 MODES = ("train", "evaluate", "recommend", "explain", "update", "report")
@@ -238,5 +239,5 @@ def _workdir(given: str | None, reference: str | None, suffix: str, writes: bool
 
 
 def _stored(workdir: pathlib.Path) -> Settings | None:
-    path = workdir / "config.json"
+    path = RunLayout(workdir).config
     return read_settings(path) if path.exists() else None

@@ -13,9 +13,10 @@ from drex_jax.data.synthetic.world import generate_world
 from drex_jax.data.tokens import Tokens
 from drex_jax.explain import curves
 from drex_jax.explain.occlusion import Occlusion
-from drex_jax.explain.profiles import KEYWORDS, KeywordProfiles
+from drex_jax.explain.profiles import KeywordProfiles
 from drex_jax.models.drex.core import Refiner
 from drex_jax.runs.dataset import Dataset, open_dataset
+from drex_jax.runs.layout import RunLayout
 from drex_jax.serving.finished_run import open_run
 from drex_jax.training.settings import read_settings
 
@@ -31,7 +32,7 @@ def measured(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
     Raises:
       UserError: there is no finished DReX run, or it is damaged, or too small for a pair.
     """
-    config = read_settings(workdir / "config.json")
+    config = read_settings(RunLayout(workdir).config)
     if config.model.name != "drex":
         raise UserError(f"{workdir}: a run of {config.model.name}; only DReX is explained")
     run = open_run(workdir)
@@ -48,7 +49,7 @@ def measured(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
         questions = curves.interaction_questions(occlusion, chosen, side, rng)
         answers[f"interactions of the {side}"] = curves.measure(occlusion, questions)
     if dataset.events.tokens is not None:
-        found = KeywordProfiles.load(workdir / KEYWORDS)
+        found = KeywordProfiles.load(RunLayout(workdir).keywords)
         words, number = _words(dataset, dataset.events.tokens)
         named = [number.get(name, -1) for name in found.words]
         for side, profiles in zip(SIDES, (found.users, found.items), strict=True):

@@ -18,10 +18,10 @@ from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
 from drex_jax.metrics import significance
 from drex_jax.metrics.ranking import ranking_per_list
-from drex_jax.runs.lists import LISTS_FOLDER, Arrays, read_lists
+from drex_jax.runs.layout import RunLayout
+from drex_jax.runs.lists import Arrays, read_lists
 
 SCHEMA = 1
-RESULTS = "results.json"
 WAYS = ("ranking", "prequential", "frozen")
 ERRORS = {"mse": np.square, "mae": np.abs}
 RUN_KEYS, DATA_KEYS = ("model", "seeds", "test"), ("dataset", "split", "protocol", "seeds")
@@ -52,14 +52,14 @@ def open_run(path: pathlib.Path) -> Run:
     Raises:
       UserError: there is no finished run.
     """
-    if not (path / RESULTS).is_file():
-        raise UserError(f"{path} is no finished run: it has no {RESULTS}")
-    results = read_json(path / RESULTS, RUN_KEYS)
-    resolved = path.resolve()
-    root = resolved.parent.parent if resolved.parent.name == "baselines" else path
-    if not (root / RESULTS).is_file():
-        raise UserError(f"{path} belongs to a run that is not finished: {root} has no {RESULTS}")
-    of_data = read_json(root / RESULTS, DATA_KEYS)
+    layout = RunLayout(path)
+    file, run = layout.results, layout.run()
+    if not file.is_file():
+        raise UserError(f"{path} is no finished run: it has no {file.name}")
+    results = read_json(file, RUN_KEYS)
+    if not run.results.is_file():
+        raise UserError(f"{path} belongs to a run that is not finished: {run.folder} has no {file.name}")
+    of_data = read_json(run.results, DATA_KEYS)
     dataset, split = of_data["dataset"], of_data["split"]
     facts = {
         "data (sha256)": dataset["sha256"][:12],
@@ -99,8 +99,7 @@ def values_of(run: Run, way: str, metric: str) -> tuple[np.ndarray, Arrays]:
         raise UserError(f"{run.path} has no --metric={metric} for its {way} lists; it has {' '.join(kinds)}")
     values, keys = [], {}
     for seed in run.seeds:
-        folder = run.path if seed == run.seeds[0] else run.path / "replicas" / str(seed)
-        path = folder / LISTS_FOLDER / f"{way}.npz"
+        path = RunLayout(run.path).seed(seed, run.seeds[0]).list_file(way)
         try:
             value, own = _values(read_lists(path), metric)
         except (KeyError, ValueError, IndexError) as error:

@@ -14,10 +14,10 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.data.interactions import Interactions
-from drex_jax.explain.profiles import KEYWORDS, REVIEWS_AT_ONCE, KeywordProfiles
+from drex_jax.explain.profiles import REVIEWS_AT_ONCE, KeywordProfiles
 from drex_jax.runs.dataset import Dataset
-from drex_jax.runs.layout import RUN
-from drex_jax.runs.lists import LISTS_FOLDER, read_lists
+from drex_jax.runs.layout import RunLayout
+from drex_jax.runs.lists import read_lists
 from drex_jax.text import vocabulary
 from drex_jax.text.vocabulary import Vocabulary
 
@@ -93,19 +93,14 @@ def _vocabulary(dataset: Dataset) -> Check:
     return Check(name, [] if same else ["the vocabulary was trained on other texts than those of train"])
 
 
-def _models(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """The folders of a run's own models: all seeds, of itself and of its baselines. (Others' runs may lie below it.)"""
-    roots = [workdir, *sorted((workdir / "baselines").glob("*"))]
-    return [folder for root in roots for folder in (root, *sorted((root / "replicas").glob("*")))]
-
-
 def _keywords(dataset: Dataset, workdir: pathlib.Path) -> Check:
     name, events, train = "test text in keywords", dataset.events, dataset.sizes[0]
     if events.tokens is None or dataset.vocabulary is None:
         return Check(name, [])
-    folders = [folder for each in _models(workdir) if (folder := each / KEYWORDS).is_dir()]
+    layout = RunLayout(workdir)
+    folders = [model.keywords for model in layout.models() if model.keywords.is_dir()]
     if not folders:
-        return Check(name, [], "" if (workdir / RUN).exists() else "no model of the run is finished yet")
+        return Check(name, [], "" if layout.record.exists() else "no model of the run is finished yet")
     tokens, spelt = events.tokens.part(0, train), set()
     for begin in range(0, train, REVIEWS_AT_ONCE):
         spelt.update(dataset.vocabulary.words(tokens.part(begin, min(begin + REVIEWS_AT_ONCE, train))).names)
@@ -128,7 +123,7 @@ def _keywords(dataset: Dataset, workdir: pathlib.Path) -> Check:
 
 def _lists(protocol: str, dataset: Dataset, workdir: pathlib.Path) -> Check:
     name, item, train = "items recommended before they existed", dataset.events.item, dataset.sizes[0]
-    files = [path for each in _models(workdir) for path in sorted((each / LISTS_FOLDER).glob("*.npz"))]
+    files = [path for model in RunLayout(workdir).models() for path in sorted(model.lists.glob("*.npz"))]
     if not files:
         return Check(name, [], "no model of the run has been tested yet, or by a version that kept no lists")
     late = dataset.events.num_items - len(np.unique(item[:train]))

@@ -20,13 +20,13 @@ from drex_jax.models.baselines.narre import NARRE
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.protocol import Model
 from drex_jax.runs.dataset import Dataset
+from drex_jax.runs.layout import RunLayout
 from drex_jax.text import batching
 from drex_jax.text import encoder as text_encoder
 from drex_jax.text.bert.pieces import WordPieces
 from drex_jax.text.vocabulary import Vocabulary
 
-KEYWORDS, SCHEMA = "keywords", "keywords 1"
-ATTENTION, ATTENTION_SCHEMA = "attention", "attention 1"
+SCHEMA, ATTENTION_SCHEMA = "keywords 1", "attention 1"
 WORDS_A_PROFILE = 10
 REVIEWS_AT_ONCE = 16_384
 
@@ -186,9 +186,9 @@ def write_profiles(model: Model, params: Any, dataset: Dataset, folder: pathlib.
     profiles = keyword_profiles(encoder, params["text"], dataset)
     attention = ReviewAttention(*model.attention(params)) if isinstance(model, NARRE) else None
     if processes.is_main_process():
-        profiles.save(folder / KEYWORDS)
+        profiles.save(RunLayout(folder).keywords)
         if attention is not None:
-            attention.save(folder / ATTENTION, dataset.sizes[0])
+            attention.save(RunLayout(folder).attention, dataset.sizes[0])
 
 
 def describe(profiles: KeywordProfiles, dataset: Dataset, side: str, ids: Sequence[str]) -> str:

@@ -15,7 +15,8 @@ from drex_jax.metrics.names import lower_is_better
 from drex_jax.report import figures, intervals
 from drex_jax.report.run import Finished, Judged
 from drex_jax.report.section import Figure, Section, Table
-from drex_jax.runs.lists import LISTS_FOLDER, read_lists
+from drex_jax.runs.layout import RunLayout
+from drex_jax.runs.lists import read_lists
 
 HISTORY = (0, 1, 3, 6, 11, 21)  # the least of each group
 RATINGS = 11  # more distinct ratings than that are put into ten groups of equal width
@@ -93,7 +94,7 @@ def by_rating(run: Finished) -> Section:
     group, names = rating_groups(rating)
     columns = [f"mean prediction of {model}"]
     try:
-        predicted = read_lists(run.workdir / LISTS_FOLDER / f"{way}.npz")["predicted"]
+        predicted = read_lists(RunLayout(run.workdir).list_file(way))["predicted"]
         means = [f"{predicted[group == number].mean():.3f}" for number in range(len(names)) if (group == number).any()]
     except (UserError, KeyError, IndexError):
         columns, means = [], []
@@ -140,7 +141,8 @@ def _no_errors(run: Finished) -> str:
         return f"{run.results['model']} only ranks: it predicts no ratings."
     if "mse" not in run.results["test"].get(run.way, {}):
         return "No rating of the test is predicted, so there is no error."
-    return f"The run keeps no {run.way} predictions ({LISTS_FOLDER}/{run.way}.npz), so its error cannot be split."
+    path = RunLayout(run.workdir).list_file(run.way).relative_to(run.workdir)
+    return f"The run keeps no {run.way} predictions ({path}), so its error cannot be split."
 
 
 def _ranking_metric(run: Finished) -> str | None:

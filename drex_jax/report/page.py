@@ -17,10 +17,10 @@ from drex_jax.common.version import __version__
 from drex_jax.report import breakdowns, examples, figures, glossary, headline, profiles, robustness, training
 from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section
+from drex_jax.runs.layout import RunLayout
 from drex_jax.runs.lock import sole_writer
 
 LOGGER = logging.getLogger(__name__)
-REPORT = "report.html"
 _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
@@ -38,8 +38,9 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     figures.require()
     run = Finished(workdir)
     with sole_writer(workdir):
-        write_text(workdir / REPORT, render(run, sections(run)))
-    return workdir / REPORT
+        path = RunLayout(workdir).report
+        write_text(path, render(run, sections(run)))
+    return path
 
 
 def sections(run: Finished) -> list[Section]:

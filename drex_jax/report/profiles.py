@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.explain.profiles import KEYWORDS, KeywordProfiles
+from drex_jax.explain.profiles import KeywordProfiles
 from drex_jax.report.run import Finished
 from drex_jax.report.section import Section
+from drex_jax.runs.layout import RunLayout
 
 MOST = 2000  # users, and as many items, on a page
 
@@ -17,10 +18,10 @@ MOST = 2000  # users, and as many items, on a page
 def keyword_profiles(run: Finished) -> Section:
     """The section; a run without keywords says why there are none."""
     title = "Keyword profiles"
-    if not (run.workdir / KEYWORDS).exists():
+    if not RunLayout(run.workdir).keywords.exists():
         return Section("keywords", title, [_none(run)])
     try:
-        profiles = KeywordProfiles.load(run.workdir / KEYWORDS)
+        profiles = KeywordProfiles.load(RunLayout(run.workdir).keywords)
         data = embedded(run, profiles)
     except (UserError, ValueError, IndexError) as error:
         return Section("keywords", title, [f"The keyword profiles cannot be read: {error}"])

@@ -17,7 +17,7 @@ from drex_jax.models.drex.network import NetworkOptions
 from drex_jax.report import figures
 from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section, Table
-from drex_jax.runs.layout import SCORER
+from drex_jax.runs.layout import RunLayout
 from drex_jax.runs.trained import load_trained
 from drex_jax.training import experiment
 
@@ -48,7 +48,7 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
     Raises:
       UserError: the run directory is damaged.
     """
-    constants = read_json(run.workdir / SCORER, ()).get("drex")
+    constants = read_json(RunLayout(run.workdir).scorer, ()).get("drex")
     blanks = modalities(DReXOptions.of(constants).network)
     if not blanks:
         return None

@@ -14,7 +14,7 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.evaluation import comparison
 from drex_jax.metrics.names import lower_is_better
 from drex_jax.runs.dataset import open_interactions
-from drex_jax.runs.layout import results_of
+from drex_jax.runs.layout import RunLayout, results_of
 from drex_jax.serving.finished_run import settings_of
 from drex_jax.training.settings import Settings
 
@@ -65,9 +65,10 @@ class Finished:
         """The number of each item by its id."""
         return {name: number for number, name in enumerate(self.interactions.item_ids)}
 
-    def folder(self, name: str) -> pathlib.Path:
-        """Where the model `name` of this run is."""
-        return self.workdir if name == self.results["model"] else self.workdir / "baselines" / name
+    def layout(self, name: str) -> RunLayout:
+        """The paths of the model `name` of this run."""
+        layout = RunLayout(self.workdir)
+        return layout if name == self.results["model"] else layout.baseline(name)
 
     @property
     def way(self) -> str:
@@ -92,7 +93,7 @@ class Finished:
         if metric not in comparison.ERRORS and ("@" not in metric or "/" in metric):
             return None
         try:
-            run = comparison.open_run(self.folder(name))
+            run = comparison.open_run(self.layout(name).folder)
             values, keys = comparison.values_of(run, way, metric)
         except UserError:
             return None
@@ -106,6 +107,6 @@ class Finished:
         known = {
             name: entry["test"][way][metric]
             for name, entry in self.results["baselines"].items()
-            if entry["test"].get(way, {}).get(metric) is not None and (self.folder(name) / "lists").exists()
+            if entry["test"].get(way, {}).get(metric) is not None and self.layout(name).lists.exists()
         }
         return sorted(known, key=lambda name: sign * known[name])[:count]

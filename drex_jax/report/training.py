@@ -15,10 +15,8 @@ from drex_jax.metrics.names import lower_is_better
 from drex_jax.report import figures
 from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section, Table
-from drex_jax.runs.layout import RUN, RUN_KEYS
-from drex_jax.training import experiment
+from drex_jax.runs.layout import RUN_KEYS, RunLayout
 
-LOG = "metrics.jsonl"
 CURVES = len(figures.SERIES)
 BEYOND = 2  # others' curves are drawn up to so many times the epochs of the run's first seed
 
@@ -49,22 +47,24 @@ def read_log(path: pathlib.Path) -> tuple[dict[int, list[float]], dict[int, dict
 def training_curves(run: Finished) -> Section:
     """Mean train loss and validation by epoch: of the run's seeds, and of the baselines that train."""
     model, seeds = run.results["model"], run.results["seeds"]
-    own = {_named(model, seed, seeds): experiment.seed_folder(run.workdir, run.config, seed) / LOG for seed in seeds}
+    layout = RunLayout(run.workdir)
+    own = {_named(model, seed, seeds): layout.seed(seed, seeds[0]).metrics for seed in seeds}
     logs = {name: log for name, log in ((name, read_log(path)) for name, path in own.items()) if log[0]}
     if not logs:
-        return Section("training", "Training", [f"{model} left no steps in {LOG}: it is not trained step by step."])
+        return Section(
+            "training", "Training", [f"{model} left no steps in {layout.metrics.name}: it is not trained step by step."]
+        )
     shown, sentences = [], []
     if len(logs) > CURVES:
         sentences.append(f"The first {CURVES} of {len(logs)} seeds are drawn.")
     if len(logs) < len(seeds):
-        sentences.append(f"{len(seeds) - len(logs)} of {len(seeds)} seeds have no {LOG}.")
+        sentences.append(f"{len(seeds) - len(logs)} of {len(seeds)} seeds have no {layout.metrics.name}.")
     logs = dict(list(logs.items())[:CURVES])
     means = {name: [float(np.mean(losses[epoch])) for epoch in sorted(losses)] for name, (losses, _) in logs.items()}
     shown.append(_curves(run, "loss", "Train loss by epoch, mean of its steps", "train loss", means))
     metric = run.results["selection"]["metric"]
-    others = {
-        name: read_log(run.folder(name) / LOG) for name in run.results["baselines"] if (run.folder(name) / LOG).exists()
-    }
+    paths = {name: run.layout(name).metrics for name in run.results["baselines"]}
+    others = {name: read_log(path) for name, path in paths.items() if path.exists()}
     validated = {}
     for name, (_, validations) in [*logs.items(), *others.items()]:
         values = [validations[epoch].get(metric) for epoch in sorted(validations)]
@@ -115,7 +115,7 @@ def throughput(run: Finished) -> Section:
         sentences.append(f"{run.results['model']} has no recurrence, so there is no schedule.")
     rows = []
     for name in run.models:
-        timing = run.results.get("timing", {}) if name == run.results["model"] else _timing(run.folder(name))
+        timing = run.results.get("timing", {}) if name == run.results["model"] else _timing(run.layout(name))
         keys = ("train_seconds", "compile_seconds", "interactions_per_second", "steps", "epochs")
         rows.append((name, *(_number(timing.get(key)) for key in keys)))
     header = ("model", "train seconds", "compile seconds", "train interactions a second", "steps", "epochs")
@@ -142,9 +142,9 @@ def _schedule(schedule: dict[str, Any], interactions: int) -> Figure:
     return Figure("schedule", title, description, svg, table)
 
 
-def _timing(folder: pathlib.Path) -> dict[str, Any]:
+def _timing(layout: RunLayout) -> dict[str, Any]:
     try:
-        return read_json(folder / RUN, RUN_KEYS)["timing"]
+        return read_json(layout.record, RUN_KEYS)["timing"]
     except UserError:
         return {}
 

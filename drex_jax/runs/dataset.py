@@ -1,11 +1,13 @@
-"""From a configuration to everything a model reads, and the same again from a run directory."""
+"""The data set of a run: read from raw files into the run directory, and opened from there."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pathlib
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,14 +20,13 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.data.load import load_interactions
 from drex_jax.data.split import Split, split_interactions
 from drex_jax.data.tokens import Tokens
+from drex_jax.runs.layout import RunLayout
 from drex_jax.text import vocabulary
 from drex_jax.text.bert import pieces, reviews
 from drex_jax.text.bert.pieces import WordPieces
 from drex_jax.text.vocabulary import Vocabulary
 
-HISTORY, VOCABULARY, TOKENS, FACTS = "history", "vocabulary.model", "tokens", "facts.json"
-PIECES = "pieces"  # in place of the vocabulary, where a BERT reads the texts
-QUARANTINE = "quarantine.jsonl"
+LOGGER = logging.getLogger(__name__)
 FACT_KEYS = ("sha256", "rows_read", "duplicates", "rejected", "notices", "noise_floor", "vocabulary", "seconds")
 FACT_TYPES = {"notices": list, "vocabulary": bool, "seconds": dict}
 
@@ -35,12 +36,12 @@ class Dataset:
     """One data set, split and encoded.
 
     Attributes:
-      interactions: in the order of learning (`modalities.in_learning_order`).
-      split: of the table in time order.
-      events: what models read.
-      vocabulary: None where there is no text modality.
-      facts: what reading found, for results: `sha256`, `rows_read`, `duplicates`, `rejected`, `notices`,
-        `noise_floor` (synthetic data only, else None), `seconds` that it took.
+      interactions: all interactions in learning order (`drex_jax.data.events.in_learning_order`).
+      split: the rows of train, validation and test, in the table sorted by time.
+      events: the interactions as arrays that models read.
+      vocabulary: the vocabulary of the tokens; None without tokens.
+      facts: what reading counted, for the results: `sha256`, `rows_read`, `duplicates`, `rejected`, `notices`,
+        `noise_floor` (of synthetic data; else None) and the `seconds` that it took.
     """
 
     interactions: Interactions
@@ -51,24 +52,24 @@ class Dataset:
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """Train, validation and test interactions."""
+        """The numbers of train, validation and test interactions."""
         return len(self.split.train), len(self.split.validation), len(self.split.test)
 
     def without_test(self) -> Dataset:
-        """The same as one reads it who has yet to choose: train and validation alone."""
+        """Return a copy without the test part, for model selection."""
         train, validation, _ = self.sizes
         parts = dataclasses.replace(self.split, test=self.split.test[:0])
         return dataclasses.replace(self, split=parts, events=self.events[: train + validation])
 
     def ratings_only(self) -> Dataset:
-        """The same without texts and vectors."""
+        """Return a copy without texts and vectors."""
         return dataclasses.replace(
             self, events=dataclasses.replace(self.events, tokens=None, vectors={}), vocabulary=None
         )
 
 
 def prepare(config: Any, workdir: pathlib.Path, cache: Cache = no_cache) -> Dataset:
-    """Reads the raw files into the run directory, or opens what an earlier start of this run left there.
+    """Read the raw files into the run directory, unless that is done already, and open the data set.
 
     Raises:
       UserError: the data cannot be read, split or encoded as the configuration asks.
@@ -78,65 +79,84 @@ def prepare(config: Any, workdir: pathlib.Path, cache: Cache = no_cache) -> Data
 
 
 def read_into(config: Any, workdir: pathlib.Path, cache: Cache = no_cache) -> None:
-    """Reads the raw files into the run directory, unless an earlier start of this run has done it.
+    """Read the raw files, encode their texts, and write both into the run directory. Does nothing where that is done.
 
-    What takes long goes through `cache`, so that an interrupted start goes on, and other runs begin with it.
+    Slow steps go through `cache`, so that an interrupted start continues, and other runs reuse their results.
 
     Raises:
       UserError: the data cannot be read, split or encoded as the configuration asks.
     """
-    history = workdir / HISTORY
-    if (history / FACTS).exists():
+    layout = RunLayout(workdir)
+    if layout.facts.exists():
         return
-    seconds, begun = {}, time.monotonic()
-    interactions, report = load_interactions(config.data, workdir / QUARANTINE, cache)
+    begin = time.monotonic()
+    interactions, report = load_interactions(config.data, layout.quarantine, cache)
     for line in report.lines:
-        print(line)
-    parts, digest, notices = _split(interactions, config), interactions.sha256(), list(report.notices)
-    seconds["reading"], begun = time.monotonic() - begun, time.monotonic()
-    words, model, enabled = None, None, config.text.enabled and bool(interactions.has_text[parts.train].any())
-    if enabled and config.text.encoder == "bert":
-        model = reviews.encoder(config)
-        if config.text.bert.pooling == reviews.ATTENTION:
-            words = WordPieces.of(model, config.text.bert.finetune)
-        else:
-            interactions, cut = reviews.with_vectors(interactions, model, config, cache)
-            notices += cut
-    elif enabled:
-        words = vocabulary.train(interactions.text, config.text.vocabulary_size, rows=parts.train)
-    interactions.save(history)
-    text, max_tokens = interactions.text, config.text.max_tokens
-    if isinstance(words, WordPieces):
-        words.save(history / PIECES)
-        pieces.tokens_of(words, text, max_tokens, cache, workdir).save(history / TOKENS)
-    elif words is not None:
-        words.save(history / VOCABULARY)
-        vocabulary.tokens_of(words, text, max_tokens, cache, workdir).save(history / TOKENS)
-    seconds["texts"] = time.monotonic() - begun
+        LOGGER.info("%s", line)
+    train, digest = _split(interactions, config).train, interactions.sha256()
+    read = time.monotonic()
+    texts = _encode_texts(interactions, train, config, cache)
+    texts.interactions.save(layout.data)
+    _save_tokens(texts, layout, config.text.max_tokens, cache)
     facts = {
         "sha256": digest,
         "rows_read": report.rows_read,
         "duplicates": report.duplicates,
         "rejected": report.rejected,
-        "notices": notices,
+        "notices": [*report.notices, *texts.notices],
         "noise_floor": report.noise_floor,
-        "vocabulary": words is not None,
-        "vocabulary_fitted_on": words.fitted_on if isinstance(words, Vocabulary) else None,
-        "bert": None if model is None else model.fingerprint,
-        "seconds": seconds,
+        "vocabulary": texts.vocabulary is not None,
+        "vocabulary_fitted_on": texts.vocabulary.fitted_on if isinstance(texts.vocabulary, Vocabulary) else None,
+        "bert": texts.bert,
+        "seconds": {"reading": read - begin, "texts": time.monotonic() - read},
     }
-    write_json(history / FACTS, facts)  # the last file: its presence says that the folder is whole
+    write_json(layout.facts, facts)  # the last file: when it exists, the folder is complete
+
+
+class _EncodedTexts(NamedTuple):
+    """The interactions with the vectors of their reviews, or the vocabulary that splits the reviews into tokens."""
+
+    interactions: Interactions
+    vocabulary: Vocabulary | WordPieces | None = None
+    bert: str | None = None  # the fingerprint of the BERT that reads the texts
+    notices: Sequence[str] = ()
+
+
+def _encode_texts(interactions: Interactions, train: np.ndarray, config: Any, cache: Cache) -> _EncodedTexts:
+    """Prepare the texts for the encoder of `config.text`. `train`: the rows that a vocabulary may be trained on."""
+    text = config.text
+    if not (text.enabled and interactions.has_text[train].any()):
+        return _EncodedTexts(interactions)
+    if text.encoder != "bert":
+        words = vocabulary.train(interactions.text, text.vocabulary_size, rows=train)
+        return _EncodedTexts(interactions, words)
+    model = reviews.encoder(config)
+    if text.bert.pooling == reviews.ATTENTION:
+        return _EncodedTexts(interactions, WordPieces.of(model, text.bert.finetune), model.fingerprint)
+    interactions, notices = reviews.with_vectors(interactions, model, config, cache)
+    return _EncodedTexts(interactions, None, model.fingerprint, notices)
+
+
+def _save_tokens(texts: _EncodedTexts, layout: RunLayout, max_tokens: int, cache: Cache) -> None:
+    """Write the vocabulary and the texts as its tokens; nothing without a vocabulary."""
+    words, text = texts.vocabulary, texts.interactions.text
+    if isinstance(words, WordPieces):
+        words.save(layout.pieces)
+        pieces.tokens_of(words, text, max_tokens, cache, layout.folder).save(layout.tokens)
+    elif words is not None:
+        words.save(layout.vocabulary)
+        vocabulary.tokens_of(words, text, max_tokens, cache, layout.folder).save(layout.tokens)
 
 
 def open_dataset(config: Any, workdir: pathlib.Path) -> Dataset:
-    """The data set of a run directory, without its raw files.
+    """Open the data set of a run directory, without its raw files.
 
     Raises:
-      UserError: a file of it is missing or damaged.
+      UserError: one of its files is missing or damaged.
     """
     facts = _facts(workdir)
     ordered, parts = open_interactions(config, workdir)
-    words = open_vocabulary(config, workdir)
+    words = _vocabulary(config, workdir, facts)
     tokens = None if words is None else open_tokens(workdir, parts, len(words))
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
@@ -153,12 +173,12 @@ def open_dataset(config: Any, workdir: pathlib.Path) -> Dataset:
 
 
 def open_tokens(workdir: pathlib.Path, parts: Split, vocabulary_size: int) -> Tokens:
-    """The tokens of a run directory that has a vocabulary, in the order of learning.
+    """Return the tokens of a run directory that has a vocabulary, in learning order.
 
     Raises:
       UserError: a file is missing or damaged.
     """
-    folder = workdir / HISTORY / TOKENS
+    folder = RunLayout(workdir).tokens
     tokens, rows = Tokens.load(folder), learning_order(parts)
     if len(tokens.cut) != len(rows):
         raise UserError(f"{folder}: {len(tokens.cut):,} texts for {len(rows):,} interactions; damaged")
@@ -168,32 +188,36 @@ def open_tokens(workdir: pathlib.Path, parts: Split, vocabulary_size: int) -> To
 
 
 def open_vocabulary(config: Any, workdir: pathlib.Path) -> Vocabulary | WordPieces | None:
-    """The vocabulary of a run directory; None where its texts are not read as tokens.
+    """Return the vocabulary of a run directory; None if its texts are not read as tokens.
 
     Raises:
       UserError: a file is missing or damaged.
     """
-    history, facts = workdir / HISTORY, _facts(workdir)
+    return _vocabulary(config, workdir, _facts(workdir))
+
+
+def _vocabulary(config: Any, workdir: pathlib.Path, facts: dict[str, Any]) -> Vocabulary | WordPieces | None:
+    layout = RunLayout(workdir)
     if not facts["vocabulary"]:
         return None
     if facts.get("bert"):
-        return WordPieces.load(history / PIECES, lambda: reviews.trained_on(config, facts["bert"]))
-    return Vocabulary.load(history / VOCABULARY)
+        return WordPieces.load(layout.pieces, lambda: reviews.trained_on(config, facts["bert"]))
+    return Vocabulary.load(layout.vocabulary)
 
 
 def open_interactions(config: Any, workdir: pathlib.Path) -> tuple[Interactions, Split]:
-    """The interactions of a run directory in the order of learning, and their split; nothing is encoded.
+    """Return the interactions of a run directory in learning order, and their split; texts are not encoded.
 
     Raises:
       UserError: a file is missing or damaged.
     """
-    interactions = Interactions.load(workdir / HISTORY)
+    interactions = Interactions.load(RunLayout(workdir).data)
     parts = _split(interactions, config)
     return in_learning_order(interactions, parts), parts
 
 
-def _facts(workdir: pathlib.Path) -> dict:
-    path = workdir / HISTORY / FACTS
+def _facts(workdir: pathlib.Path) -> dict[str, Any]:
+    path = RunLayout(workdir).facts
     facts = read_json(path, FACT_KEYS)
     for name, kind in FACT_TYPES.items():
         if not isinstance(facts[name], kind):

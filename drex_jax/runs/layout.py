@@ -1,43 +1,127 @@
-"""What a run directory holds, by name; the results of a finished one; and what a failed beginning gives back."""
+"""The paths of everything in a run directory, and the results of a finished run."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
-from drex_jax.devices import processes
-from drex_jax.runs.dataset import FACTS, HISTORY, QUARANTINE
 
 SCHEMA = 1
-CONFIG, RESULTS, RUN, MODEL = "config.json", "results.json", "run.json", "model"
-SCORER = "scorer.json"  # what the model needs to score, beside its arrays
-EXECUTION = "execution.json"
 RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
 RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
-CHECKPOINTS, LOG = "checkpoints", "metrics.jsonl"
-MADE = (f"{HISTORY}/{FACTS}", HISTORY, CHECKPOINTS, "replicas", "baselines", EXECUTION, LOG, CONFIG)  # before training
-OWN = (  # all that commands write there or remove
-    *(HISTORY, CHECKPOINTS, "replicas", "baselines", "trials", MODEL, "lists", "keywords", "attention", "updates"),
-    *(CONFIG, RESULTS, RUN, SCORER, EXECUTION, LOG, QUARANTINE),
-    *("report.html", "updates.jsonl", "updates.lock", "run.lock"),
-)
+
+
+class RunLayout:
+    """The paths in a run directory. The class only names them; it reads and writes nothing.
+
+    The run's first seed is in the run directory itself, and every other seed in `replicas/SEED`. The folders of those
+    seeds, of baselines and of trials hold the same files as the run itself, so each of them has a layout as well.
+
+    Attributes:
+      folder: the directory.
+      config, results: the configuration, and the results over all seeds.
+      data, facts, vocabulary, pieces, tokens, quarantine: the data set as it was read: its folder, what reading
+        counted, the vocabulary of its texts (or the word pieces of a BERT), the tokens, and the rejected rows.
+      checkpoints, metrics, tensorboard: the training checkpoints, and the logs of its steps.
+      execution: the schedule's width, and whether seeds train together.
+      model, scorer: the arrays of the trained model, and the constants that it needs to score.
+      record: the selection, test metrics and timing of one seed. It is written last: the seed is finished then.
+      lists, keywords, attention: the test metrics by list, the keyword profiles, and the attention to reviews.
+      trial: the record of a finished trial, in a trial's folder.
+      replicas, baselines, trials: the folders of further seeds, of baselines and of trials.
+      updates, updates_log, updates_lock: the saved updates, their log, and the lock of a commit.
+      report: the report of the run.
+      lock: the lock of the process that trains or writes the report.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.config = folder / "config.json"
+        self.results = folder / "results.json"
+        self.data = folder / "history"
+        self.facts = self.data / "facts.json"
+        self.vocabulary = self.data / "vocabulary.model"
+        self.pieces = self.data / "pieces"
+        self.tokens = self.data / "tokens"
+        self.quarantine = folder / "quarantine.jsonl"
+        self.checkpoints = folder / "checkpoints"
+        self.metrics = folder / "metrics.jsonl"
+        self.tensorboard = folder / "tensorboard"
+        self.execution = folder / "execution.json"
+        self.model = folder / "model"
+        self.scorer = folder / "scorer.json"
+        self.record = folder / "run.json"
+        self.lists = folder / "lists"
+        self.keywords = folder / "keywords"
+        self.attention = folder / "attention"
+        self.trial = folder / "trial.json"
+        self.replicas = folder / "replicas"
+        self.baselines = folder / "baselines"
+        self.trials = folder / "trials"
+        self.updates = folder / "updates"
+        self.updates_log = folder / "updates.jsonl"
+        self.updates_lock = folder / "updates.lock"
+        self.report = folder / "report.html"
+        self.lock = folder / "run.lock"
+
+    def seed(self, seed: int, first: int) -> RunLayout:
+        """The folder of `seed` in a run whose first seed is `first`."""
+        return self if seed == first else RunLayout(self.replicas / str(seed))
+
+    def baseline(self, name: str) -> RunLayout:
+        """The folder of a baseline."""
+        return RunLayout(self.baselines / name)
+
+    def run(self) -> RunLayout:
+        """The run that a baseline's folder belongs to; for any other folder, the same layout."""
+        parent = self.folder.resolve().parent
+        return RunLayout(parent.parent) if parent.name == self.baselines.name else self
+
+    def models(self) -> list[RunLayout]:
+        """The folders of all seeds that are there, of the run and of its baselines."""
+        roots = [self, *map(RunLayout, sorted(self.baselines.glob("*")))]
+        return [one for root in roots for one in (root, *map(RunLayout, sorted(root.replicas.glob("*"))))]
+
+    def list_file(self, way: str) -> pathlib.Path:
+        """The test metrics by list of one way of evaluating: ranking, prequential or frozen."""
+        return self.lists / f"{way}.npz"
+
+    def has_finished_model(self) -> bool:
+        """True if one seed of the run or of a baseline is finished."""
+        return any(self.folder.rglob(self.record.name))
+
+    def is_settled(self) -> bool:
+        """True once a seed is finished or a trial has begun: from then on the settings of training must not change."""
+        return self.has_finished_model() or self.trials.exists()
+
+    def has_checkpoint(self) -> bool:
+        """True if the run, a baseline or a trial has a training checkpoint."""
+        return any(self.folder.glob(f"**/{self.checkpoints.name}/*"))
+
+    def top_level(self) -> list[pathlib.Path]:
+        """All files and folders directly in the directory that commands write or remove."""
+        return [path for name, path in vars(self).items() if name != "folder" and path.parent == self.folder]
+
+    def made_before_training(self) -> list[pathlib.Path]:
+        """What a start writes before it trains, in the order in which a failed start removes it.
+
+        The configuration is last: what is left after a crash still belongs to this run.
+        """
+        folders = (self.facts, self.data, self.checkpoints, self.replicas, self.baselines)
+        return [*folders, self.execution, self.metrics, self.config]
 
 
 def require_own_files(workdir: pathlib.Path) -> None:
-    """Makes sure that what is written to or removed from a run directory is in it, whoever made the directory.
+    """Check that no link in a run directory leads out of it: its commands write and remove files there.
 
     Raises:
-      UserError: a link in it leads out of it.
+      UserError: a link leads out of the directory.
     """
-    own = workdir.resolve()
-    tops = [workdir / name for name in OWN]
+    root, tops = workdir.resolve(), RunLayout(workdir).top_level()
     below = (
         pathlib.Path(folder, name)
         for top in tops
@@ -45,18 +129,18 @@ def require_own_files(workdir: pathlib.Path) -> None:
         for name in itertools.chain(*names)
     )
     for path in itertools.chain(tops, below):
-        if path.is_symlink() and not pathlib.Path(os.path.realpath(path)).is_relative_to(own):
+        if path.is_symlink() and not pathlib.Path(os.path.realpath(path)).is_relative_to(root):
             raise UserError(f"{path} is a link that leads out of the run directory, which has to hold its files itself")
 
 
 def results_of(workdir: pathlib.Path) -> dict[str, Any]:
-    """What is in the `results.json` of a finished run.
+    """Return the contents of the `results.json` of a finished run.
 
     Raises:
       UserError: it is missing, damaged or of a newer version, or a link leads out of the directory.
     """
     require_own_files(workdir)
-    path = workdir / RESULTS
+    path = RunLayout(workdir).results
     schema = read_json(path, ("schema",))["schema"]
     if type(schema) is not int or schema < 1:  # True is an int
         raise UserError(f"{path}: damaged; its schema is {schema!r}, and should be a whole number from 1 to {SCHEMA}")
@@ -69,21 +153,3 @@ def results_of(workdir: pathlib.Path) -> dict[str, Any]:
     if not isinstance(results["seeds"], list) or not all(type(seed) is int for seed in results["seeds"]):
         raise UserError(f"{path}: damaged; its seeds are {results['seeds']!r}")  # they name folders
     return results
-
-
-@contextlib.contextmanager
-def cleanup_on_user_error(workdir: pathlib.Path) -> Iterator[None]:
-    """A mistake that ends a run's first command before anything is trained leaves the directory to the corrected one.
-
-    What was there before stays, and so does the list of what was rejected (`quarantine.jsonl`).
-    """
-    begins = processes.is_main_process() and not (workdir / CONFIG).exists()
-    made = [workdir / name for name in MADE if not (workdir / name).exists()]
-    try:
-        yield
-    except UserError:
-        trained = any(next(workdir.glob(pattern), None) for pattern in (f"**/{RUN}", f"**/{CHECKPOINTS}/*"))
-        if begins and not trained:
-            for path in made:  # the configuration last: what is left after a crash is still this run's
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        raise

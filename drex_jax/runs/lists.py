@@ -12,11 +12,10 @@ from drex_jax.common.files import replacing
 from drex_jax.data import storage
 
 Arrays = dict[str, np.ndarray]
-LISTS_FOLDER = "lists"
 
 
 def write_lists(path: pathlib.Path, arrays: Arrays) -> None:
-    """Writes the arrays of one way of evaluating (`drex_jax.evaluation.evaluator.Tested.lists`), whole or not at all."""
+    """Write the arrays of one way of evaluating (`drex_jax.evaluation.evaluator.Tested.lists`) atomically."""
     with replacing(path) as file:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] (of an option that newer versions have)
 

@@ -12,8 +12,8 @@ from typing import TextIO
 
 from drex_jax.common.errors import UserError
 from drex_jax.devices import processes
+from drex_jax.runs.layout import RunLayout
 
-NAME = "run.lock"  # of who trains in a run directory, or writes its report
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system that knows none
 
 
@@ -59,7 +59,7 @@ def sole_writer(workdir: pathlib.Path) -> Iterator[None]:
     workdir.mkdir(parents=True, exist_ok=True)
     try:
         with held(
-            workdir / NAME,
+            RunLayout(workdir).lock,
             f"{workdir} is in use: another process trains there or writes its report; wait until it has ended, "
             "or give another --workdir",
         ):

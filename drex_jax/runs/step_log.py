@@ -14,6 +14,7 @@ import orjson
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import write_text
 from drex_jax.devices import processes
+from drex_jax.runs.layout import RunLayout
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class MetricsLog:
                     continue  # torn by a crash, after `step`; or damaged, which is told
         if len(kept) < step:
             LOGGER.warning("%s: the lines of %d of %d steps are damaged or gone", path, step - len(kept), step)
-        self._board = _tensorboard(path.parent / "tensorboard", step) if tensorboard else None
+        self._board = _tensorboard(RunLayout(path.parent).tensorboard, step) if tensorboard else None
         write_text(path, b"".join(kept[each] for each in sorted(kept)).decode())
         self._file = path.open("a")
 

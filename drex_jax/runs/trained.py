@@ -10,7 +10,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
 from drex_jax.models.protocol import Model, Params
 from drex_jax.runs import checkpoint
-from drex_jax.runs.layout import MODEL, RUN, RUN_KEYS
+from drex_jax.runs.layout import RUN_KEYS, RunLayout
 from drex_jax.runs.selection import Selection
 
 
@@ -20,14 +20,15 @@ def load_trained(model: Model, folder: pathlib.Path) -> tuple[Params, Selection]
     Raises:
       UserError: they are missing or damaged, or not of each other.
     """
+    layout = RunLayout(folder)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     carry = jax.eval_shape(model.start, shapes)
-    params = checkpoint.load_model(folder / MODEL, {"params": shapes, "carry": carry})["params"]
-    stored = read_json(folder / RUN, RUN_KEYS)["selection"]
+    params = checkpoint.load_model(layout.model, {"params": shapes, "carry": carry})["params"]
+    stored = read_json(layout.record, RUN_KEYS)["selection"]
     try:
         selection = Selection.of(params, stored["metric"], stored["value"], stored["epoch"])
     except (TypeError, KeyError):
-        raise UserError(f"{folder / RUN}: damaged; its selection should have a metric, a value and an epoch") from None
+        raise UserError(f"{layout.record}: damaged; its selection should have a metric, a value and an epoch") from None
     if stored.get("params_sha256", selection.params_sha256) != selection.params_sha256:  # older runs do not have it
-        raise UserError(f"{folder / MODEL}: these are not the parameters that {folder / RUN} says validation chose")
+        raise UserError(f"{layout.model}: these are not the parameters that {layout.record} says validation chose")
     return params, selection

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from drex_jax.explain.occlusion import LAST, Influence, Occlusion
-from drex_jax.explain.profiles import ATTENTION, KEYWORDS, KeywordProfiles, ReviewAttention
+from drex_jax.explain.profiles import KeywordProfiles, ReviewAttention
 from drex_jax.models import scoring
+from drex_jax.runs.layout import RunLayout
 from drex_jax.serving.finished_run import FinishedRun
 from drex_jax.serving.updaters import GraphUpdater, StateUpdater, Updater
 
@@ -205,12 +206,12 @@ class Explainer:
 
     @functools.cached_property
     def _profiles(self) -> KeywordProfiles | None:
-        folder = self._run.folder / KEYWORDS
+        folder = RunLayout(self._run.folder).keywords
         return KeywordProfiles.load(folder) if folder.exists() else None
 
     @functools.cached_property
     def _attention(self) -> ReviewAttention | None:
-        folder = self._run.folder / ATTENTION
+        folder = RunLayout(self._run.folder).attention
         return ReviewAttention.load(folder, self._log.num_train) if folder.exists() else None
 
     @functools.cached_property

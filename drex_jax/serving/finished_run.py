@@ -15,7 +15,7 @@ from drex_jax.models.protocol import Params, States
 from drex_jax.models.scoring import Scorer
 from drex_jax.runs import checkpoint
 from drex_jax.runs.dataset import open_interactions
-from drex_jax.runs.layout import CONFIG, MODEL, RESULTS, SCORER, results_of
+from drex_jax.runs.layout import RunLayout, results_of
 from drex_jax.serving import update_log
 from drex_jax.serving.interaction_log import InteractionLog
 from drex_jax.training.settings import Settings, read_settings
@@ -49,11 +49,14 @@ def settings_of(folder: pathlib.Path) -> Settings:
     Raises:
       UserError: there is none, it is not finished, or it is of another version.
     """
-    if not (folder / CONFIG).exists():
-        raise UserError(f"{folder} holds no run (no {CONFIG}); python -m drex_jax.main --config=... makes one")
-    settings = read_settings(folder / CONFIG)
-    if not (folder / RESULTS).exists():
-        raise UserError(f"{folder} holds a run that is not finished (no {RESULTS}); run its command again")
+    layout = RunLayout(folder)
+    if not layout.config.exists():
+        raise UserError(
+            f"{folder} holds no run (no {layout.config.name}); python -m drex_jax.main --config=... makes one"
+        )
+    settings = read_settings(layout.config)
+    if not layout.results.exists():
+        raise UserError(f"{folder} holds a run that is not finished (no {layout.results.name}); run its command again")
     results_of(folder)
     return settings
 
@@ -64,27 +67,27 @@ def open_run(folder: pathlib.Path) -> FinishedRun:
     Raises:
       UserError: there is none, it is damaged or of another version.
     """
-    settings = settings_of(folder)
-    if not (folder / SCORER).exists():
-        raise UserError(f"{folder} holds a run of an older version (no {SCORER}); train it again")
+    settings, layout = settings_of(folder), RunLayout(folder)
+    if not layout.scorer.exists():
+        raise UserError(f"{folder} holds a run of an older version (no {layout.scorer.name}); train it again")
     interactions, parts = open_interactions(settings, folder)
-    scorer = scoring.scorer(settings.model.name, read_json(folder / SCORER, ()))
-    arrays = checkpoint.load_arrays(folder / MODEL)
+    scorer = scoring.scorer(settings.model.name, read_json(layout.scorer, ()))
+    arrays = checkpoint.load_arrays(layout.model)
     try:
         params, carry = arrays.get("params", {}), States(**arrays["carry"])
-        _require_rows(folder / MODEL, carry, interactions.num_users, interactions.num_items)
+        _require_rows(layout.model, carry, interactions.num_users, interactions.num_items)
     except (KeyError, TypeError, AttributeError, IndexError):
-        raise UserError(f"{folder / MODEL} is damaged: it should hold params and carry") from None
-    _require_arrays(folder, scorer, params, carry)
+        raise UserError(f"{layout.model} is damaged: it should hold params and carry") from None
+    _require_arrays(layout, scorer, params, carry)
     batches, saved = update_log.read(folder)
     log = InteractionLog(interactions, len(parts.train), None if saved is None else saved.since)
     if saved is not None:
         carry = saved.carry
-        _require_rows(folder / update_log.FOLDER, carry, len(log.users), len(log.items))
+        _require_rows(layout.updates, carry, len(log.users), len(log.items))
     return FinishedRun(folder, settings, scorer, params, carry, log, batches)
 
 
-def _require_arrays(folder: pathlib.Path, scorer: Scorer, params: Params, carry: States) -> None:
+def _require_arrays(layout: RunLayout, scorer: Scorer, params: Params, carry: States) -> None:
     """Tries, without computing anything, whether the arrays are such that the scorer can answer from them."""
 
     def answers(params: Params, carry: States) -> Any:
@@ -94,7 +97,9 @@ def _require_arrays(folder: pathlib.Path, scorer: Scorer, params: Params, carry:
     try:
         jax.eval_shape(answers, params, carry)
     except (FlaxError, TypeError, ValueError, LookupError, AttributeError):
-        raise UserError(f"{folder / MODEL}: its arrays are not of the model that {SCORER} records; damaged") from None
+        raise UserError(
+            f"{layout.model}: its arrays are not of the model that {layout.scorer.name} records; damaged"
+        ) from None
 
 
 def _require_rows(path: pathlib.Path, carry: States, users: int, items: int) -> None:

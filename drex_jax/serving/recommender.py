@@ -30,7 +30,7 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.models import scoring
 from drex_jax.models.drex.window import power_of_two
 from drex_jax.models.protocol import States
-from drex_jax.runs.dataset import FACTS, HISTORY
+from drex_jax.runs.layout import RunLayout
 from drex_jax.serving import arguments, saving, update_file
 from drex_jax.serving.explanation import Explainer, Explanation
 from drex_jax.serving.finished_run import FinishedRun, open_run
@@ -67,7 +67,7 @@ class Recommender:
         self._carry, self._moved = jax.tree.map(jnp.asarray, run.carry), False
         self._newcomers = run.scorer.newcomers(run.params, self._carry)
         self._reasons: Explainer | None = None
-        self._reader = Reader(run.settings, run.folder / HISTORY / FACTS)
+        self._reader = Reader(run.settings, RunLayout(run.folder).facts)
         self._applied = self._refused = 0  # since the last commit
         self._digests: list[str] = []  # of the tables that were applied since
         self._torn = False  # an update has ended half way

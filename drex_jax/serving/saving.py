@@ -12,11 +12,9 @@ from typing import Any
 
 from drex_jax.common.errors import UserError
 from drex_jax.models.protocol import States
-from drex_jax.runs import lock
+from drex_jax.runs.layout import RunLayout
 from drex_jax.serving import update_log
 from drex_jax.serving.finished_run import FinishedRun
-
-LEFT_OUT = ("checkpoints", lock.NAME, update_log.LOCK)  # of a copy
 
 
 def save(
@@ -57,11 +55,13 @@ def save(
 
 def _copied(run: FinishedRun, target: pathlib.Path, carry: States, facts: Mapping[str, Any] | None) -> FinishedRun:
     """A copy beside its place, which then takes its name."""
+    layout = RunLayout(run.folder)
+    left_out = (layout.checkpoints.name, layout.lock.name, layout.updates_lock.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
         copy = pathlib.Path(temporary, "run")
         try:
-            shutil.copytree(run.folder, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+            shutil.copytree(run.folder, copy, ignore=shutil.ignore_patterns(*left_out))
         finally:  # as long as nobody has committed, what is copied is of one moment
             update_log.require(run.folder, run.batches)
         for each in (copy, *filter(pathlib.Path.is_dir, copy.rglob("*"))):

@@ -28,8 +28,9 @@ from drex_jax.data import storage
 from drex_jax.data.interactions import Interactions
 from drex_jax.models.protocol import States
 from drex_jax.runs import lock
+from drex_jax.runs.layout import RunLayout
 
-LOG, FOLDER, LOCK, SCHEMA = "updates.jsonl", "updates", "updates.lock", "rows 1"
+SCHEMA = "rows 1"
 KEYS = ("batch", "applied", "refused", "sha256")
 
 
@@ -51,7 +52,7 @@ def batches(folder: pathlib.Path) -> list[dict[str, Any]]:
     Raises:
       UserError: it is damaged.
     """
-    path = folder / LOG
+    path = RunLayout(folder).updates_log
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise UserError(f"{path}: damaged; a line a batch makes no {path.stat().st_size:,} bytes")
@@ -87,7 +88,7 @@ def read(folder: pathlib.Path) -> tuple[list[dict[str, Any]], Saved | None]:
     while True:
         known = batches(folder)
         try:
-            return known, _read(folder / FOLDER, known[-1]) if known else None
+            return known, _read(RunLayout(folder).updates, known[-1]) if known else None
         except UserError:
             if batches(folder) == known:
                 raise
@@ -127,10 +128,10 @@ def commit(
       OSError: it cannot be written; the run is as it was.
     """
     taken = f"{folder} is being updated by somebody else at this moment; load it again and repeat the update"
-    with lock.held(folder / LOCK, taken):
+    with lock.held(RunLayout(folder).updates_lock, taken):
         require(folder, known)
         batch = len(known) + 1
-        place = folder / FOLDER / str(batch)
+        place = RunLayout(folder).updates / str(batch)
         shutil.rmtree(place, ignore_errors=True)  # of somebody who died on the way
         since.save(place / "interactions")
         rows = {"user": np.asarray(carry.user), "item": np.asarray(carry.item)}
@@ -139,13 +140,13 @@ def commit(
         line = {"batch": batch, "at": at, **facts, "users": len(rows["user"]), "items": len(rows["item"])}
         line["saved"] = _digest(Saved(since, States(**rows)))  # pyright: ignore[reportArgumentType]
         try:
-            _read(folder / FOLDER, line)
+            _read(RunLayout(folder).updates, line)
         except UserError as error:
             raise OSError(f"not written whole: {error}") from None
         now = [*map(dict, known), line]
-        write_text(folder / LOG, "".join(f"{json.dumps(each)}\n" for each in now))
+        write_text(RunLayout(folder).updates_log, "".join(f"{json.dumps(each)}\n" for each in now))
         with contextlib.suppress(OSError):  # the batch is committed; what is left of older ones is nobody's
-            for other in (folder / FOLDER).iterdir():
+            for other in (RunLayout(folder).updates).iterdir():
                 if other != place:
                     shutil.rmtree(other, ignore_errors=True)
         return now

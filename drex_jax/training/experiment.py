@@ -25,21 +25,16 @@ from drex_jax.models import scoring
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.protocol import Model
 from drex_jax.runs import checkpoint
-from drex_jax.runs.dataset import FACTS, HISTORY, Dataset, open_dataset, read_into
+from drex_jax.runs.cleanup import cleanup_on_user_error
+from drex_jax.runs.dataset import Dataset, open_dataset, read_into
 from drex_jax.runs.layout import (
-    CONFIG,
-    EXECUTION,
-    MODEL,
-    RESULTS,
-    RUN,
     RUN_KEYS,
     SCHEMA,
-    SCORER,
-    cleanup_on_user_error,
+    RunLayout,
     require_own_files,
     results_of,
 )
-from drex_jax.runs.lists import LISTS_FOLDER, write_lists
+from drex_jax.runs.lists import write_lists
 from drex_jax.runs.lock import sole_writer
 from drex_jax.runs.trained import load_trained
 from drex_jax.training import loop, registry, search
@@ -71,7 +66,7 @@ def train(config: Settings, workdir: pathlib.Path) -> dict[str, Any]:
       Stopped: SIGTERM or SIGINT; everything is saved.
     """
     check_agreement(config, workdir)
-    if processes.exists_on_main_process(workdir / RESULTS):
+    if processes.exists_on_main_process(RunLayout(workdir).results):
         return results_of(workdir)
     with sole_writer(workdir):
         check_agreement(config, workdir)  # somebody may have begun it meanwhile
@@ -127,7 +122,7 @@ def _train(config: Settings, workdir: pathlib.Path) -> dict[str, Any]:
             "versions": {"drex_jax": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         },
     }
-    processes.write_json(workdir / RESULTS, results)
+    processes.write_json(RunLayout(workdir).results, results)
     return results_of(workdir)
 
 
@@ -139,9 +134,9 @@ def begin(config: Settings, workdir: pathlib.Path, cache: Cache) -> Dataset:
     """
     if processes.is_main_process():
         with cleanup_on_user_error(workdir):
-            write_text(workdir / CONFIG, to_json(config))
+            write_text(RunLayout(workdir).config, to_json(config))
             read_into(config, workdir, cache)
-    processes.await_file(workdir / HISTORY / FACTS)
+    processes.await_file(RunLayout(workdir).facts)
     return open_dataset(config, workdir)
 
 
@@ -155,7 +150,7 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
     config, _, model, evaluator = reopen(workdir)
     runs = []
     for seed in results["seeds"]:
-        params, selection = load_trained(model, seed_folder(workdir, config, seed))
+        params, selection = load_trained(model, RunLayout(workdir).seed(seed, config.seed).folder)
         test = evaluator.evaluate_test(params, selection).metrics
         runs.append({"selection": dataclasses.asdict(selection), "test": test})
     return results | _summary(runs)
@@ -167,7 +162,7 @@ def reopen(workdir: pathlib.Path) -> tuple[Settings, Dataset, Model, evaluation.
     Raises:
       UserError: the directory is damaged.
     """
-    config = read_settings(workdir / CONFIG)
+    config = read_settings(RunLayout(workdir).config)
     context = registry.context(config)
     dataset = open_dataset(config, workdir)
     model = registry.build(config.model.name, _settled(config, workdir), dataset, config.seed, context)
@@ -181,7 +176,7 @@ def check_leaks(workdir: pathlib.Path) -> list[leaks.Check]:
       UserError: it holds no run, or none that has read its data, a file of it is damaged, or a link leads out of it.
     """
     require_own_files(workdir)
-    settings = read_settings(workdir / CONFIG)
+    settings = read_settings(RunLayout(workdir).config)
     return leaks.checks(settings.protocol, settings.data.k_core, open_dataset(settings, workdir), workdir)
 
 
@@ -192,17 +187,15 @@ def check_agreement(config: Settings, workdir: pathlib.Path) -> None:
       UserError: the fields that differ, or a directory with parts of a run and no configuration.
     """
     require_own_files(workdir)
-    path = workdir / CONFIG
-    left = [name for name in (RESULTS, RUN, f"{HISTORY}/{FACTS}", "checkpoints") if (workdir / name).exists()]
-    if left and not path.exists():
-        raise UserError(f"{workdir} holds {left[0]} but no {CONFIG} to say of which run; give another --workdir")
-    if path.exists():
-        require_agreement(read_settings(path), config, workdir, goes_on=True)
-
-
-def seed_folder(workdir: pathlib.Path, config: Settings, seed: int) -> pathlib.Path:
-    """Where one seed's checkpoints and model are: the run directory for the first, `replicas/SEED` for others."""
-    return workdir if seed == config.seed else workdir / "replicas" / str(seed)
+    layout = RunLayout(workdir)
+    left = [path for path in (layout.results, layout.record, layout.facts, layout.checkpoints) if path.exists()]
+    if left and not layout.config.exists():
+        raise UserError(
+            f"{workdir} holds {left[0].relative_to(workdir)} but no {layout.config.name} to say of which run; "
+            "give another --workdir"
+        )
+    if layout.config.exists():
+        require_agreement(read_settings(layout.config), config, workdir, goes_on=True)
 
 
 def _runs(
@@ -215,10 +208,11 @@ def _runs(
     **constants: float,
 ) -> list[dict[str, Any]]:
     """One model on some seeds: train, select, and only then evaluate on test. What is finished is read back."""
-    folders = {seed: seed_folder(root, config, seed) for seed in seeds}
-    done = {seed: processes.exists_on_main_process(folder / RUN) for seed, folder in folders.items()}
+    layout = RunLayout(root)
+    folders = {seed: layout.seed(seed, config.seed) for seed in seeds}
+    done = {seed: processes.exists_on_main_process(folder.record) for seed, folder in folders.items()}
     if not all(done.values()):
-        begun = processes.exists_on_main_process(root / EXECUTION)
+        begun = processes.exists_on_main_process(layout.execution)
         config = _settled(config, root)
         started = time.monotonic()
         model = registry.build(name, config, dataset, seeds[0], context, **constants)
@@ -227,13 +221,13 @@ def _runs(
         processes.wait()  # a schedule takes one of them minutes, and who has kept it nothing
         (together,) = processes.agree(processes.is_main_process() and _together(config, model, context, len(seeds)))
         if not begun:
-            processes.write_json(root / EXECUTION, {"width": _width(model), "together": together})
+            processes.write_json(layout.execution, {"width": _width(model), "together": together})
         fitted: dict[int, loop.Fitted] = {}
         for group in [seeds] if together else [[seed] for seed in seeds]:
             if all(done[seed] for seed in group):
                 continue
             LOGGER.info("%s, seed %s: training", name, " ".join(map(str, group)))
-            own = {seed: folders[seed] for seed in group}
+            own = {seed: folders[seed].folder for seed in group}
             how = _fit_options(name, config)
             start = pretrained(config, dataset.vocabulary) if isinstance(model, DReX) else None
             of_group = loop.fit(model, evaluator, how, own, dataset.sizes[0], context.devices, start)
@@ -241,7 +235,7 @@ def _runs(
         for seed, result in fitted.items():  # only when nothing is left to be selected
             result = result._replace(timing=result.timing | {"build_seconds": build_seconds})
             _finish(name, config, dataset, model, evaluator, folders[seed], seed, result, constants)
-    return [read_json(folder / RUN, RUN_KEYS) for folder in folders.values()]
+    return [read_json(folder.record, RUN_KEYS) for folder in folders.values()]
 
 
 def _finish(
@@ -250,7 +244,7 @@ def _finish(
     dataset: Dataset,
     model: Model,
     evaluator: evaluation.Evaluator,
-    folder: pathlib.Path,
+    layout: RunLayout,
     seed: int,
     fitted: loop.Fitted,
     constants: dict[str, float],
@@ -258,13 +252,13 @@ def _finish(
     """Evaluates a trained model on test and writes what remains of one seed."""
     started = time.monotonic()
     tested = evaluator.evaluate_test(fitted.params, fitted.selection)
-    checkpoint.save_model(folder / MODEL, {"params": fitted.params, "carry": tested.carry})
-    processes.write_json(folder / SCORER, scoring.record(model))
+    checkpoint.save_model(layout.model, {"params": fitted.params, "carry": tested.carry})
+    processes.write_json(layout.scorer, scoring.record(model))
     if processes.is_main_process():
         for way, arrays in tested.lists.items():
-            write_lists(folder / LISTS_FOLDER / f"{way}.npz", arrays)
+            write_lists(layout.list_file(way), arrays)
     if name == config.model.name:
-        write_profiles(model, fitted.params, dataset, folder)
+        write_profiles(model, fitted.params, dataset, layout.folder)
     record = {
         "model": name,
         "seed": seed,
@@ -274,7 +268,7 @@ def _finish(
         "timing": fitted.timing | {"test_seconds": time.monotonic() - started},
         "schedule": _schedule(model),
     }
-    processes.write_json(folder / RUN, record)  # the last file: its presence says that this seed is done
+    processes.write_json(layout.record, record)  # the last file: its presence says that this seed is done
 
 
 def _fit_options(name: str, config: Settings) -> TrainSettings:
@@ -296,9 +290,10 @@ def _width(model: Model) -> int:
 
 def _settled(config: Settings, folder: pathlib.Path) -> Settings:
     """The configuration with the width and the way that this run was begun with: wherever it goes on, it keeps them."""
-    if not (folder / EXECUTION).exists():
+    path = RunLayout(folder).execution
+    if not path.exists():
         return config
-    begun = read_json(folder / EXECUTION, ("width", "together"))
+    begun = read_json(path, ("width", "together"))
     replicas = "together" if begun["together"] else "one_by_one"
     return dataclasses.replace(
         config,
@@ -318,12 +313,13 @@ def fit_trial(
       UserError: as `fit.fit`.
       Stopped: SIGTERM or SIGINT came; everything is saved.
     """
-    begun = processes.exists_on_main_process(folder / EXECUTION)
+    layout = RunLayout(folder)
+    begun = processes.exists_on_main_process(layout.execution)
     config, dataset = _settled(config, folder), dataset.without_test()
     model = registry.build(name, config, dataset, config.seed, context, **constants)
     evaluator = registry.build_evaluator(model, config, dataset, context)
     if not begun:
-        processes.write_json(folder / EXECUTION, {"width": _width(model), "together": False})
+        processes.write_json(layout.execution, {"width": _width(model), "together": False})
     seed = {config.seed: folder}
     (fitted,) = loop.fit(model, evaluator, _fit_options(name, config), seed, dataset.sizes[0], context.devices)
     return fitted
@@ -332,7 +328,7 @@ def fit_trial(
 def _chosen_penalty(config: Settings, dataset: Dataset, context: Context, folder: pathlib.Path) -> float:
     """The factorisation's L2 weight that does best on validation, on the first seed."""
     _, best = search.search_trials(
-        folder / "trials",
+        RunLayout(folder).trials,
         [{"l2": l2} for l2 in FACTOR_PENALTIES],
         lambda trial, constants: fit_trial("matrix_factorisation", config, dataset, context, trial, **constants),
         lower_is_better=lower_is_better(config.train.selection),
@@ -362,11 +358,13 @@ def _baseline(
             **_summary(runs),
         }
     seeds = [run["seed"] for run in runs] if name in TRAINED_BASELINES else [config.seed]
-    folder = workdir / "baselines" / name
-    constants = {"l2": _chosen_penalty(config, dataset, context, folder)} if name == "matrix_factorisation" else {}
-    per_seed = _runs(name, config, dataset, context, folder, seeds, **constants)
+    layout = RunLayout(workdir).baseline(name)
+    constants = (
+        {"l2": _chosen_penalty(config, dataset, context, layout.folder)} if name == "matrix_factorisation" else {}
+    )
+    per_seed = _runs(name, config, dataset, context, layout.folder, seeds, **constants)
     entry = {"model": name, "seeds": seeds, "constants": constants, **_summary(per_seed)}
-    processes.write_json(folder / RESULTS, {"schema": SCHEMA, **entry})
+    processes.write_json(layout.results, {"schema": SCHEMA, **entry})
     return entry
 
 

@@ -25,6 +25,7 @@ from drex_jax.evaluation.evaluator import Evaluator
 from drex_jax.metrics.names import lower_is_better
 from drex_jax.models.protocol import Model, Params
 from drex_jax.runs.checkpoint import Checkpoints
+from drex_jax.runs.layout import RunLayout
 from drex_jax.runs.selection import Selection
 from drex_jax.runs.step_log import MetricsLog
 from drex_jax.training.optimizer import Pretrained, adam
@@ -120,6 +121,7 @@ def fit(
         `options.selection`.
     """
     seeds, folder = list(folders), next(iter(folders.values()))
+    layout = RunLayout(folder)
     init = jax.jit(model.init)  # at once: op by op it takes seconds
     steps_per_epoch = model.steps_per_epoch()
     choices = evaluator.validation_metrics()
@@ -146,7 +148,7 @@ def fit(
     trainer = Trainer(model, optimizer, seeds, devices)
     state = trainer.begin(params)
     progress = Progress([Replica(seed) for seed in seeds])
-    with _stop_requests() as stop, Checkpoints(folder / "checkpoints") as checkpoints:  # left last: closing still saves
+    with _stop_requests() as stop, Checkpoints(layout.checkpoints) as checkpoints:  # left last: closing still saves
         restored = checkpoints.restore(state)
         if restored is not None:
             step, state, facts = restored
@@ -154,7 +156,7 @@ def fit(
                 progress = Progress.from_facts(facts)
             except (TypeError, KeyError):
                 raise UserError(
-                    f"{folder / 'checkpoints'}: step {step} is damaged or of another version; remove it to start over"
+                    f"{layout.checkpoints}: step {step} is damaged or of another version; remove it to start over"
                 ) from None
             _require_and_judge_again(progress, options, steps_per_epoch)
             LOGGER.info("continuing from step %d of %s", step, folder)
@@ -162,7 +164,8 @@ def fit(
         compile_seconds = trainer.compile(state)
         processes.wait()  # who found the program in a cache, for who did not
         logs = [
-            MetricsLog(f / "metrics.jsonl", progress.step, tensorboard=options.tensorboard) for f in folders.values()
+            MetricsLog(RunLayout(each).metrics, progress.step, tensorboard=options.tensorboard)
+            for each in folders.values()
         ]
         silent = None if processes.is_main_process() else True
         bar = progress_bar(

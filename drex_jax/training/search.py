@@ -13,11 +13,11 @@ from typing import Any
 from drex_jax.common.errors import DivergedError, UserError
 from drex_jax.common.files import read_json
 from drex_jax.devices import processes
+from drex_jax.runs.layout import RunLayout
 from drex_jax.runs.selection import Selection
 from drex_jax.training import loop
 
 LOGGER = logging.getLogger(__name__)
-TRIAL, CHECKPOINTS = "trial.json", "checkpoints"
 TRIAL_KEYS = ("constants", "selection")
 
 Constants = Mapping[str, Any]
@@ -70,13 +70,13 @@ def search_trials(
     """
     trials = []
     for number, constants in enumerate(candidates):
-        own = folder / str(number)
-        if not processes.exists_on_main_process(own / TRIAL):
+        own = RunLayout(folder / str(number))
+        if not processes.exists_on_main_process(own.trial):
             LOGGER.info("trial %d of %d: %s", number + 1, len(candidates), _listed(constants))
-            processes.write_json(own / TRIAL, _tried(own, constants, run_trial))
+            processes.write_json(own.trial, _tried(own.folder, constants, run_trial))
         if processes.is_main_process():  # also those of a trial that was stopped right here
-            shutil.rmtree(own / CHECKPOINTS, ignore_errors=True)
-        trials.append(_read(own / TRIAL, number, constants))
+            shutil.rmtree(own.checkpoints, ignore_errors=True)
+        trials.append(_read(own.trial, number, constants))
         LOGGER.info("trial %d of %d: %s", number + 1, len(candidates), _outcome(trials[-1]))
     sign = 1 if lower_is_better else -1
     values = [(sign * trial.selection.value, trial.number) for trial in trials if trial.selection is not None]

@@ -13,7 +13,7 @@ from drex_jax.common.files import write_text
 from drex_jax.config.tree import to_json
 from drex_jax.devices import processes
 from drex_jax.metrics.names import lower_is_better
-from drex_jax.runs.layout import CONFIG
+from drex_jax.runs.layout import RunLayout
 from drex_jax.runs.lock import sole_writer
 from drex_jax.training import experiment, registry, search_space
 from drex_jax.training.loop import Fitted
@@ -21,7 +21,6 @@ from drex_jax.training.search import Constants, Trial, search_trials
 from drex_jax.training.settings import Settings, read_settings
 
 LOGGER = logging.getLogger(__name__)
-TRIALS = "trials"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +62,9 @@ def tune(config: Settings, workdir: pathlib.Path) -> Tuned:
 
 def _tuned(config: Settings, workdir: pathlib.Path, candidates: search_space.Candidates) -> Tuned:
     experiment.check_agreement(config, workdir)
-    if (workdir / CONFIG).exists():
-        begun = read_settings(workdir / CONFIG).tune
+    layout = RunLayout(workdir)
+    if layout.config.exists():
+        begun = read_settings(layout.config).tune
         if (begun.space, begun.search) != (config.tune.space, config.tune.search):
             raise UserError(
                 f"{workdir} holds a search of another space ({begun.search}: {'; '.join(begun.space) or 'nothing'}); "
@@ -78,11 +78,11 @@ def _tuned(config: Settings, workdir: pathlib.Path, candidates: search_space.Can
     def run_trial(folder: pathlib.Path, settings: Constants) -> Fitted:
         own = search_space.overridden(config, settings)
         if processes.is_main_process():
-            write_text(folder / CONFIG, to_json(own))
+            write_text(RunLayout(folder).config, to_json(own))
         return experiment.fit_trial(own.model.name, own, dataset, registry.context(own), folder)
 
     lower = lower_is_better(config.train.selection)
-    trials, best = search_trials(workdir / TRIALS, candidates.settings, run_trial, lower_is_better=lower)
+    trials, best = search_trials(layout.trials, candidates.settings, run_trial, lower_is_better=lower)
     return Tuned(trials, best, config.train.selection, candidates.notice)
 
 

@@ -11,8 +11,8 @@ from drex_jax.cli import compare
 from drex_jax.devices import processes
 from drex_jax.metrics.ranking import ranking_per_list
 from drex_jax.report import results_table
-from drex_jax.runs.layout import RUN
-from drex_jax.runs.lists import LISTS_FOLDER, read_lists
+from drex_jax.runs.layout import RunLayout
+from drex_jax.runs.lists import read_lists
 from drex_jax.training import experiment
 from drex_jax.training.settings import base, settings_of
 
@@ -30,8 +30,8 @@ def test_a_ranker_run_can_be_compared(tmp_path: pathlib.Path, monkeypatch: pytes
     written, write_json = [], processes.write_json
 
     def watched(path: pathlib.Path, value: object) -> None:
-        if path.name == RUN:
-            written.append((path.parent / LISTS_FOLDER / "ranking.npz").exists())
+        if path.name == RunLayout(path.parent).record.name:
+            written.append(RunLayout(path.parent).list_file("ranking").exists())
         write_json(path, value)
 
     monkeypatch.setattr(processes, "write_json", watched)

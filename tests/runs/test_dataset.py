@@ -28,7 +28,7 @@ def settings(**changes: Any) -> Any:
 
 def test_prepared_once_and_opened_without_raw_data(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(settings_of(settings()), tmp_path)
-    monkeypatch.setattr("drex_jax.runs.dataset.load", None)
+    monkeypatch.setattr("drex_jax.runs.dataset.load_interactions", None)
     for again in (prepare(settings_of(settings()), tmp_path), open_dataset(settings_of(settings()), tmp_path)):
         assert again.facts == first.facts
         assert again.sizes == first.sizes

@@ -57,7 +57,7 @@ def test_the_second_writer_of_a_run_directory_refuses(
             with pytest.raises(UserError, match="another process trains there") as told:
                 begin(settings, tmp_path / "run")
             assert "\n" not in str(told.value)
-        assert [each.name for each in (tmp_path / "run").iterdir()] == [lock.NAME]
+        assert [each.name for each in (tmp_path / "run").iterdir()] == ["run.lock"]
     assert not (tmp_path / "run").exists()
     with lock.sole_writer(finished_popularity), pytest.raises(UserError, match="writes its report"):
         page.write(finished_popularity)

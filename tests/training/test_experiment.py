@@ -115,7 +115,7 @@ def test_evaluate_needs_the_run_directory_alone(
     whole: tuple[pathlib.Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir, results = whole
-    monkeypatch.setattr("drex_jax.runs.dataset.load", None)  # no raw data
+    monkeypatch.setattr("drex_jax.runs.dataset.load_interactions", None)  # no raw data
     again = experiment.evaluate(workdir)
     assert without_timings(again) == without_timings(results)
 
@@ -153,7 +153,7 @@ def test_interrupted_after_training_continues_without_training_again(
     workdir = shutil.copytree(whole[0], tmp_path / "run")
     (workdir / "results.json").unlink()
     monkeypatch.setattr("drex_jax.training.loop.fit", None)
-    monkeypatch.setattr("drex_jax.runs.dataset.load", None)
+    monkeypatch.setattr("drex_jax.runs.dataset.load_interactions", None)
     assert without_timings(experiment.train(read_settings(workdir / "config.json"), workdir)) == without_timings(
         whole[1]
     )

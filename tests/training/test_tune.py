@@ -58,7 +58,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, tune.
         with pytest.raises(Stopped):
             tune.tune(settings_of(grid()), workdir)
         assert (workdir / "trials" / "0" / "trial.json").exists()
-        patch.setattr("drex_jax.runs.dataset.load", None)
+        patch.setattr("drex_jax.runs.dataset.load_interactions", None)
         found = tune.tune(settings_of(grid()), workdir)
     assert len(calls) == 5
     return workdir, found

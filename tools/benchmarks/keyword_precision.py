@@ -16,8 +16,9 @@ import numpy as np
 from drex_jax.common.errors import UserError
 from drex_jax.data.synthetic.world import generate_world
 from drex_jax.explain import keywords
-from drex_jax.explain.profiles import KEYWORDS, KeywordProfiles
+from drex_jax.explain.profiles import KeywordProfiles
 from drex_jax.runs.dataset import Dataset, open_dataset
+from drex_jax.runs.layout import RunLayout
 from drex_jax.training.settings import read_settings
 
 TOP = 5
@@ -35,10 +36,10 @@ def compare(workdir: pathlib.Path) -> dict[str, tuple[float, float]]:
     Raises:
       UserError: the run is not one of synthetic reviews, or is damaged.
     """
-    config = read_settings(workdir / "config.json")
+    config = read_settings(RunLayout(workdir).config)
     if config.data.format != "synthetic":
         raise UserError(f"{workdir}: its data are not synthetic, so there is no truth to compare with")
-    found = KeywordProfiles.load(workdir / KEYWORDS)
+    found = KeywordProfiles.load(RunLayout(workdir).keywords)
     dataset = open_dataset(config, workdir)
     world = generate_world(**config.data.synthetic.arguments())
     aspects = {word: number for number, words in enumerate(world.aspect_words) for word in words}

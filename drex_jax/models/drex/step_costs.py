@@ -1,7 +1,7 @@
 """What a training step costs on a kind of device, by its width: the table that a schedule's width is chosen from.
 
-The choice must not vary from run to run, so it is never timed at start: the table is a file, `step_costs.json` beside this
-module, which `tools/profile.py --write_costs=FILE` writes anew and which a user may replace. It maps each device kind,
+The choice must not vary from run to run, so it is never timed at start: the table is a file, `step_costs.json` beside
+this module, which `tools/profile.py --write_costs=FILE` writes anew and which a user may replace. It maps each device kind,
 as JAX names it, to its source and its times in microseconds:
 
     {"cpu": {"source": "measured on ...", "state_sizes": {"64": {"1": 12.5, "2": 20.0}}}}

@@ -20,7 +20,6 @@ from drex_jax.common.errors import UserError
 from drex_jax.data.events import REVIEW, standardise
 from drex_jax.data.strings import Strings
 from drex_jax.devices.mesh import Devices
-from drex_jax.explain.profiles import KEYWORDS
 from drex_jax.runs.dataset import open_dataset, prepare
 from drex_jax.serving.finished_run import open_run
 from drex_jax.text import batching
@@ -95,7 +94,7 @@ def test_the_run_holds_what_the_encoder_says(place: pathlib.Path, model: BertEnc
     assert data.events.tokens is None
     assert data.facts["bert"] == model.fingerprint
     assert any("reviews were cut at 8 tokens" in notice for notice in data.facts["notices"])
-    assert not (place / "run" / KEYWORDS).exists()
+    assert not (place / "run" / "keywords").exists()
     assert (place / "cache" / "store" / "bert").exists()
 
 

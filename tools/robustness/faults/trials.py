@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from drex_jax.report import page
 from drex_jax.runs.checkpoint import Checkpoints
+from drex_jax.runs.layout import RunLayout
 from drex_jax.serving.finished_run import open_run
 from tools.robustness.faults.lab import (
     Ended,
@@ -257,7 +257,7 @@ def interrupted(lab: Lab, base: Finished, mode: str) -> str | None:
     ended = lab.run(work, signalled(run, at, "", signal.SIGKILL, delay))
     if ended.status != -signal.SIGKILL:
         return None
-    report = (run / page.REPORT).read_text()
+    report = RunLayout(run).report.read_text()
     if mode == "report" and not report.rstrip().endswith("</html>"):
         return "the report is cut"
     if (found := state_of(lab, run)) not in (base.old, base.new):

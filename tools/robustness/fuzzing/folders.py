@@ -101,7 +101,7 @@ def lists(folder: pathlib.Path) -> Target:
 def words(folder: pathlib.Path) -> Target:
     """A vocabulary of subwords."""
     folder.mkdir()
-    path, texts = folder / dataset.VOCABULARY, Strings.of(["it holds its tune", "", "strings & picks \u3000"] * 30)
+    path, texts = folder / "vocabulary.model", Strings.of(["it holds its tune", "", "strings & picks \u3000"] * 30)
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
@@ -151,10 +151,12 @@ def _finished(folder: pathlib.Path) -> Settings:
     folder.mkdir()
     with contextlib.redirect_stdout(io.StringIO()):
         dataset.read_into(settings, folder)
-    write_text(folder / layout.CONFIG, to_json(settings))
+    write_text(layout.RunLayout(folder).config, to_json(settings))
     results = {name: {} for name in layout.RESULT_KEYS} | {"schema": layout.SCHEMA, "seeds": [0]}
-    write_json(folder / layout.RESULTS, results)
-    write_json(folder / layout.SCORER, {"drex": DReXOptions(NetworkOptions(), RunningBias(3.0, 1.0, 1.0)).constants()})
+    write_json(layout.RunLayout(folder).results, results)
+    write_json(
+        layout.RunLayout(folder).scorer, {"drex": DReXOptions(NetworkOptions(), RunningBias(3.0, 1.0, 1.0)).constants()}
+    )
     interactions, _ = dataset.open_interactions(settings, folder)
     update_log.commit(folder, [], interactions.take(np.arange(3)), CARRY, applied=3, refused=0, sha256=[])
     return settings
@@ -167,7 +169,7 @@ def run(folder: pathlib.Path) -> Target:
     def read() -> None:
         settings = finished_run.settings_of(folder)
         opened = dataset.open_dataset(settings, folder)
-        scoring.scorer("drex", read_json(folder / layout.SCORER, ()))
+        scoring.scorer("drex", read_json(layout.RunLayout(folder).scorer, ()))
         known, saved = update_log.read(folder)
         log = InteractionLog(opened.interactions, opened.sizes[0], None if saved is None else saved.since)
         for number in range(len(log)):
@@ -178,7 +180,7 @@ def run(folder: pathlib.Path) -> Target:
         assert all(batch["batch"] == number for number, batch in enumerate(known, 1))
 
     files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    return _of_folder(folder, [name for name in files if name != dataset.QUARANTINE], read)
+    return _of_folder(folder, [name for name in files if name != layout.RunLayout(folder).quarantine.name], read)
 
 
 def update(folder: pathlib.Path) -> Target:
@@ -279,7 +281,7 @@ def _write_weights(path: pathlib.Path) -> None:
 def model(folder: pathlib.Path) -> Target:
     """A whole run directory with its model, as every command on a finished run opens it."""
     _finished(folder)
-    checkpoint.save_model(folder / layout.MODEL, {"carry": CARRY, "params": {}})
-    files = [path for path in sorted((folder / layout.MODEL).rglob("*")) if path.is_file()]
+    checkpoint.save_model(layout.RunLayout(folder).model, {"carry": CARRY, "params": {}})
+    files = [path for path in sorted((layout.RunLayout(folder).model).rglob("*")) if path.is_file()]
     names = [path.relative_to(folder).as_posix() for path in files]
     return _of_folder(folder, names, lambda: finished_run.open_run(folder) and None)
