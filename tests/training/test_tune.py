@@ -58,13 +58,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, tune.
         with pytest.raises(Stopped):
             tune.tune(settings_of(grid()), workdir)
         assert (workdir / "trials" / "0" / "trial.json").exists()
-<<<<<<< HEAD
-        patch.setattr("drex_jax.runs.dataset.load", None)
-        found = tune.tune(settings_of(grid()), workdir)
-=======
         patch.setattr("drex_jax.runs.dataset.load_interactions", None)
-        found = tune.tune(grid(), workdir)
->>>>>>> 601e2e3 (Let Optuna propose the settings of a search (tune.search=tpe))
+        found = tune.tune(settings_of(grid()), workdir)
     assert len(calls) == 5
     return workdir, found
 
