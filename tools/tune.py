@@ -2,7 +2,8 @@
 
     python tools/tune.py --config=experiments/NAME.py[:ARGUMENT] [--workdir=DIR] [--config.FIELD=VALUE ...]
 
-Fields of the search: --config.tune.trials=20, --config.tune.search=random (or grid), and the space, a tuple of lines
+Fields of the search: --config.tune.trials=20, --config.tune.search=random (or grid, or tpe, which learns from the
+trials before and needs the extra `tune`), and the space, a tuple of lines
 FIELD=VALUE,VALUE,... or FIELD=LOW..HIGH: --config.tune.space='("train.learning_rate=1e-3..1e-2", "ranker.layers=1,2")'.
 All trials are kept in DIR/trials/ (default DIR: runs/NAME[-ARGUMENT]-tune); run again, it continues, or prints what it
 found. No test figure is computed: append the printed flags to the main command for that.

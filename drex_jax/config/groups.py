@@ -86,5 +86,7 @@ class TuneSettings:
     """`tune`: what `drex tune` searches, on validation."""
 
     space: tuple[str, ...] = setting((), SPACE, "lines FIELD=VALUE,VALUE,... or FIELD=LOW..HIGH (log-uniform)")
-    search: str = setting("random", one_of("random", "grid"), "how trials are drawn")
+    search: str = setting(
+        "random", one_of("random", "grid", "tpe"), "how trials are drawn; tpe learns from the trials before"
+    )
     trials: int = setting(20, whole(1), "number of trials")

@@ -329,7 +329,8 @@ def _chosen_penalty(config: Settings, dataset: Dataset, context: Context, folder
     """The factorisation's L2 weight that does best on validation, on the first seed."""
     _, best = search.search_trials(
         RunLayout(folder).trials,
-        [{"l2": l2} for l2 in FACTOR_PENALTIES],
+        len(FACTOR_PENALTIES),
+        search.in_order([{"l2": l2} for l2 in FACTOR_PENALTIES]),
         lambda trial, constants: fit_trial("matrix_factorisation", config, dataset, context, trial, **constants),
         lower_is_better=lower_is_better(config.train.selection),
     )

@@ -1,4 +1,4 @@
-"""Trials of settings, judged on validation: each in a folder of its own, all kept, any of them continued."""
+"""Trials of settings, compared on validation. Each has its own folder; a search that was stopped continues."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Constants = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One trial, finished.
+    """A finished trial.
 
     Attributes:
-      number: its place among the candidates, from 0.
-      constants: the settings it was of, by name.
-      selection: what validation said of it; None where it failed.
-      failure: why it has no selection; None where it has.
-      timing: as in `fit.Fitted`; empty where it failed.
+      number: position in the search, from 0.
+      constants: settings of the trial, by name.
+      selection: best validation value and its epoch; None if the trial failed.
+      failure: why the trial failed; None if it did not.
+      timing: as in `loop.Fitted`; empty if the trial failed.
     """
 
     number: int
@@ -42,42 +42,57 @@ class Trial:
     timing: Constants
 
 
+Propose = Callable[[Sequence[Trial]], Constants | None]
+
+
+def in_order(candidates: Sequence[Constants]) -> Propose:
+    """The proposals of a search whose settings are known before it starts."""
+    return lambda trials: candidates[len(trials)]
+
+
 def search_trials(
     folder: pathlib.Path,
-    candidates: Sequence[Constants],
+    count: int,
+    propose: Propose,
     run_trial: Callable[[pathlib.Path, Constants], loop.Fitted],
     *,
     lower_is_better: bool,
 ) -> tuple[list[Trial], Trial]:
-    """Tries all candidates in order and finds the one that does best on validation; of equals, the earlier.
+    """Run trials one after another and find the best on validation; of equal ones, the earlier.
 
-    A trial keeps its `trial.json`, and what else `run_trial` wrote, in a folder named by its number; checkpoints go
-    when it ends. What is finished is read back. A trial whose loss or validation is not finite is kept as failed, and
-    the search goes on.
+    A trial has a folder named by its number. Its record `trial.json`, and what `run_trial` wrote there, are kept; its
+    checkpoints are removed when it ends. Finished trials are read back, so a search that was stopped continues. A
+    trial whose loss or validation value is not finite is kept as failed, and the search continues.
 
     Args:
-      folder: of the trials' folders.
-      candidates: settings as JSON can hold them, by name.
-      run_trial: trains one candidate in its folder, going on from what an interrupted start left there.
-      lower_is_better: of the values that validation gives.
+      folder: parent of the trials' folders.
+      count: number of trials, fewer if `propose` ends before.
+      propose: the next trial's settings, as values of JSON by name, given the trials so far; None ends the search.
+        The same trials must give the same settings: that is what makes a search resumable.
+      run_trial: trains with given settings in a given folder, from the checkpoint of an interrupted start if there is
+        one.
+      lower_is_better: direction of the metric.
 
     Returns:
       All trials in order, and the best of them.
 
     Raises:
-      UserError: all of them failed, or a finished trial in `folder` is damaged or of other settings.
+      UserError: if all trials failed, or a finished trial in `folder` is damaged or has other settings.
       Stopped: SIGTERM or SIGINT came; the same call continues.
     """
-    trials = []
-    for number, constants in enumerate(candidates):
+    trials: list[Trial] = []
+    for number in range(count):
+        constants = propose(trials)
+        if constants is None:
+            break
         own = RunLayout(folder / str(number))
         if not processes.exists_on_main_process(own.trial):
-            LOGGER.info("trial %d of %d: %s", number + 1, len(candidates), _listed(constants))
+            LOGGER.info("trial %d of %d: %s", number + 1, count, _listed(constants))
             processes.write_json(own.trial, _tried(own.folder, constants, run_trial))
         if processes.is_main_process():  # also those of a trial that was stopped right here
             shutil.rmtree(own.checkpoints, ignore_errors=True)
         trials.append(_read(own.trial, number, constants))
-        LOGGER.info("trial %d of %d: %s", number + 1, len(candidates), _outcome(trials[-1]))
+        LOGGER.info("trial %d of %d: %s", number + 1, count, _outcome(trials[-1]))
     sign = 1 if lower_is_better else -1
     values = [(sign * trial.selection.value, trial.number) for trial in trials if trial.selection is not None]
     if not values:
@@ -88,10 +103,10 @@ def search_trials(
 def _tried(
     folder: pathlib.Path, constants: Constants, run_trial: Callable[[pathlib.Path, Constants], loop.Fitted]
 ) -> dict[str, Any]:
-    """What `trial.json` is to hold."""
+    """Run a trial and return the contents of its `trial.json`."""
     try:
         fitted = run_trial(folder, constants)
-    except DivergedError as error:  # any other mistake is one that no candidate makes good
+    except DivergedError as error:  # any other error would fail every trial alike
         return {"constants": constants, "selection": None, "failure": str(error), "timing": {}}
     metric, value = fitted.selection.metric, fitted.selection.value
     finite = math.isfinite(value)

@@ -1,4 +1,4 @@
-"""The settings that a search tries: from the lines of `tune.space` to candidates."""
+"""The search space of `tune.space`, and the settings that a random or a grid search takes from it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from drex_jax.training.settings import Settings, changed
 
 GROUPS = ("model", "ranker", "crane", "narre", "train")
 FIXED = ("model.name", "train.selection", "train.checkpoint_seconds", "train.checkpoint_steps", "train.tensorboard")
-DIGITS = 4  # of a number drawn from a range: what people can type
-MANY = 1000  # draws in a row that gave nothing new: a range so narrow that its numbers have run out
+DIGITS = 4  # significant digits of a number drawn from a range: short enough to type
+MANY = 1000  # draws in a row without a new setting, after which a space counts as used up
 _SWITCHES = {"true": True, "false": False}
 _RANGE = re.compile(r"(.+?)\.\.(.+)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Dimension:
-    """One field of a space.
+    """One field of a search space: a list of values, or a range.
 
     Attributes:
-      field: its dotted name.
-      values: those it may take; empty where it has a range.
-      low: of a range.
-      high: of a range.
+      field: dotted name of the field.
+      values: values that it may take; empty for a range.
+      low: lower end of the range.
+      high: upper end of the range.
     """
 
     field: str
@@ -41,19 +41,26 @@ class Dimension:
     high: float = 0.0
 
     def draw(self, rng: np.random.Generator) -> Any:
-        """One of the values, or a number from the range, uniform in its logarithm."""
+        """Draw one of the values, or a number from the range, uniform in its logarithm."""
         if self.values:
             return self.values[int(rng.integers(len(self.values)))]
-        drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
-        return min(max(float(f"{drawn:.{DIGITS}g}"), self.low), self.high)
+        return self.rounded(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+
+    def rounded(self, value: Any) -> Any:
+        """Return a value of the list as it is, and a number of the range with `DIGITS` digits."""
+        return value if self.values else min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+
+    def contains(self, value: Any) -> bool:
+        """Return True if a value is in the list or the range."""
+        return value in self.values if self.values else self.low <= value <= self.high
 
 
 class Candidates(NamedTuple):
-    """What to try.
+    """The settings of a random or a grid search.
 
     Attributes:
-      settings: values by field; the first are the configuration's own.
-      notice: what `tune.trials` leaves out, or does not need; None where it is met.
+      settings: values by field, in the order of the trials; the first are the configuration's own.
+      notice: a sentence for the user if the number of settings is not `tune.trials`; None if it is.
     """
 
     settings: list[dict[str, Any]]
@@ -61,11 +68,11 @@ class Candidates(NamedTuple):
 
 
 def parse(config: Settings) -> list[Dimension]:
-    """The dimensions of `config.tune.space`.
+    """Return the dimensions of `config.tune.space`.
 
     Raises:
-      UserError: it is empty, or a line names a field that there is not, is not to be tuned or was named before, or a
-        value that the field does not accept.
+      UserError: if the space is empty, or a line names a field that does not exist, that cannot be tuned or that an
+        earlier line named, or a value that the field does not accept.
     """
     if not config.tune.space:
         raise UserError(
@@ -83,33 +90,31 @@ def parse(config: Settings) -> list[Dimension]:
 
 
 def candidates(config: Settings) -> Candidates:
-    """The settings that `config.tune` asks for: the configuration's own, then others, none of them twice.
+    """Return the settings of a random or a grid search: the configuration's own, then others, none of them twice.
 
-    `random` draws them, the same for the same `config.seed`; `grid` takes all in order, the last field changing first.
+    `random` draws with `config.seed`; `grid` takes all combinations in order, the last field changing first.
 
     Raises:
-      UserError: as `parse`; or a grid over a range; or fields that do not go together.
+      UserError: as `parse`; or if a grid has a range, or settings of the space are not valid together.
     """
     dimensions, trials = parse(config), config.tune.trials
     fields = tree.flatten_settings(config)
     own = {dimension.field: fields[dimension.field] for dimension in dimensions}
     settings, left = (_grid if config.tune.search == "grid" else _random)(dimensions, own, trials, config.seed)
-    for one in settings:
-        _require_valid(config, one)
+    if found := next(filter(None, (fault(config, one) for one in settings)), None):
+        raise UserError(found)
     if left:
         return Candidates(settings, f"tune.trials={trials} leaves {left:,} of {left + trials:,} settings out")
-    if len(settings) < trials:
-        return Candidates(settings, f"the space has no more than {len(settings)} settings: so many of {trials} trials")
-    return Candidates(settings, None)
+    return Candidates(settings, shortage(len(settings), trials))
 
 
-def overridden(config: Settings, settings: Mapping[str, Any]) -> Settings:
-    """A copy of a configuration with other values in some fields, given by their dotted names."""
-    return changed(config, settings)
+def shortage(count: int, trials: int) -> str | None:
+    """Return a sentence for the user if there are fewer settings than `trials`; None otherwise."""
+    return f"the space has no more than {count} settings: so many of {trials} trials" if count < trials else None
 
 
 def _dimension(line: str, fields: dict[str, Any]) -> Dimension:
-    """What one line says. `fields` are the configuration's own values: a field's type is that of its value."""
+    """Parse one line. `fields` are the configuration's own values: they give each field its type."""
     field, _, words = line.partition("=")
     if field not in fields:
         raise UserError(f"tune.space: unknown configuration field {field}; {tree.suggestion(field, fields)}")
@@ -134,7 +139,7 @@ def _dimension(line: str, fields: dict[str, Any]) -> Dimension:
 
 
 def _value(word: str, own: Any, field: str, rule: Rule) -> Any:
-    """`word` as a value of a field, of the type of `own`."""
+    """Convert a word to a value of a field, of the type of `own`."""
     word = word.strip()
     try:
         value = _SWITCHES[word.lower()] if isinstance(own, bool) else type(own)(word)
@@ -148,10 +153,10 @@ def _value(word: str, own: Any, field: str, rule: Rule) -> Any:
 def _random(
     dimensions: list[Dimension], own: dict[str, Any], trials: int, seed: int
 ) -> tuple[list[dict[str, Any]], int]:
-    """`own` and what is drawn, and 0: a random search leaves nothing out that it was asked for."""
+    """Return `own` and drawn settings, and 0: a random search leaves out nothing that was asked for."""
     rng = np.random.default_rng(seed)
     settings, seen, repeats = [own], {tuple(own.values())}, 0
-    limit = min(trials, _size(dimensions, own))
+    limit = min(trials, size(dimensions, own))
     while len(settings) < limit and repeats < MANY * limit:
         drawn = {dimension.field: dimension.draw(rng) for dimension in dimensions}
         if tuple(drawn.values()) in seen:
@@ -163,7 +168,7 @@ def _random(
 
 
 def _grid(dimensions: list[Dimension], own: dict[str, Any], trials: int, seed: int) -> tuple[list[dict[str, Any]], int]:
-    """`own` and the first of all combinations, and how many are left out."""
+    """Return `own` and the first combinations, and the number of those left out."""
     for dimension in dimensions:
         if not dimension.values:
             raise UserError(
@@ -174,20 +179,22 @@ def _grid(dimensions: list[Dimension], own: dict[str, Any], trials: int, seed: i
     combinations = itertools.product(*(dimension.values for dimension in dimensions))
     others = (dict(zip(names, values, strict=True)) for values in combinations)
     settings = [own, *itertools.islice((other for other in others if other != own), trials - 1)]
-    return settings, int(_size(dimensions, own)) - len(settings)
+    return settings, int(size(dimensions, own)) - len(settings)
 
 
-def _size(dimensions: list[Dimension], own: dict[str, Any]) -> float:
-    """How many settings there are, the configuration's own among them; infinite where a field has a range."""
+def size(dimensions: list[Dimension], own: dict[str, Any]) -> float:
+    """Return the number of settings including the configuration's own; infinite if a field has a range."""
     if not all(dimension.values for dimension in dimensions):
         return math.inf
-    inside = all(own[dimension.field] in dimension.values for dimension in dimensions)
+    inside = all(dimension.contains(own[dimension.field]) for dimension in dimensions)
     return math.prod(len(dimension.values) for dimension in dimensions) + (not inside)
 
 
-def _require_valid(config: Settings, settings: dict[str, Any]) -> None:
+def fault(config: Settings, settings: Mapping[str, Any]) -> str | None:
+    """Return why a configuration is not valid with other values in some fields; None if it is valid."""
     try:
-        overridden(config, settings)
+        changed(config, settings)
     except UserError as error:
         listed = ", ".join(f"{field}={value}" for field, value in settings.items())
-        raise UserError(f"tune.space allows {listed}, where {error}") from None
+        return f"tune.space allows {listed}, where {error}"
+    return None

@@ -1,4 +1,4 @@
-"""Search over the space that a configuration declares: trained on train, judged on validation, blind to test."""
+"""Search for settings: trials train on train and are compared on validation; the test part is never read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import pathlib
 import shlex
-from typing import Any
+from typing import Any, NamedTuple
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import write_text
@@ -15,10 +15,10 @@ from drex_jax.devices import processes
 from drex_jax.metrics.names import lower_is_better
 from drex_jax.runs.layout import RunLayout
 from drex_jax.runs.lock import sole_writer
-from drex_jax.training import experiment, registry, search_space
+from drex_jax.training import experiment, registry, search_space, tpe
 from drex_jax.training.loop import Fitted
-from drex_jax.training.search import Constants, Trial, search_trials
-from drex_jax.training.settings import Settings, read_settings
+from drex_jax.training.search import Constants, Propose, Trial, in_order, search_trials
+from drex_jax.training.settings import Settings, changed, read_settings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -28,10 +28,10 @@ class Tuned:
     """A finished search.
 
     Attributes:
-      trials: all of them, in the order they were run; the first is of the configuration as it is.
-      best: the one that does best on validation; of equals, the earlier.
-      metric: what validation was asked for.
-      notice: what `tune.trials` leaves out, or does not need; None where it is met.
+      trials: all trials, in the order they ran; the first has the configuration's own settings.
+      best: the best trial on validation; of equal ones, the earlier.
+      metric: metric of validation by which trials are compared.
+      notice: a sentence for the user if the number of trials is not `tune.trials`; None if it is.
     """
 
     trials: list[Trial]
@@ -41,26 +41,42 @@ class Tuned:
 
 
 def tune(config: Settings, workdir: pathlib.Path) -> Tuned:
-    """Tries the settings that `config.tune` asks for on the first seed; goes on where an earlier start was stopped.
+    """Run the trials of `config.tune` on the first seed, or continue a search that was stopped.
 
     The data are prepared once, in `workdir`, for all trials. Each trial has `trials/N/` with its `config.json`,
     `metrics.jsonl` and `trial.json`. No figure of the test part is computed.
 
     Args:
-      config: resolved and checked.
-      workdir: the search's own directory; one that exists must be of the same configuration.
+      config: resolved and checked configuration.
+      workdir: directory of the search; if it exists, it must have the same configuration.
 
     Raises:
-      UserError: a mistake in the space, the data or the configuration, every trial failed, or another process
-        searches there.
-      Stopped: SIGTERM or SIGINT; everything is saved.
+      UserError: if the space, the data or the configuration has a mistake, if every trial failed, or if another
+        process searches in `workdir`.
+      Stopped: SIGTERM or SIGINT came; everything is saved, and the same call continues.
     """
-    candidates = search_space.candidates(config)
+    plan = _plan(config)
     with sole_writer(workdir):
-        return _tuned(config, workdir, candidates)
+        return _tuned(config, workdir, plan)
 
 
-def _tuned(config: Settings, workdir: pathlib.Path, candidates: search_space.Candidates) -> Tuned:
+class _Plan(NamedTuple):
+    """The number of trials, what proposes their settings, and `Tuned.notice`."""
+
+    trials: int
+    propose: Propose
+    notice: str | None
+
+
+def _plan(config: Settings) -> _Plan:
+    if config.tune.search == "tpe":
+        proposer = tpe.Proposer(config)
+        return _Plan(proposer.count, proposer, search_space.shortage(proposer.count, config.tune.trials))
+    settings, notice = search_space.candidates(config)
+    return _Plan(len(settings), in_order(settings), notice)
+
+
+def _tuned(config: Settings, workdir: pathlib.Path, plan: _Plan) -> Tuned:
     experiment.check_agreement(config, workdir)
     layout = RunLayout(workdir)
     if layout.config.exists():
@@ -70,24 +86,25 @@ def _tuned(config: Settings, workdir: pathlib.Path, candidates: search_space.Can
                 f"{workdir} holds a search of another space ({begun.search}: {'; '.join(begun.space) or 'nothing'}); "
                 "give another --workdir"
             )
-    context = registry.context(config)  # devices that cannot be had are told of before the data are read
+    context = registry.context(config)  # before the data are read: missing devices end the run early
     dataset = experiment.begin(config, workdir, context.cache)
-    if candidates.notice:
-        LOGGER.info("%s", candidates.notice)
+    if plan.notice:
+        LOGGER.info("%s", plan.notice)
 
     def run_trial(folder: pathlib.Path, settings: Constants) -> Fitted:
-        own = search_space.overridden(config, settings)
+        own = changed(config, settings)
         if processes.is_main_process():
             write_text(RunLayout(folder).config, to_json(own))
         return experiment.fit_trial(own.model.name, own, dataset, registry.context(own), folder)
 
     lower = lower_is_better(config.train.selection)
-    trials, best = search_trials(layout.trials, candidates.settings, run_trial, lower_is_better=lower)
-    return Tuned(trials, best, config.train.selection, candidates.notice)
+    trials, best = search_trials(layout.trials, plan.trials, plan.propose, run_trial, lower_is_better=lower)
+    notice = plan.notice or search_space.shortage(len(trials), config.tune.trials)
+    return Tuned(trials, best, config.train.selection, notice)
 
 
 def format_tuned(tuned: Tuned) -> str:
-    """A table of all trials, the best first, those that failed last; then the flags that give the best settings."""
+    """Return a table of all trials, best first and failed ones last, and the flags for the best settings."""
     sign = 1 if lower_is_better(tuned.metric) else -1
     done = sorted(
         (trial for trial in tuned.trials if trial.selection is not None),
@@ -105,7 +122,7 @@ def format_tuned(tuned: Tuned) -> str:
 
 
 def overrides(trial: Trial) -> str:
-    """The flags that give a configuration a trial's settings, to append to the main command."""
+    """Return a trial's settings as flags to append to the main command."""
     return shlex.join(f"--config.{field}={_word(value)}" for field, value in trial.constants.items())
 
 

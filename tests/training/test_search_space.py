@@ -11,7 +11,7 @@ import pytest
 
 from drex_jax.common.errors import UserError
 from drex_jax.training import search_space
-from drex_jax.training.settings import base, changed, ranking, settings_of
+from drex_jax.training.settings import base, changed, settings_of
 
 
 def configured(*lines: str, **tune: Any) -> Any:
@@ -124,18 +124,10 @@ def test_random_is_the_seed_and_uniform_in_the_logarithm() -> None:
     for decade in range(-4, -1):  # a third of them each
         share = np.mean([math.floor(math.log10(rate)) == decade for rate in drawn])
         assert share == pytest.approx(1 / 3, abs=0.1)
-    settings = changed(settings, {"seed": 1})
-    assert search_space.candidates(settings).settings[1:] != found[1:]
+    assert search_space.candidates(changed(settings, {"seed": 1})).settings[1:] != found[1:]
 
 
 def test_a_range_of_few_numbers_ends() -> None:
     found, notice = search_space.candidates(configured("ranker.l2=1.001..1.003", trials=20))
     assert sorted(one["ranker.l2"] for one in found) == [1e-4, 1.001, 1.002, 1.003]
     assert notice is not None
-
-
-def test_overridden_leaves_the_original_as_it_was() -> None:
-    settings = settings_of(ranking("crane", "", ""))
-    other = search_space.overridden(settings, {"ranker.layers": 3, "ranker.l2": 0.5})
-    assert (other.ranker.layers, other.ranker.l2) == (3, 0.5)
-    assert settings.ranker.l2 == 1e-4

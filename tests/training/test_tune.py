@@ -86,6 +86,29 @@ def test_trials_are_kept_and_the_best_is_the_highest(tuned: tuple[pathlib.Path, 
     assert not (workdir / "results.json").exists()
 
 
+def test_a_search_by_tpe_that_was_stopped_goes_on(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny("train.learning_rate=1e-3..1e-1", search="tpe", trials=3)
+    config.train.epochs = 1
+    whole = tune.tune(settings_of(config), tmp_path / "whole")
+    assert len({trial.constants["train.learning_rate"] for trial in whole.trials}) == 3
+    true_fit, calls = loop.fit, []
+
+    def stopped_once(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise Stopped("stopped by SIGTERM")
+        return true_fit(*arguments)
+
+    monkeypatch.setattr(loop, "fit", stopped_once)
+    with pytest.raises(Stopped):
+        tune.tune(settings_of(config), tmp_path / "stopped")
+    continued = tune.tune(settings_of(config), tmp_path / "stopped")
+    assert len(calls) == 4
+    assert [(trial.constants, trial.selection) for trial in continued.trials] == [
+        (trial.constants, trial.selection) for trial in whole.trials
+    ]
+
+
 def test_best_settings_give_the_same_selection_in_a_run(
     tuned: tuple[pathlib.Path, tune.Tuned], tmp_path: pathlib.Path
 ) -> None:
