@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.interactions import Interactions
+from drex_jax.data.interactions import Interactions, by_first_appearance
 from drex_jax.data.readers.chunk import Chunk
 from drex_jax.data.strings import Strings, gather
 
@@ -244,13 +244,3 @@ def _row_hash(columns: _Columns, row: int) -> str:
     part = int(np.searchsorted(columns.begins, row, "right")) - 1
     digest.update(columns.text[part].bytes_at(int(row - columns.begins[part])))
     return digest.hexdigest()
-
-
-def by_first_appearance(numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Renumbers by first appearance: int32 [n] new numbers, int64 [distinct] the old number of each new one."""
-    first = np.full(count, len(numbers), np.int64)
-    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # of several places of a number, the earliest is written last
-    old = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(numbers))]
-    new = np.empty(count, np.int32)
-    new[old] = np.arange(len(old), dtype=np.int32)
-    return new[numbers], old
