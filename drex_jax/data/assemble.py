@@ -167,7 +167,7 @@ def _gather(chunks: Iterable[Chunk], max_ids: int) -> tuple[_Columns, list[bytes
         text=[part.text for part in parts],
         begins=np.cumsum([0, *(len(part) for part in parts)])[:-1],
         vectors={
-            name: _canonical(np.concatenate([_vectors(part, name, widths[name]) for part in parts]))
+            name: _canonical(np.concatenate([part.vector(name, widths[name]) for part in parts]))
             for name in sorted(widths)
         },
         split=np.concatenate([_split(part) for part in parts]) if has_split else None,
@@ -194,10 +194,6 @@ def _concatenate(parts: list[np.ndarray], dtype: type) -> np.ndarray:
 def _canonical(values: np.ndarray) -> np.ndarray:
     """The same values with one bit pattern for NaN and one for zero."""
     return np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0))
-
-
-def _vectors(chunk: Chunk, name: str, width: int) -> np.ndarray:
-    return chunk.vectors.get(name, np.full((len(chunk), width), np.nan, np.float32))
 
 
 def _split(chunk: Chunk) -> np.ndarray:
