@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.interactions import Interactions
+from drex_jax.data.interactions import Interactions, by_first_appearance
 from drex_jax.data.readers.chunk import Chunk
 from drex_jax.data.strings import Strings, gather
 
@@ -167,7 +167,7 @@ def _gather(chunks: Iterable[Chunk], max_ids: int) -> tuple[_Columns, list[bytes
         text=[part.text for part in parts],
         begins=np.cumsum([0, *(len(part) for part in parts)])[:-1],
         vectors={
-            name: _canonical(np.concatenate([_vectors(part, name, widths[name]) for part in parts]))
+            name: _canonical(np.concatenate([part.vector(name, widths[name]) for part in parts]))
             for name in sorted(widths)
         },
         split=np.concatenate([_split(part) for part in parts]) if has_split else None,
@@ -194,10 +194,6 @@ def _concatenate(parts: list[np.ndarray], dtype: type) -> np.ndarray:
 def _canonical(values: np.ndarray) -> np.ndarray:
     """The same values with one bit pattern for NaN and one for zero."""
     return np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0))
-
-
-def _vectors(chunk: Chunk, name: str, width: int) -> np.ndarray:
-    return chunk.vectors.get(name, np.full((len(chunk), width), np.nan, np.float32))
 
 
 def _split(chunk: Chunk) -> np.ndarray:
@@ -244,13 +240,3 @@ def _row_hash(columns: _Columns, row: int) -> str:
     part = int(np.searchsorted(columns.begins, row, "right")) - 1
     digest.update(columns.text[part].bytes_at(int(row - columns.begins[part])))
     return digest.hexdigest()
-
-
-def by_first_appearance(numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Renumbers by first appearance: int32 [n] new numbers, int64 [distinct] the old number of each new one."""
-    first = np.full(count, len(numbers), np.int64)
-    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # of several places of a number, the earliest is written last
-    old = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(numbers))]
-    new = np.empty(count, np.int32)
-    new[old] = np.arange(len(old), dtype=np.int32)
-    return new[numbers], old

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from drex_jax.data.interactions import Interactions
+from drex_jax.data.interactions import Interactions, by_first_appearance
 from drex_jax.data.split import Split
 from drex_jax.data.tokens import Tokens
 
@@ -78,16 +78,6 @@ def learning_order(split: Split) -> np.ndarray:
     return np.concatenate([split.train, split.validation, split.test])
 
 
-def _first_appearance(ids: np.ndarray, count: int) -> np.ndarray:
-    """int32 [count]: a new number for each old one, by first appearance in `ids`."""
-    present, first = np.unique(ids, return_index=True)
-    numbers = np.full(count, -1, np.int32)
-    numbers[present[np.argsort(first)]] = np.arange(len(present), dtype=np.int32)
-    absent = numbers < 0
-    numbers[absent] = np.arange(len(present), count, dtype=np.int32)
-    return numbers
-
-
 def in_learning_order(interactions: Interactions, split: Split) -> Interactions:
     """The same table in the order of learning, users and items renumbered by first appearance in it.
 
@@ -96,15 +86,15 @@ def in_learning_order(interactions: Interactions, split: Split) -> Interactions:
     rows = learning_order(split)
     if np.array_equal(rows, np.arange(len(interactions))):
         return dataclasses.replace(interactions, given_split=None)
-    user = _first_appearance(interactions.user[rows], interactions.num_users)
-    item = _first_appearance(interactions.item[rows], interactions.num_items)
-    items = np.argsort(item)  # the old number of each new one
+    user, users = by_first_appearance(interactions.user[rows], interactions.num_users)
+    item, items = by_first_appearance(interactions.item[rows], interactions.num_items)
+    users, items = _with_absent(users, interactions.num_users), _with_absent(items, interactions.num_items)
     return dataclasses.replace(
         interactions,
-        user_ids=interactions.user_ids.take(np.argsort(user)),
+        user_ids=interactions.user_ids.take(users),
         item_ids=interactions.item_ids.take(items),
-        user=user[interactions.user[rows]],
-        item=item[interactions.item[rows]],
+        user=user,
+        item=item,
         timestamp=interactions.timestamp[rows],
         rating=interactions.rating[rows],
         text=interactions.text.take(rows),
@@ -112,6 +102,11 @@ def in_learning_order(interactions: Interactions, split: Split) -> Interactions:
         given_split=None,
         item_vectors={name: values[items] for name, values in interactions.item_vectors.items()},
     )
+
+
+def _with_absent(present: np.ndarray, count: int) -> np.ndarray:
+    """The numbers that are present, followed by the other numbers below `count`: int64 [count]."""
+    return np.append(present, np.setdiff1d(np.arange(count), present))
 
 
 def scale(values: np.ndarray, num_train: int) -> tuple[np.ndarray, np.ndarray]:

@@ -239,6 +239,24 @@ class Interactions:
         return digest.hexdigest()
 
 
+def by_first_appearance(numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Renumber users (or items) by their first appearance.
+
+    Args:
+      numbers: int [n], from 0 to below `count`.
+      count: how many numbers there may be.
+
+    Returns:
+      The new numbers, int32 [n], and the old number of each new one, int64 [distinct].
+    """
+    first = np.full(count, len(numbers), np.int64)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the earliest place of a number is written last
+    old = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(numbers))]
+    new = np.empty(count, np.int32)
+    new[old] = np.arange(len(old), dtype=np.int32)
+    return new[numbers], old
+
+
 def _names(value: object) -> list[str]:
     """Distinct names. Raises ValueError."""
     if not isinstance(value, list) or not all(type(name) is str for name in value) or len(set(value)) < len(value):

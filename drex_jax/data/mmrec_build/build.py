@@ -17,7 +17,8 @@ import numpy as np
 import orjson
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.assemble import by_first_appearance, in_core, numbers_of
+from drex_jax.data.assemble import in_core, numbers_of
+from drex_jax.data.interactions import by_first_appearance
 from drex_jax.data.mmrec_build import amazon_ratings, feature_tables, item_metadata, text_features
 from drex_jax.data.readers import amazon, find, json_reviews
 from drex_jax.data.readers.chunk import Chunk

@@ -1,4 +1,4 @@
-"""What every reader yields: some thousand interactions as columns, in file order, not yet numbered."""
+"""Interactions as columns, checked and not yet numbered: what readers of files yield and an update takes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ CHUNK_ROWS = 65_536
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Columns of n interactions, each of them already checked.
+    """The columns of n checked interactions, in the order in which they were given.
 
     Attributes:
       user, item: ids; never empty.
       timestamp: float64 [n], seconds since 1970.
       rating: float32 [n]; NaN where missing.
-      text: the review; empty where missing.
-      vectors: named numeric modalities, float32 [n, width]; a row of NaN is missing.
+      text: reviews; empty where missing.
+      vectors: named numeric modalities, float32 [n, width]; a row of NaN is missing. A modality that no row has may be
+        left out.
       split: int8 [n], the file's own split (0 train, 1 validation, 2 test), or None.
     """
 
@@ -36,9 +37,26 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.timestamp)
 
+    def take(self, rows: np.ndarray) -> Chunk:
+        """Return the interactions at `rows` (int [m]) as a copy."""
+        return Chunk(
+            user=self.user.take(rows),
+            item=self.item.take(rows),
+            timestamp=self.timestamp[rows],
+            rating=self.rating[rows],
+            text=self.text.take(rows),
+            vectors={name: values[rows] for name, values in self.vectors.items()},
+            split=None if self.split is None else self.split[rows],
+        )
+
+    def vector(self, name: str, width: int) -> np.ndarray:
+        """Return one vector modality, float32 [n, width]; rows of NaN where no row has it."""
+        found = self.vectors.get(name)
+        return np.full((len(self), width), np.nan, np.float32) if found is None else found
+
 
 class ChunkBuilder:
-    """Collects checked rows until there are enough of them for a chunk."""
+    """Collect checked rows and make chunks of them."""
 
     def __init__(self, vectors: tuple[str, ...] = (), has_split: bool = False):
         self._vector_names = vectors
@@ -64,7 +82,7 @@ class ChunkBuilder:
         vectors: tuple[np.ndarray | None, ...] = (),
         split: int = 0,
     ) -> None:
-        """Adds one row: ids and text in UTF-8, a vector (or None) for each of the builder's names."""
+        """Add one row: ids and text in UTF-8, a vector (or None if missing) for each of the builder's names."""
         self._user.append(user)
         self._item.append(item)
         self._timestamp.append(timestamp)
@@ -80,11 +98,11 @@ class ChunkBuilder:
 
     @property
     def full(self) -> bool:
-        """There are CHUNK_ROWS rows: time to `take`."""
+        """True if there are CHUNK_ROWS rows, so that `take` is due."""
         return len(self._timestamp) >= CHUNK_ROWS
 
     def take(self) -> Chunk:
-        """The rows collected so far as a chunk; the builder starts anew."""
+        """Return the rows collected so far as a chunk, and forget them."""
         chunk = Chunk(
             user=Strings.of(self._user),
             item=Strings.of(self._item),
@@ -103,7 +121,7 @@ class ChunkBuilder:
 
 
 def _stack(column: list[np.ndarray | None]) -> np.ndarray:
-    """float32 [n, width]; a missing vector is a row of NaN. At least one must be there."""
+    """Stack vectors to float32 [n, width]; a missing one is a row of NaN. At least one must be present."""
     width = next(len(vector) for vector in column if vector is not None)
     missing = np.full(width, np.nan, np.float32)
     return np.stack([missing if vector is None else vector for vector in column])
