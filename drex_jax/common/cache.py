@@ -238,9 +238,9 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """Return the bytes of an array in C order, uint8 [nbytes]; only an array in another order is copied."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _bytes(array: np.ndarray) -> memoryview:
+    """Return the bytes of an array in C order; only an array in another order is copied."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _digest(array: np.ndarray) -> str:

@@ -21,7 +21,7 @@ from drex_jax.common.sides import Side
 from drex_jax.data.events import REVIEW
 from drex_jax.data.interactions import MAX_TIMESTAMP, MIN_TIMESTAMP, Interactions
 from drex_jax.data.readers import fields
-from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
+from drex_jax.data.readers.chunk import Chunk, Row
 from drex_jax.data.strings import Strings
 
 COLUMNS = ("user", "item", "rating", "timestamp", "text")
@@ -101,7 +101,7 @@ class RowSchema:
 
 def check_mappings(rows: Iterable[object], schema: RowSchema) -> CheckedRows:
     """Check mappings with the keys `COLUMNS` and the names of vectors; a missing key, None and NaN are missing values."""
-    builder, positions, refused = ChunkBuilder(tuple(schema.widths)), list[int](), list[Refusal]()
+    checked, positions, refused = list[Row](), list[int](), list[Refusal]()
     for position, row in enumerate(rows):
         try:
             if not isinstance(row, Mapping):
@@ -110,7 +110,7 @@ def check_mappings(rows: Iterable[object], schema: RowSchema) -> CheckedRows:
             given: Mapping[Any, object] = row
             for key in given:
                 schema.require_key(key)
-            builder.add(
+            interaction = Row(
                 fields.identifier(plain(given.get("user")), "user"),
                 fields.identifier(plain(given.get("item")), "item"),
                 _time(given.get("timestamp")),
@@ -118,10 +118,11 @@ def check_mappings(rows: Iterable[object], schema: RowSchema) -> CheckedRows:
                 fields.review(plain(given.get("text"))),
                 tuple(schema.vector(name, given.get(name)) for name in schema.widths),
             )
+            checked.append(interaction)
             positions.append(position)
         except fields.BadField as bad:
             refused.append(Refusal(position, _reason(bad)))
-    return CheckedRows(builder.take(), np.array(positions, np.int64), refused)
+    return CheckedRows(Chunk.of(checked, tuple(schema.widths)), np.array(positions, np.int64), refused)
 
 
 def check_table(table: Interactions, schema: RowSchema) -> CheckedRows:
