@@ -1,12 +1,15 @@
-"""One content-addressed store on disk: what took long to make, kept under a hash of everything it depends on.
+"""A content-addressed cache on disk: results that take long to compute, stored under a hash of all their inputs.
 
-An entry is one file, `kind/key.arrays`: arrays one after another, each at a multiple of 64 bytes and in C order, then a
-JSON footer (names, dtypes, shapes, offsets, checksums), then the footer's own checksum, its length and a magic word. As
-the footer comes last and files are published by rename, an entry is whole or it is not there; as an entry is one file,
-a reader never sees half of one entry and half of another.
+An entry is one file, `kind/key.arrays`: the arrays one after another (in C order, each at a multiple of 64 bytes), a
+JSON footer (names, dtypes, shapes, offsets, checksums), and a trailer (checksum and length of the footer, a magic
+word). The footer is written last and a file gets its name by rename, so an entry is either complete or absent. An entry
+is a single file, so a reader never sees parts of two entries.
 
-The hash is SHA-256: with the instructions that processors have for it (x86 since 2019, 64-bit ARM) it is the fastest
-of hashlib, 1.0 to 1.4 GB/s on a core where BLAKE2b reached 0.65.
+Why our own format: safetensors has no byte strings, dates or big-endian numbers and aligns to 8 bytes. The metadata of
+an Arrow IPC file has no checksum, so a flipped offset in an entry larger than `verify_bytes` would be served.
+
+The hash is SHA-256. With the instructions that processors have for it (x86 since 2019, 64-bit ARM) it is the fastest
+hash in hashlib: 1.0 to 1.4 GB/s on one core, where BLAKE2b reached 0.65.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import re
 import secrets
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,32 +32,31 @@ import numpy as np
 
 LOGGER = logging.getLogger(__name__)
 
-ROOM = 16 << 30  # bytes of all that runs keep between them; the least recently used go first
+ROOM = 16 << 30  # bytes shared by the entries of all runs; the least recently used are removed first
 _FORMAT = 1  # part of every key
 _MAGIC = b"drexarr1"
 _TRAILER = struct.Struct("<32sQ8s")  # the footer's SHA-256, its length, the magic word
 _ALIGN = 64
-_MAP_FROM_BYTES = 4 << 20  # a smaller entry is read: a map holds a file descriptor, of which a process has few
-_CHUNK_BYTES = 1 << 20
-_DEAD_AFTER_SECONDS = 24 * 3600  # a partial file that nobody has written to for so long has no writer
+_MAP_FROM_BYTES = 4 << 20  # smaller entries are read: a map holds a file descriptor, and a process has few
+_DEAD_AFTER_SECONDS = 24 * 3600  # a partial file that did not change for so long has no writer any more
 
 
 class _DamagedError(Exception):
-    """Why an entry is not what was written."""
+    """An entry is not what was written; the message says why."""
 
 
 class Store:
-    """Results on disk, found again by what they were made from. Safe for any number of threads and processes.
+    """Results on disk, found by the inputs they were computed from. Safe for any number of threads and processes.
 
-    It may be deleted at any time, in whole or in part (`rm -r`): that costs time, never results, and arrays already
-    handed out stay valid (POSIX keeps a mapped file until its last user is gone).
+    The folder, or any part of it, may be deleted at any time (`rm -r`). That costs time but never results, and arrays
+    already returned stay valid (POSIX keeps a mapped file until its last user is gone).
 
     Args:
-      folder: made when the first entry is written; `size()` and `du` say how much it holds.
-      max_bytes: room for all entries together; after each new entry the least recently used go until the rest fits
-        (the new one always stays). None: no bound; see `trim`.
+      folder: created with the first entry; `size()` and `du` say how much it holds.
+      max_bytes: limit for all entries together. After each new entry the least recently used ones are removed until
+        the rest fits (the new one always stays). None: no limit; see `trim`.
       verify_bytes: entries up to this size have the checksums of their arrays verified whenever they are opened (at
-        about 1 GB/s); of larger ones only the footer and the length.
+        about 1 GB/s). Of larger entries only the footer and the length are verified.
     """
 
     def __init__(self, folder: Path, max_bytes: int | None = None, verify_bytes: int = 256 << 20):
@@ -72,41 +74,41 @@ class Store:
         version: int,
         make: Callable[[], Mapping[str, np.ndarray]],
     ) -> dict[str, np.ndarray]:
-        """What `make()` returns, from disk if it was made before for the same kind, inputs, options and version.
+        """Return the result of `make()`, from disk if it was stored for the same kind, inputs, options and version.
 
-        A damaged entry is made anew, with one warning. Where the disk cannot be read or written, the result comes
-        straight from `make`, with one warning a store: a cache never stops a run. What `make` raises passes through
-        and leaves nothing behind.
+        A damaged entry is computed again, with one warning. If the disk cannot be read or written, the result comes
+        straight from `make`, with one warning for each store: the cache never stops a run. An exception raised by
+        `make` passes through and nothing is stored.
 
         Args:
-          kind: the folder of the entry: letters, digits, `_` and `-`.
+          kind: folder of the entry: letters, digits, `_` and `-`.
           inputs: arrays of any shape and layout, possibly memory-mapped; names, dtypes, shapes and bytes count.
-          options: whatever else the result depends on: None, booleans, numbers, strings, and sequences and
-            string-keyed mappings of them. Tuples and lists count as the same.
-          version: of the code behind `make`; raise it when its results change.
-          make: a deterministic function of all that. Two processes may both call it; they get equal results.
+          options: everything else that the result depends on: None, booleans, numbers, strings, and sequences and
+            string-keyed mappings of them. A tuple equals a list.
+          version: version of the code in `make`; increase it when its results change.
+          make: a deterministic function of the above. Two processes may both call it; they get equal results.
 
         Returns:
           Read-only arrays in C order; those of an entry of 4 MiB or more are memory-mapped.
 
         Raises:
-          ValueError: `kind` is not a folder's name.
-          TypeError: an option is of another type; an array holds Python objects or has a dtype that its short name
-            does not tell (structured, bfloat16: view it as a plain one).
+          ValueError: `kind` is not a folder name.
+          TypeError: an option has another type; an array holds Python objects, or its dtype is not fully described by
+            its short name (structured, bfloat16: view it as a plain dtype).
         """
         key = _key(kind, inputs, options, version)
         entry = self._folder / kind / f"{key}.arrays"
         fault = ""
         try:
-            found = self._read(entry, key)
+            stored = self._read(entry, key)
         except FileNotFoundError:
             pass
         except (OSError, _DamagedError) as error:
             fault = str(error)
         else:
-            with contextlib.suppress(OSError):  # when it was last used; a read-only store need not know
+            with contextlib.suppress(OSError):  # the time of last use; a read-only store cannot record it
                 os.utime(entry)
-            return found
+            return stored
         made = {name: _plain(name, array) for name, array in make().items()}
         try:
             stored = self._publish(entry, key, made)
@@ -123,11 +125,11 @@ class Store:
         return stored
 
     def size(self) -> int:
-        """Bytes of all entries."""
+        """Return the bytes of all entries."""
         return sum(size for _, size, _ in self._entries())
 
     def trim(self, max_bytes: int, keep: Path | None = None) -> None:
-        """Removes the least recently used entries until the rest takes at most `max_bytes`; 0 removes all but `keep`.
+        """Remove the least recently used entries until the rest takes at most `max_bytes`; 0 removes all but `keep`.
 
         Raises:
           OSError: an entry cannot be removed.
@@ -140,10 +142,10 @@ class Store:
                 total -= size
 
     def _entries(self) -> list[tuple[int, int, Path]]:
-        """When last used, bytes and file of every entry, least recently used first."""
+        """Return (time of last use, bytes, file) of every entry, least recently used first."""
         entries = []
         for path in self._folder.glob("*/*.arrays"):
-            with contextlib.suppress(FileNotFoundError):  # removed by another process since
+            with contextlib.suppress(FileNotFoundError):  # removed by another process in the meantime
                 status = path.stat()
                 entries.append((status.st_mtime_ns, status.st_size, path))
         return sorted(entries)
@@ -158,21 +160,21 @@ class Store:
             raise _DamagedError("it does not end as it should")
         footer = data[end - length : end]
         if hashlib.sha256(footer).digest() != checksum:
-            raise _DamagedError("the footer does not fit its checksum")
+            raise _DamagedError("the footer does not match its checksum")
         described = json.loads(footer)
         if described["key"] != key:
-            raise _DamagedError("it is another entry under this one's name")
+            raise _DamagedError("the file holds another entry")
         arrays = {}
         for name, dtype, shape, offset, checksum in described["arrays"]:
-            if np.dtype(dtype).hasobject:  # of which bytes would be taken for addresses
+            if np.dtype(dtype).hasobject:  # their bytes would be taken for addresses
                 raise _DamagedError(f"array {name!r} holds Python objects")
             arrays[name] = np.ndarray(shape, dtype, data, offset)
             if size <= self._verify_bytes and _digest(arrays[name]) != checksum:
-                raise _DamagedError(f"array {name!r} does not fit its checksum")
+                raise _DamagedError(f"array {name!r} does not match its checksum")
         return arrays
 
     def _publish(self, entry: Path, key: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Writes an entry beside its place, opens it, and only then gives it its name."""
+        """Write an entry to a temporary file, open it, and only then give it its name."""
         entry.parent.mkdir(parents=True, exist_ok=True)
         partial = entry.with_name(f"{key}.{secrets.token_hex(8)}.partial")
         try:
@@ -189,12 +191,12 @@ class Store:
         return stored
 
     def _sweep(self) -> None:
-        """Removes, once a store, what processes that were killed while writing have left."""
+        """Remove the partial files of killed processes; done once by each store."""
         if self._swept:
             return
         self._swept = True
         for path in self._folder.glob("*/*.partial"):
-            with contextlib.suppress(OSError):  # just published or swept by another process, or another user's
+            with contextlib.suppress(OSError):  # just published or removed by another process, or owned by another user
                 if time.time() - path.stat().st_mtime > _DEAD_AFTER_SECONDS:
                     path.unlink()
 
@@ -209,7 +211,7 @@ def _key(kind: str, inputs: Mapping[str, np.ndarray], options: Mapping[str, Any]
 
 
 def _canonical(option: Any) -> Any:
-    """An option as values that JSON tells apart."""
+    """Return an option as values that JSON can distinguish."""
     if isinstance(option, np.generic):
         option = option.item()
     if isinstance(option, Mapping) and all(isinstance(name, str) for name in option):
@@ -222,7 +224,7 @@ def _canonical(option: Any) -> Any:
 
 
 def _plain(name: str, array: Any) -> np.ndarray:
-    """The array, if its dtype's short name tells all about it."""
+    """Return the array if the short name of its dtype describes it fully; raise TypeError otherwise."""
     array = np.asarray(array)
     if array.dtype.hasobject or np.dtype(array.dtype.str) != array.dtype:
         raise TypeError(f"array {name!r} of dtype {array.dtype} cannot be stored; view it as a plain dtype")
@@ -230,28 +232,19 @@ def _plain(name: str, array: Any) -> np.ndarray:
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
-    """A read-only view in C order, as from disk."""
-    array = np.ascontiguousarray(array).reshape(array.shape)  # the first makes a scalar a vector
+    """Return a read-only view in C order, like an array from disk."""
+    array = np.ascontiguousarray(array).reshape(array.shape)  # `ascontiguousarray` turns a scalar into a vector
     array.flags.writeable = False
     return array
 
 
-def _chunks(array: np.ndarray) -> Iterator[memoryview]:
-    """The bytes of an array in C order; each piece is valid until the next is asked for. Copies one piece at most."""
-    if not array.nbytes:
-        return
-    items = max(1, _CHUNK_BYTES // array.itemsize)
-    contiguous: Any = [["readonly", "contig"]]
-    chunks: Any = np.nditer(array, ["external_loop", "buffered"], contiguous, order="C", buffersize=items)
-    for chunk in chunks:
-        yield chunk.view(np.uint8).data
+def _bytes(array: np.ndarray) -> memoryview:
+    """Return the bytes of an array in C order; only an array in another order is copied."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _digest(array: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for chunk in _chunks(array):
-        digest.update(chunk)
-    return digest.hexdigest()
+    return hashlib.sha256(_bytes(array)).hexdigest()
 
 
 def _write(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -259,11 +252,8 @@ def _write(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
     with path.open("xb") as file:
         for name, array in arrays.items():
             file.write(bytes(-file.tell() % _ALIGN))
-            offset, digest = file.tell(), hashlib.sha256()
-            for chunk in _chunks(array):
-                file.write(chunk)
-                digest.update(chunk)
-            described.append([name, array.dtype.str, array.shape, offset, digest.hexdigest()])
+            described.append([name, array.dtype.str, array.shape, file.tell(), _digest(array)])
+            file.write(_bytes(array))
         footer = json.dumps({"key": key, "arrays": described}).encode()
         file.write(footer + _TRAILER.pack(hashlib.sha256(footer).digest(), len(footer), _MAGIC))
         file.flush()
@@ -274,7 +264,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Cache(Protocol):
-    """Keeps arrays that are a function of others: `Store.arrays`."""
+    """A function that memoises `make`, such as `Store.arrays`; see there for the arguments."""
 
     def __call__(
         self,
@@ -293,5 +283,5 @@ def no_cache(
     version: int,
     make: Callable[[], Mapping[str, np.ndarray]],
 ) -> Arrays:
-    """A `Cache` that forgets."""
+    """Call `make`: a `Cache` that stores nothing."""
     return dict(make())

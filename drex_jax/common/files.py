@@ -1,4 +1,4 @@
-"""Small files of a run directory, written whole or not at all."""
+"""Small files of a run directory, written atomically."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import orjson
 
 from drex_jax.common.errors import UserError
 
-MAX_JSON_BYTES = 256 << 20  # of one file: what a run writes is far below it
-MAX_JSON_LEVELS = 100  # lists and objects within one another
+MAX_JSON_BYTES = 256 << 20  # of one file; a run writes far less
+MAX_JSON_LEVELS = 100  # nested lists and objects
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file atomically; a float that is not finite becomes null."""
+    """Write a JSON file atomically; a float that is not finite becomes null."""
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file atomically: into a neighbour that then takes its name."""
+    """Write a text file atomically."""
     with replacing(path) as file:
         file.write(text.encode())
 
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the name `path` when all is written and on the disk; nothing is left otherwise."""
+    """Open a temporary file that is renamed to `path` once it is written and synced; on an exception it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -45,10 +45,10 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def read_json(path: pathlib.Path, keys: Collection[str]) -> dict[str, Any]:
-    """The object in a JSON file, which must have `keys`.
+    """Return the object in a JSON file, which must have `keys`.
 
     Raises:
-      UserError: it is missing or damaged.
+      UserError: the file is missing or damaged.
     """
     try:
         value = json_of(path)
@@ -62,11 +62,11 @@ def read_json(path: pathlib.Path, keys: Collection[str]) -> dict[str, Any]:
 
 
 def json_of(path: pathlib.Path) -> Any:
-    """What a JSON file says that need not be trusted.
+    """Return the value in a JSON file that may come from an untrusted source.
 
     Raises:
-      OSError: it cannot be read.
-      ValueError: it is no JSON, or beyond `MAX_JSON_BYTES` or `MAX_JSON_LEVELS`.
+      OSError: the file cannot be read.
+      ValueError: the file is not JSON, or exceeds `MAX_JSON_BYTES` or `MAX_JSON_LEVELS`.
     """
     if path.stat().st_size > MAX_JSON_BYTES:
         raise ValueError(f"above {MAX_JSON_BYTES:,} bytes")
@@ -74,14 +74,17 @@ def json_of(path: pathlib.Path) -> Any:
 
 
 def parsed(text: bytes) -> Any:
-    """What a piece of JSON says.
+    """Return the value of a JSON text.
 
     Raises:
-      ValueError: it is none, or beyond `MAX_JSON_LEVELS`.
+      ValueError: the text is not JSON, or exceeds `MAX_JSON_LEVELS`.
+
+    >>> parsed(b'{"a": [1, 2.5]}')
+    {'a': [1, 2.5]}
     """
     try:
         value = orjson.loads(text)
-    except orjson.JSONDecodeError:  # it knows no lone surrogates, which paths that are not UTF-8 have
+    except orjson.JSONDecodeError:  # orjson refuses lone surrogates, which stand in paths that are not UTF-8
         try:
             value = json.loads(text, parse_constant=_number, parse_float=_number)
         except RecursionError:
@@ -99,9 +102,9 @@ def _number(text: str) -> float:
 
 
 def _deeper(value: Any, levels: int) -> bool:
-    """Whether a value has more levels than so many."""
+    """Return True if a value has more than `levels` levels."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(levels == 0 or _deeper(each, levels - 1) for each in inner)
+    return any(levels == 0 or _deeper(element, levels - 1) for element in inner)
 
 
 def _finite(value: Any) -> Any:

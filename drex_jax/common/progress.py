@@ -1,4 +1,4 @@
-"""How far long work is, for whoever waits at a terminal."""
+"""Progress bars on the terminal."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
-DELAY_SECONDS = 2.0  # shorter work shows nothing
+DELAY_SECONDS = 2.0  # shorter work shows no bar
 
 
 def progress_bar(what: str, total: int | None, unit: str, **options: Any) -> tqdm:
-    """A bar on standard error, used as a context manager and moved by its `update`; silent where that is no terminal.
+    """Return a bar on standard error: a context manager with an `update` method. Silent if that is not a terminal.
 
     Args:
-      what: is being done, in a word or two.
-      total: units of it; None where nobody knows.
-      unit: as it is to be read after a number, such as "rows".
-      options: more of tqdm's.
+      what: the work, in one or two words.
+      total: number of units; None if unknown.
+      unit: the word that follows a number, such as "rows".
+      options: further arguments of `tqdm`.
     """
     settings = {"disable": None, "delay": DELAY_SECONDS, "leave": False, "mininterval": 0.5, "unit": f" {unit}"}
     return tqdm(desc=what, total=total, **settings | options)
 
 
-def iterated(all_of_them: Sequence[T], what: str, unit: str) -> Iterator[T]:
-    """The elements one after the other, with a bar that says how many are done."""
-    with progress_bar(what, len(all_of_them), unit) as bar:
-        for each in all_of_them:
-            yield each
+def iterated(elements: Sequence[T], what: str, unit: str) -> Iterator[T]:
+    """Yield the elements, with a bar that counts them."""
+    with progress_bar(what, len(elements), unit) as bar:
+        for element in elements:
+            yield element
             bar.update()

@@ -1,4 +1,4 @@
-"""Where the interactions of one user or item stand in a stream."""
+"""Positions of the interactions of one user or item in a stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def previous_and_next(ids: np.ndarray, num_ids: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each position, the previous and the next position with the same id.
+    """Return for each position the previous and the next position with the same id.
 
     Args:
       ids: int [N] in [0, num_ids).
@@ -15,6 +15,10 @@ def previous_and_next(ids: np.ndarray, num_ids: int) -> tuple[np.ndarray, np.nda
 
     Returns:
       (previous, following): int32 [N]; -1 before the first, N after the last.
+
+    >>> previous, following = previous_and_next(np.array([0, 1, 0, 0]), 2)
+    >>> previous.tolist(), following.tolist()
+    ([-1, -1, 0, 2], [2, 4, 3, 4])
     """
     return _neighbours(np.ascontiguousarray(ids, np.int32), num_ids)
 
@@ -35,7 +39,11 @@ def _neighbours(ids, num_ids):  # pragma: no cover - compiled
 
 
 def occurrences(ids: np.ndarray) -> np.ndarray:
-    """int64 [N]: how many earlier positions have the same id."""
+    """Return for each position how many earlier positions have the same id, int64 [N].
+
+    >>> occurrences(np.array([7, 3, 7, 7])).tolist()
+    [0, 0, 1, 2]
+    """
     order = np.argsort(ids, kind="stable")
     begins = np.flatnonzero(np.diff(ids[order], prepend=-1))
     earlier = np.empty(len(ids), np.int64)

@@ -1,4 +1,4 @@
-"""Interactions that lose a modality, to learn what it is worth."""
+"""Ablation: removes modalities from train interactions, to measure what they contribute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from drex_jax.data.events import Events
 
 @dataclasses.dataclass(frozen=True)
 class MissingSettings:
-    """`data.missing`: shares of train interactions that lose a modality, to learn what it is worth."""
+    """`data.missing`: shares of train interactions that lose a modality (ablation)."""
 
     rating: float = setting(0.0, share(), "share of train interactions that lose their rating")
     text: float = setting(0.0, share(), "share of train interactions that lose their review")
@@ -25,17 +25,17 @@ Blank = Callable[[Events, np.ndarray], Events]
 
 
 def without_rating(events: Events, missing: np.ndarray) -> Events:
-    """The events, of which the ratings of `missing` (bool [n]) are unknown."""
+    """Return the events without the ratings of `missing` (bool [n])."""
     return dataclasses.replace(events, rating=np.where(missing, np.float32(np.nan), events.rating))
 
 
 def without_time(events: Events, missing: np.ndarray) -> Events:
-    """The events, of which the times of `missing` (bool [n]) are unknown; their order stays."""
+    """Return the events without the times of `missing` (bool [n]); their order stays."""
     return dataclasses.replace(events, timestamp=np.where(missing, np.nan, events.timestamp))
 
 
 def without_text(events: Events, missing: np.ndarray) -> Events:
-    """The events, of which the texts of `missing` (bool [n]) are empty."""
+    """Return the events without the texts of `missing` (bool [n])."""
     tokens = events.tokens
     if tokens is None:
         return events
@@ -43,7 +43,7 @@ def without_text(events: Events, missing: np.ndarray) -> Events:
 
 
 def without_vector(name: str) -> Blank:
-    """The function that makes the vectors `name` of some events unknown."""
+    """Return a function that removes the vectors `name` of some events."""
 
     def without(events: Events, missing: np.ndarray) -> Events:
         values = np.where(missing[:, None], np.float32(np.nan), events.vectors[name])
@@ -53,7 +53,7 @@ def without_vector(name: str) -> Blank:
 
 
 def without_vectors(events: Events, missing: np.ndarray) -> Events:
-    """The events, of which all vectors of `missing` (bool [n]) are unknown."""
+    """Return the events without any vector of `missing` (bool [n])."""
     for name in events.vectors:
         events = without_vector(name)(events, missing)
     return events
@@ -68,14 +68,14 @@ BLANKS: dict[str, Blank] = {
 
 
 def drop_modalities(events: Events, num_train: int, shares: Mapping[str, float], seed: int) -> Events:
-    """The events, of which some train interactions lack a modality.
+    """Return the events after some train interactions lost a modality.
 
     Args:
-      events: in the order of learning.
-      num_train: the first so many are train; what comes after stays whole.
-      shares: for each name of `BLANKS` the share of train interactions that lack it. Those of a share are among those
-        of a larger one, and not the same for two modalities.
-      seed: of the draws.
+      events: interactions in learning order.
+      num_train: number of train interactions; the later ones stay unchanged.
+      shares: for each name of `BLANKS` the share of train interactions that lose it. A larger share removes it from the
+        same interactions and more; the draws of two modalities are independent.
+      seed: seed of the draws.
     """
     draws = np.random.default_rng(seed).random((len(BLANKS), len(events)))
     draws[:, num_train:] = 1.0

@@ -1,33 +1,32 @@
-"""From chunks in file order to the one table: ordered, duplicates merged, cut, numbered."""
+"""Assembles the chunks of a reader into one table: sort, merge duplicates, cut, filter, number."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.interactions import Interactions
+from drex_jax.data.interactions import Interactions, by_first_appearance
 from drex_jax.data.readers.chunk import Chunk
 from drex_jax.data.strings import Strings, gather
 
-MAX_IDS = 100_000_000  # distinct users, or items: some 15 GB of memory while they are numbered
+MAX_IDS = 100_000_000  # distinct users, or items: about 15 GB of memory while they are numbered
 
 
 @dataclasses.dataclass(frozen=True)
 class Assembled:
-    """A table and the counts of what became of the rows.
+    """A table, and counts of the rows that are not in it.
 
     Attributes:
       interactions: the table.
-      rows: rows of the chunks.
-      duplicates: of those, merged into an equal one.
-      cut: then left out by `max_interactions`.
-      below_core: then left out by `k_core`.
+      rows: number of rows in the chunks.
+      duplicates: rows merged into an equal row.
+      cut: distinct rows removed by `max_interactions`.
+      below_core: remaining rows removed by `k_core`.
     """
 
     interactions: Interactions
@@ -46,24 +45,24 @@ def assemble_interactions(
     scratch: Path | None = None,
     max_ids: int = MAX_IDS,
 ) -> Assembled:
-    """One table of all chunks, the same bytes however their rows were ordered and cut into chunks.
+    """Return one table of all chunks; its bytes do not depend on the order of the rows or on the chunk boundaries.
 
-    Rows are sorted by (timestamp, user id, item id, row hash), ids by their bytes; rows equal in user, item, time,
-    rating, text, vectors and given split are merged. Then come, in this order: the earliest `max_interactions`, the
-    `k_core` filter, the numbering of users and items by first appearance. (The cut comes first because it defines the
-    data set, as if the file had ended there; a core is a property of the data set.)
+    Rows are sorted by (timestamp, user id, item id, row hash), ids by their bytes; rows that are equal in user, item,
+    time, rating, text, vectors and given split are merged. The next steps are, in this order: the earliest
+    `max_interactions`, the `k_core` filter, and numbering of users and items by first appearance. (The cut comes first
+    because it defines the data set, as if the file had ended there; a core is a property of the data set.)
 
     Args:
-      chunks: as a reader yields them.
-      name: for results.
-      rating_range: the scale; dropped if no row has a rating.
-      max_interactions: None for all.
+      chunks: output of a reader.
+      name: name of the data set, for results.
+      rating_range: (lowest, highest) of the scale; dropped if no row has a rating.
+      max_interactions: number of interactions to keep; None for all.
       k_core: keep users and items with at least so many interactions; 0 or 1 keeps all.
-      scratch: as for `drex_jax.data.scratch.room`.
-      max_ids: the most users, and the most items, that there may be.
+      scratch: folder of the backing file of large texts (see `drex_jax.data.strings.allocate`).
+      max_ids: upper limit for the number of users, and for the number of items.
 
     Raises:
-      UserError: there are more.
+      UserError: there are more users or items than `max_ids`.
     """
     columns, user_ids, item_ids = _gather(chunks, max_ids)
     n = len(columns)
@@ -92,10 +91,15 @@ def assemble_interactions(
 
 
 def in_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
-    """Which interactions remain when users and items with fewer than k are removed until none is left to remove.
+    """Return which interactions remain after users and items with fewer than k are removed repeatedly, bool [n].
 
-    `user` and `item` are int [n]; `k` of 0 or 1 keeps all. Returns bool [n]. Whoever is removed is looked at once, so
-    that a chain, of which each round removes the two ends, takes no longer than its length.
+    `user` and `item` are int [n]; `k` of 0 or 1 keeps all. Each removed user and item is visited once. So a chain,
+    where every round removes only the two ends, takes time linear in its length.
+
+    >>> in_core(np.array([0, 0, 1]), np.array([0, 1, 0]), 2).tolist()
+    [False, False, False]
+    >>> in_core(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0]), 2).tolist()
+    [True, True, True, True, False]
     """
     keep = np.ones(len(user), bool)
     if k <= 1:
@@ -107,11 +111,11 @@ def in_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
     begins = [end - count for end, count in zip(ends, counts, strict=True)]
     leaving = [np.flatnonzero((count > 0) & (count < k)) for count in counts]
     while any(map(len, leaving)):
-        theirs = [
+        removed = [
             order[_spans(begin[gone], end[gone])]
             for order, begin, end, gone in zip(orders, begins, ends, leaving, strict=True)
         ]
-        rows = np.unique(np.concatenate(theirs))
+        rows = np.unique(np.concatenate(removed))
         rows = rows[keep[rows]]
         keep[rows] = False
         for number, (side, count) in enumerate(zip(sides, counts, strict=True)):
@@ -122,21 +126,21 @@ def in_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
 
 
 def _spans(begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The numbers from each begin to before its end, one span after the other."""
+    """Return the numbers of the spans [begin, end), one span after the other."""
     lengths = ends - begins
     return np.arange(lengths.sum()) + np.repeat(begins - np.cumsum(lengths) + lengths, lengths)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Columns:
-    """All chunks end to end, users and items numbered by their first appearance in the file."""
+    """All chunks end to end, with users and items numbered by their first appearance in the file."""
 
     user: np.ndarray
     item: np.ndarray
     timestamp: np.ndarray
     rating: np.ndarray
-    text: list[Strings]  # of the chunks
-    begins: np.ndarray  # the first row of each chunk
+    text: list[Strings]  # one column for each chunk
+    begins: np.ndarray  # first row of each chunk
     vectors: dict[str, np.ndarray]
     split: np.ndarray | None
 
@@ -145,7 +149,7 @@ class _Columns:
 
 
 def _gather(chunks: Iterable[Chunk], max_ids: int) -> tuple[_Columns, list[bytes], list[bytes]]:
-    """The columns, and the user and item ids by number."""
+    """Return the columns, the user ids and the item ids; position = number."""
     user_numbers: dict[bytes, int] = {}
     item_numbers: dict[bytes, int] = {}
     users: list[np.ndarray] = []
@@ -167,7 +171,7 @@ def _gather(chunks: Iterable[Chunk], max_ids: int) -> tuple[_Columns, list[bytes
         text=[part.text for part in parts],
         begins=np.cumsum([0, *(len(part) for part in parts)])[:-1],
         vectors={
-            name: _canonical(np.concatenate([_vectors(part, name, widths[name]) for part in parts]))
+            name: _canonical(np.concatenate([part.vector(name, widths[name]) for part in parts]))
             for name in sorted(widths)
         },
         split=np.concatenate([_split(part) for part in parts]) if has_split else None,
@@ -175,16 +179,24 @@ def _gather(chunks: Iterable[Chunk], max_ids: int) -> tuple[_Columns, list[bytes
     return columns, list(user_numbers), list(item_numbers)
 
 
-def numbers_of(ids: Strings, known: dict[bytes, int], max_ids: int = MAX_IDS) -> np.ndarray:
-    """int32 [n]: the number of each id, new ids being added to `known`. Raises `UserError` above `max_ids` of them."""
-    data, offsets = ids.data.tobytes(), ids.offsets.tolist()
-    numbers = [known.setdefault(data[begin:end], len(known)) for begin, end in itertools.pairwise(offsets)]
-    if len(known) > max_ids:
+def numbers_of(ids: Strings, numbers: dict[bytes, int], max_ids: int = MAX_IDS) -> np.ndarray:
+    """Return the number of each id, int32 [n]; new ids are added to `numbers`.
+
+    Raises:
+      UserError: `numbers` now holds more than `max_ids` ids.
+
+    >>> known = {b"a": 0}
+    >>> numbers_of(Strings.of(["b", "a", "b"]), known).tolist(), known
+    ([1, 0, 1], {b'a': 0, b'b': 1})
+    """
+    encoded = ids.to_arrow().dictionary_encode()  # Python then sees each id of a chunk once
+    of_dictionary = [numbers.setdefault(name, len(numbers)) for name in encoded.dictionary.to_pylist()]
+    if len(numbers) > max_ids:
         raise UserError(
             f"more than {max_ids:,} different users or items, such as {ascii(ids[len(ids) - 1])[:80]}; is it the right "
             "column? data.max_ids says how many there may be"
         )
-    return np.array(numbers, np.int32)
+    return np.array(of_dictionary, np.int32)[encoded.indices.to_numpy()]
 
 
 def _concatenate(parts: list[np.ndarray], dtype: type) -> np.ndarray:
@@ -192,12 +204,8 @@ def _concatenate(parts: list[np.ndarray], dtype: type) -> np.ndarray:
 
 
 def _canonical(values: np.ndarray) -> np.ndarray:
-    """The same values with one bit pattern for NaN and one for zero."""
+    """Return the same values with a single bit pattern for NaN and a single one for zero."""
     return np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0))
-
-
-def _vectors(chunk: Chunk, name: str, width: int) -> np.ndarray:
-    return chunk.vectors.get(name, np.full((len(chunk), width), np.nan, np.float32))
 
 
 def _split(chunk: Chunk) -> np.ndarray:
@@ -207,21 +215,21 @@ def _split(chunk: Chunk) -> np.ndarray:
 
 
 def _byte_rank(ids: list[bytes]) -> np.ndarray:
-    """int32 [ids]: the place of each id among all, by bytes."""
+    """Return the rank of each id in byte order, int32 [ids]."""
     rank = np.empty(len(ids), np.int32)
     rank[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids), dtype=np.int32)
     return rank
 
 
 def _order(columns: _Columns, user_rank: np.ndarray, item_rank: np.ndarray) -> np.ndarray:
-    """int64 [m]: the distinct rows in the order of (timestamp, user id, item id, row hash)."""
+    """Return the distinct rows in the order of (timestamp, user id, item id, row hash), int64 [m]."""
     user, item, time = user_rank[columns.user], item_rank[columns.item], columns.timestamp
     order = np.lexsort((item, user, time))
-    follows = np.zeros(len(order), bool)  # equal to the row before in all three
+    follows = np.zeros(len(order), bool)  # equal to the previous row in all three
     follows[1:] = (np.diff(time[order]) == 0) & (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
     if not follows.any():
         return order
-    # Only rows that tie need a hash: 128 bits of it decide the order, and equality.
+    # Only tied rows need a hash: 128 bits decide their order and equality.
     tied = follows.copy()
     tied[:-1] |= follows[1:]
     places = np.flatnonzero(tied)
@@ -235,7 +243,7 @@ def _order(columns: _Columns, user_rank: np.ndarray, item_rank: np.ndarray) -> n
 
 
 def _row_hash(columns: _Columns, row: int) -> str:
-    """128 bits, in hexadecimal, of a row's rating, vectors, split and text."""
+    """Return a hash of the rating, vectors, split and text of a row: 128 bits in hexadecimal."""
     digest = hashlib.blake2b(columns.rating[row].tobytes(), digest_size=16)
     for vectors in columns.vectors.values():
         digest.update(vectors[row].tobytes())
@@ -244,13 +252,3 @@ def _row_hash(columns: _Columns, row: int) -> str:
     part = int(np.searchsorted(columns.begins, row, "right")) - 1
     digest.update(columns.text[part].bytes_at(int(row - columns.begins[part])))
     return digest.hexdigest()
-
-
-def by_first_appearance(numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Renumbers by first appearance: int32 [n] new numbers, int64 [distinct] the old number of each new one."""
-    first = np.full(count, len(numbers), np.int64)
-    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # of several places of a number, the earliest is written last
-    old = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(numbers))]
-    new = np.empty(count, np.int32)
-    new[old] = np.arange(len(old), dtype=np.int32)
-    return new[numbers], old

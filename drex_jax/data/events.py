@@ -1,4 +1,4 @@
-"""Interactions as a model reads them: arrays in the order of learning, each modality with its missing values."""
+"""Interactions as a model reads them: arrays in learning order, with missing values in each modality."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import dataclasses
 
 import numpy as np
 
-from drex_jax.data.interactions import Interactions
+from drex_jax.data.interactions import Interactions, by_first_appearance
 from drex_jax.data.split import Split
 from drex_jax.data.tokens import Tokens
 
-REVIEW = "review text"  # the vector modality that an encoder made of the texts; no column can be named so
+REVIEW = "review text"  # vector modality computed from the texts by an encoder; no column can have this name
 
 
 @dataclasses.dataclass(frozen=True)
 class Events:
-    """n interactions in the order in which a model meets them: train, then validation, then test.
+    """n interactions in learning order: train, then validation, then test.
 
-    Users and items are numbered by their first appearance in that order, so everything a model knows after k
-    interactions has a number below everything it has yet to meet.
+    Users and items are numbered by their first appearance in that order, so after k interactions every user and item
+    seen so far has a smaller number than every one still to come.
 
     Attributes:
-      user, item: int32 [n].
+      user, item: numbers, int32 [n].
       timestamp: float64 [n], seconds.
       rating: float32 [n], NaN where missing.
-      tokens: the reviews as subword ids (an empty one is missing), or None where the data has no text.
+      tokens: reviews as subword ids (an empty one is missing), or None if the data has no text.
       vectors: named numeric modalities, float32 [n, width], standardised on train; a row of NaN is missing.
-      num_users, num_items: of the whole data set, so of tables.
-      item_vectors: named numeric modalities of items, float32 [num_items, width], as the data set has them (a model
-        that wants them standardised does it); a row of NaN is missing.
+      num_users, num_items: numbers of users and items of the whole data set, also in a part of it.
+      item_vectors: named numeric modalities of items, float32 [num_items, width], not standardised; a row of
+        NaN is missing.
     """
 
     user: np.ndarray
@@ -46,11 +46,11 @@ class Events:
 
     @property
     def has_rating(self) -> np.ndarray:
-        """Bool [n]."""
+        """True where there is a rating, bool [n]."""
         return ~np.isnan(self.rating)
 
     def __getitem__(self, rows: slice) -> Events:
-        """A contiguous part; token ids and item vectors are shared, not copied."""
+        """Return a contiguous part; token ids and item vectors are shared, not copied."""
         begin, end, stride = rows.indices(len(self))
         if stride != 1:
             raise ValueError(f"only contiguous parts, not a stride of {stride}")
@@ -58,7 +58,7 @@ class Events:
         return self._at(rows, None if self.tokens is None else self.tokens.part(begin, end))
 
     def take(self, rows: np.ndarray) -> Events:
-        """The interactions at `rows` (int [m], any of them any number of times), as a copy; item vectors are shared."""
+        """Return a copy of the interactions at `rows` (int [m], repeats allowed); item vectors are shared."""
         return self._at(rows, None if self.tokens is None else self.tokens.take(rows))
 
     def _at(self, rows: slice | np.ndarray, tokens: Tokens | None) -> Events:
@@ -74,50 +74,46 @@ class Events:
 
 
 def learning_order(split: Split) -> np.ndarray:
-    """int64 [n]: the rows of the data set as a model meets them."""
+    """Return the rows of the data set in learning order, int64 [n]."""
     return np.concatenate([split.train, split.validation, split.test])
 
 
-def _first_appearance(ids: np.ndarray, count: int) -> np.ndarray:
-    """int32 [count]: a new number for each old one, by first appearance in `ids`."""
-    present, first = np.unique(ids, return_index=True)
-    numbers = np.full(count, -1, np.int32)
-    numbers[present[np.argsort(first)]] = np.arange(len(present), dtype=np.int32)
-    absent = numbers < 0
-    numbers[absent] = np.arange(len(present), count, dtype=np.int32)
-    return numbers
+def _renumber(numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Renumber by first appearance: int32 [n] new numbers, int64 [count] the old number of each new one.
+
+    Numbers that do not appear come last.
+    """
+    new, old = by_first_appearance(numbers, count)
+    return new, np.append(old, np.setdiff1d(np.arange(count), old))
 
 
 def in_learning_order(interactions: Interactions, split: Split) -> Interactions:
-    """The same table in the order of learning, users and items renumbered by first appearance in it.
+    """Return the table in learning order, with users and items numbered by first appearance in it.
 
-    For a global time split this is the table itself; the other splits put earlier moments after later ones.
+    For a global time split this is the table itself; the other splits put earlier times after later ones.
     """
     rows = learning_order(split)
     if np.array_equal(rows, np.arange(len(interactions))):
         return dataclasses.replace(interactions, given_split=None)
-    user = _first_appearance(interactions.user[rows], interactions.num_users)
-    item = _first_appearance(interactions.item[rows], interactions.num_items)
-    items = np.argsort(item)  # the old number of each new one
+    table = interactions.take(rows)
+    user, users = _renumber(table.user, table.num_users)
+    item, items = _renumber(table.item, table.num_items)
     return dataclasses.replace(
-        interactions,
-        user_ids=interactions.user_ids.take(np.argsort(user)),
-        item_ids=interactions.item_ids.take(items),
-        user=user[interactions.user[rows]],
-        item=item[interactions.item[rows]],
-        timestamp=interactions.timestamp[rows],
-        rating=interactions.rating[rows],
-        text=interactions.text.take(rows),
-        vectors={name: values[rows] for name, values in interactions.vectors.items()},
+        table,
+        user_ids=table.user_ids.take(users),
+        item_ids=table.item_ids.take(items),
+        user=user,
+        item=item,
         given_split=None,
-        item_vectors={name: values[items] for name, values in interactions.item_vectors.items()},
+        item_vectors={name: values[items] for name, values in table.item_vectors.items()},
     )
 
 
 def scale(values: np.ndarray, num_train: int) -> tuple[np.ndarray, np.ndarray]:
-    """What standardises vectors float32 [n, width]: the mean of the present train rows, and a factor, float64 [width].
+    """Return the mean and the factor that standardise vectors float32 [n, width], both float64 [width].
 
-    The factor is one over the deviation; 0 for a column that does not vary in train; NaN where no row is present.
+    Only the present train rows count. The factor is one over the standard deviation; 0 for a column that is constant in
+    train; NaN if no row is present.
     """
     train = values[:num_train]
     present = train[~np.isnan(train).any(1)]
@@ -128,14 +124,17 @@ def scale(values: np.ndarray, num_train: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scaled(values: np.ndarray, mean: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """float32 [n, width]: values [n, width] less the mean, times the factor, as `scale` gives them."""
+    """Return (values - mean) * factor, float32 [n, width], with mean and factor from `scale`."""
     return ((values - mean) * factor).astype(np.float32)
 
 
 def standardise(values: np.ndarray, num_train: int) -> np.ndarray:
-    """float32 [n, width]: each column less its mean over the present train rows, over its deviation there.
+    """Return the columns with mean 0 and standard deviation 1 over the present train rows, float32 [n, width].
 
-    A column that does not vary in train becomes zero where present.
+    A column that is constant in train becomes zero where present.
+
+    >>> standardise(np.array([[1.0], [3.0], [5.0]], np.float32), num_train=2).ravel().tolist()
+    [-1.0, 1.0, 3.0]
     """
     return scaled(values, *scale(values, num_train))
 
@@ -146,20 +145,21 @@ def build_events(
     tokens: Tokens | None,
     shuffle_texts: np.random.Generator | None = None,
 ) -> Events:
-    """The arrays of a table that stands in the order of learning.
+    """Return the events of a table in learning order.
 
     Args:
       interactions: from `in_learning_order`.
-      sizes: how many train, validation and test interactions it holds, in that order.
-      tokens: of its texts, in the same order; None leaves the texts out.
-      shuffle_texts: the control experiment: every text moves to another interaction of its part of the split.
+      sizes: numbers of train, validation and test interactions.
+      tokens: the texts of the table as subword ids; None leaves the texts out.
+      shuffle_texts: generator for the control experiment that moves every text to another interaction of the same part
+        of the split; None: texts stay.
     """
     vectors = interactions.vectors
     if shuffle_texts is not None:
         begins = np.cumsum((0, *sizes))
         source = np.arange(len(interactions))
         for begin, size in zip(begins[:-1], sizes, strict=True):
-            ring = begin + shuffle_texts.permutation(size)  # each takes the text of the next one in a random ring
+            ring = begin + shuffle_texts.permutation(size)  # each takes the text of the next in a random ring
             source[ring] = np.roll(ring, -1)
         tokens = None if tokens is None else tokens.take(source)
         vectors = {name: values[source] if name == REVIEW else values for name, values in vectors.items()}
@@ -177,7 +177,7 @@ def build_events(
 
 
 def train_pairs(events: Events, sizes: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct pairs of train: users and items, int32 each, ascending."""
+    """Return the distinct (user, item) pairs of train as two int32 arrays, ascending."""
     keys = events.user[: sizes[0]].astype(np.int64) * events.num_items + events.item[: sizes[0]]
     user, item = np.divmod(np.unique(keys), events.num_items)
     return user.astype(np.int32), item.astype(np.int32)

@@ -1,4 +1,4 @@
-"""The one table type: every interaction of a data set, as columns in time order."""
+"""The table of a data set: every interaction, as columns in time order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,27 +17,29 @@ from drex_jax.data.strings import Strings
 MIN_TIMESTAMP = -2208988800.0  # 1900-01-01
 MAX_TIMESTAMP = 7258118400.0  # 2200-01-01
 SCHEMA = "interactions-1"
+_NUMBERS = {"user": np.int32, "item": np.int32, "timestamp": np.float64, "rating": np.float32}
+_STRINGS = ("user_ids", "item_ids", "text")
 
 
 @dataclasses.dataclass(frozen=True)
 class Interactions:
     """Interactions in the order of (timestamp, user id, item id, row hash).
 
-    N rows; users and items are numbered by their first appearance in that order, so that neither the order of the
-    input rows nor what comes later changes a number. Columns may be memory-mapped.
+    N rows; users and items are numbered by their first appearance in that order, so neither the order of the input
+    rows nor later rows change a number. Columns may be memory-mapped.
 
     Attributes:
-      name: the data set's name, for results.
-      user_ids, item_ids: the ids as the file has them; position = number.
-      user, item: int32 [N].
+      name: name of the data set, for results.
+      user_ids, item_ids: ids as the file has them; position = number.
+      user, item: numbers, int32 [N].
       timestamp: float64 [N], seconds since 1970, non-decreasing.
       rating: float32 [N]; NaN where missing.
-      text: the review; an empty string is a missing text.
+      text: reviews; an empty string is a missing text.
       vectors: named numeric modalities, float32 [N, width]; a row of NaN is missing.
-      item_vectors: named numeric modalities of items (features of their images, say), float32 [I, width], row = item
+      item_vectors: named numeric modalities of items (for example image features), float32 [I, width], row = item
         number; a row of NaN is missing.
-      rating_range: (lowest, highest) of the scale, from the config or the data set's definition; None without ratings.
-      given_split: int8 [N] of the file's own split column (0 train, 1 validation, 2 test), or None.
+      rating_range: (lowest, highest) of the scale, from the configuration or the format; None without ratings.
+      given_split: split column of the file (0 train, 1 validation, 2 test), int8 [N], or None.
     """
 
     name: str
@@ -65,18 +68,18 @@ class Interactions:
 
     @property
     def has_rating(self) -> np.ndarray:
-        """Whether there is a rating: bool [N]."""
+        """True where there is a rating, bool [N]."""
         return ~np.isnan(self.rating)
 
     @property
     def has_text(self) -> np.ndarray:
-        """Whether there is a text: bool [N]."""
+        """True where there is a text, bool [N]."""
         return self.text.lengths > 0
 
     def take(self, rows: np.ndarray) -> Interactions:
-        """The interactions at `rows` (int [m], ascending), with the numbers, ids and item vectors of the whole table.
+        """Return the interactions at `rows` (int [m]), with the numbers, ids and item vectors of the whole table.
 
-        A part need not hold every user and item, so `validate` is for whole tables only.
+        The result may lack some users and items, so `validate` is for whole tables only.
         """
         rows = np.asarray(rows, np.int64)
         return dataclasses.replace(
@@ -91,7 +94,7 @@ class Interactions:
         )
 
     def validate(self) -> None:
-        """Checks every promise of the class. Raises ValueError naming the first that is broken (a defect, ours)."""
+        """Check every promise of the class. Raise ValueError for the first that is broken (a defect of ours)."""
         n = len(self)
         columns = {"item": self.item, "timestamp": self.timestamp, "rating": self.rating, "text": self.text}
         columns |= {f"vector {name}": vectors for name, vectors in self.vectors.items()}
@@ -99,8 +102,7 @@ class Interactions:
             columns["given_split"] = self.given_split
         for name, column in columns.items():
             _require(len(column) == n, f"{name} has {len(column)} rows, user has {n}")
-        types = {"user": (self.user, np.int32), "item": (self.item, np.int32), "rating": (self.rating, np.float32)}
-        types |= {"timestamp": (self.timestamp, np.float64)}
+        types = {name: (getattr(self, name), dtype) for name, dtype in _NUMBERS.items()}
         types |= {f"vector {name}": (vectors, np.float32) for name, vectors in self.vectors.items()}
         types |= {f"item vector {name}": (vectors, np.float32) for name, vectors in self.item_vectors.items()}
         for name, (column, dtype) in types.items():
@@ -117,7 +119,7 @@ class Interactions:
         given = self.rating[self.has_rating]
         if len(given):
             low, high = self.rating_range or (np.inf, -np.inf)
-            # The range is compared as float32, as which the ratings are kept.
+            # Ratings are float32, so the range is compared as float32.
             inside = (given >= np.float32(low)) & (given <= np.float32(high))
             _require(bool(inside.all()), f"a rating is outside {self.rating_range}")
         for name, vectors in self.vectors.items():
@@ -129,16 +131,8 @@ class Interactions:
             _require(bool(np.isin(self.given_split, (0, 1, 2)).all()), "given_split is none of 0, 1, 2")
 
     def save(self, folder: str | Path) -> None:
-        """Writes a folder of .npy columns with a small JSON, whole or not at all; one that was there is replaced."""
-        columns: dict[str, np.ndarray | Strings] = {
-            "user_ids": self.user_ids,
-            "item_ids": self.item_ids,
-            "user": self.user,
-            "item": self.item,
-            "timestamp": self.timestamp,
-            "rating": self.rating,
-            "text": self.text,
-        }
+        """Write a folder of .npy columns and a small JSON file, atomically; an existing folder is replaced."""
+        columns = {name: getattr(self, name) for name in (*_STRINGS, *_NUMBERS)}
         names, item_names = sorted(self.vectors), sorted(self.item_vectors)
         columns |= {f"vector{position}": self.vectors[name] for position, name in enumerate(names)}
         columns |= {f"item_vector{position}": self.item_vectors[name] for position, name in enumerate(item_names)}
@@ -157,12 +151,13 @@ class Interactions:
 
     @classmethod
     def load(cls, folder: str | Path, mmap: bool = True) -> Interactions:
-        """Reads what `save` wrote; large columns are memory-mapped, so that opening costs no memory.
+        """Read a folder written by `save`; large columns are memory-mapped, so opening takes no memory.
 
         Raises:
-          UserError: a missing or damaged file, by its name. Of the values only users and items are checked (see
-            `validate` for the rest).
+          UserError: a file is missing or damaged; the message names it. Of the values only users and items are checked
+            (see `validate` for the others).
         """
+        folder = Path(folder)
         header = storage.read_header(folder, SCHEMA)
         try:
             name, n, has_split = str(header["name"]), int(header["interactions"]), bool(header["given_split"])
@@ -170,58 +165,42 @@ class Interactions:
             item_names = _names(header.get("item_vectors", []))  # older folders have none
             low_high = None if header["rating_range"] is None else _scale(header["rating_range"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"{Path(folder) / 'columns.json'}: damaged ({type(error).__name__})") from error
-        columns: dict[str, np.ndarray] = {
-            "user": storage.read_array(folder, "user", np.int32, mmap=mmap),
-            "item": storage.read_array(folder, "item", np.int32, mmap=mmap),
-            "timestamp": storage.read_array(folder, "timestamp", np.float64, mmap=mmap),
-            "rating": storage.read_array(folder, "rating", np.float32, mmap=mmap),
-        }
-        vectors = {
-            name: storage.read_array(folder, f"vector{position}", np.float32, 2, mmap)
-            for position, name in enumerate(names)
-        }
-        item_vectors = {
-            name: storage.read_array(folder, f"item_vector{position}", np.float32, 2, mmap)
-            for position, name in enumerate(item_names)
-        }
-        given_split = storage.read_array(folder, "given_split", np.int8, mmap=mmap) if has_split else None
-        text = storage.read_strings(folder, "text", mmap)
-        checked = {**columns, "text.offsets": text, "given_split": text if given_split is None else given_split}
-        checked |= {f"vector{position}": vectors[name] for position, name in enumerate(names)}
-        for column, values in checked.items():
-            if len(values) != n:
+            raise UserError(f"{folder / 'columns.json'}: damaged ({type(error).__name__})") from error
+
+        def require_rows(column: str, rows: int, expected: int) -> None:
+            if rows != expected:
                 raise UserError(
-                    f"{Path(folder) / f'{column}.npy'}: {len(values):,} rows where columns.json says {n:,}; "
+                    f"{folder / f'{column}.npy'}: {rows:,} rows instead of {expected:,}; the run directory is damaged"
+                )
+
+        def read(column: str, dtype: type, rows: int, ndim: int = 1) -> np.ndarray:
+            values = storage.read_array(folder, column, dtype, ndim, mmap)
+            require_rows(column, len(values), rows)
+            return values
+
+        strings: dict[str, Any] = {column: storage.read_strings(folder, column, mmap) for column in _STRINGS}
+        require_rows("text.offsets", len(strings["text"]), n)
+        numbers = {column: read(column, dtype, n) for column, dtype in _NUMBERS.items()}
+        for side in ("user", "item"):
+            count = len(strings[f"{side}_ids"])
+            if n and not 0 <= numbers[side].min() <= numbers[side].max() < count:
+                raise UserError(
+                    f"{folder / f'{side}.npy'}: numbers beyond the {count:,} ids of {side}_ids; "
                     "the run directory is damaged"
                 )
-        ids = {side: storage.read_strings(folder, f"{side}_ids", mmap) for side in ("user", "item")}
-        for side, known in ids.items():
-            if n and not 0 <= columns[side].min() <= columns[side].max() < len(known):
-                raise UserError(
-                    f"{Path(folder) / f'{side}.npy'}: numbers beyond the {len(known):,} ids of {side}_ids; "
-                    "the run directory is damaged"
-                )
-        for position, values in enumerate(item_vectors.values()):
-            if len(values) != len(ids["item"]):
-                raise UserError(
-                    f"{Path(folder) / f'item_vector{position}.npy'}: {len(values):,} rows for {len(ids['item']):,} "
-                    "items; the run directory is damaged"
-                )
+        items = len(strings["item_ids"])
         return cls(
             name=name,
-            user_ids=ids["user"],
-            item_ids=ids["item"],
-            text=text,
-            vectors=vectors,
+            vectors={name: read(f"vector{k}", np.float32, n, 2) for k, name in enumerate(names)},
             rating_range=low_high,
-            given_split=given_split,
-            item_vectors=item_vectors,
-            **columns,
+            given_split=read("given_split", np.int8, n) if has_split else None,
+            item_vectors={name: read(f"item_vector{k}", np.float32, items, 2) for k, name in enumerate(item_names)},
+            **strings,
+            **numbers,
         )
 
     def sha256(self) -> str:
-        """A fingerprint of every value, the same however the input rows were ordered."""
+        """Return a fingerprint of every value; it does not depend on the order of the input rows."""
         digest = hashlib.sha256()
         columns = [self.user_ids.data, self.user_ids.offsets, self.item_ids.data, self.item_ids.offsets]
         columns += [self.user, self.item, self.timestamp, self.rating, self.text.data, self.text.offsets]
@@ -239,16 +218,38 @@ class Interactions:
         return digest.hexdigest()
 
 
+def by_first_appearance(numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Renumber users (or items) by their first appearance.
+
+    Args:
+      numbers: int [n], from 0 to below `count`.
+      count: upper limit of the numbers.
+
+    Returns:
+      The new numbers, int32 [n], and the old number of each new one, int64 [distinct].
+
+    >>> new, old = by_first_appearance(np.array([5, 2, 5, 0]), 6)
+    >>> new.tolist(), old.tolist()
+    ([0, 1, 0, 2], [5, 2, 0])
+    """
+    first = np.full(count, len(numbers), np.int64)
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the earliest position of a number is written last
+    old = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(numbers))]
+    new = np.empty(count, np.int32)
+    new[old] = np.arange(len(old), dtype=np.int32)
+    return new[numbers], old
+
+
 def _names(value: object) -> list[str]:
-    """Distinct names. Raises ValueError."""
+    """Return a list of distinct names. Raises ValueError for anything else."""
     if not isinstance(value, list) or not all(type(name) is str for name in value) or len(set(value)) < len(value):
         raise ValueError("no list of names")
     return value
 
 
 def _scale(value: object) -> tuple[float, float]:
-    """The ends of a scale. Raises ValueError or TypeError."""
-    low, high = map(float, value)  # pyright: ignore[reportArgumentType] (what is not two numbers raises)
+    """Return the ends of a scale. Raises ValueError or TypeError for anything else."""
+    low, high = map(float, value)  # pyright: ignore[reportArgumentType] (anything but two numbers raises)
     if not -math.inf < low < high < math.inf:
         raise ValueError("no scale")
     return low, high
@@ -260,12 +261,12 @@ def _require(holds: bool, promise: str) -> None:
 
 
 def _present_or_absent(vectors: np.ndarray) -> bool:
-    """Whether each row is finite throughout, or NaN throughout."""
+    """Return True if each row is entirely finite or entirely NaN."""
     return bool((np.isfinite(vectors).all(axis=1) | np.isnan(vectors).all(axis=1)).all())
 
 
 def _numbered_by_appearance(numbers: np.ndarray, count: int) -> bool:
-    """Whether `numbers` are 0 .. count - 1, each appearing first after all smaller ones."""
+    """Return True if `numbers` are 0 .. count - 1 and each appears first after all smaller ones."""
     if not len(numbers):
         return count == 0
     highest = np.maximum.accumulate(numbers)

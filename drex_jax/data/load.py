@@ -1,4 +1,4 @@
-"""The way in: options to a validated table and a report of what became of every row."""
+"""Reads a data set: from settings to a validated table and a report of every row."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from drex_jax.common.settings import (
     one_of,
     open_mapping,
     optional,
+    require,
     setting,
     share,
     whole,
@@ -32,7 +33,8 @@ from drex_jax.data.readers.chunk import Chunk
 from drex_jax.data.readers.quarantine import Quarantine
 from drex_jax.data.synthetic.world import RATING_RANGE, generate_world
 
-FORMATS = ("synthetic", "amazon", "yelp", "movielens", "table", "mmrec")
+READERS = {"amazon": amazon, "yelp": yelp, "movielens": movielens, "table": table, "mmrec": mmrec}
+FORMATS = ("synthetic", *READERS)
 PREPARED = ("amazon", "yelp", "table")  # formats with a TFDS builder
 
 
@@ -55,7 +57,7 @@ _RATING = optional(number(-1e6, 1e6))  # what float32 can tell apart and square
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticSettings:
-    """`data.synthetic`: the made-up review world (`drex_jax.data.synthetic.world`)."""
+    """`data.synthetic`: the synthetic review world (`drex_jax.data.synthetic.world`)."""
 
     num_interactions: int = setting(6000, whole(10), "interactions")
     num_users: int = setting(300, whole(1), "users")
@@ -66,13 +68,13 @@ class SyntheticSettings:
     seed: int = setting(0, whole(0), "seed of the world")
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of `drex_jax.data.synthetic.world.generate_world`."""
+        """Return the arguments of `drex_jax.data.synthetic.world.generate_world`."""
         return {name.removeprefix("num_"): value for name, value in dataclasses.asdict(self).items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """`data`: what is read, and how."""
+    """`data`: source of the data, and how it is read."""
 
     format: str = setting("synthetic", one_of(*FORMATS), "format of the data")
     path: str | None = setting(None, optional(NAMED), "a file, or the folder that holds the format's files")
@@ -100,18 +102,18 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ReadReport:
-    """What became of every row: rows_read = kept + duplicates + rejected, always.
+    """Counts of all rows: rows_read = kept + duplicates + rejected, always.
 
     Attributes:
-      source: the file, or the words that say the data are synthetic.
-      rows_read: rows of interactions in the file; also the rows rejected of a file beside it (tags).
+      source: the file, or "synthetic".
+      rows_read: rows of interactions in the file, plus rejected rows of a file beside it (tags).
       kept: rows that became interactions, before `max_interactions` and `k_core`.
-      duplicates: rows merged into an equal one.
+      duplicates: rows merged into an equal row.
       rejected: rows in the quarantine.
-      by_reason: reason -> rejected rows, commonest first.
-      notices: sentences that should be said loudly.
-      lines: all of the above as lines to print.
-      noise_floor: of synthetic data with ratings, the squared error of their truth (`World.noise_floor`); else None.
+      by_reason: rejected rows for each reason, commonest first.
+      notices: sentences for the user.
+      lines: the whole report as lines to print.
+      noise_floor: for synthetic data with ratings the squared error of their truth (`World.noise_floor`); else None.
     """
 
     source: str
@@ -125,52 +127,73 @@ class ReadReport:
     noise_floor: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set that is open for reading.
+
+    Attributes:
+      name: the file, or "synthetic".
+      rating_range: (lowest, highest) of the rating scale; None if ratings are not read.
+      chunks: the interactions in file order.
+      noise_floor: see `ReadReport`.
+    """
+
+    name: str
+    rating_range: tuple[float, float] | None
+    chunks: Iterator[Chunk]
+    noise_floor: float | None = None
+
+
 def load_interactions(
     options: DataSettings,
     quarantine_path: str | Path | None = None,
     cache: Cache = no_cache,
     widths: Mapping[str, int] | None = None,
 ) -> tuple[Interactions, ReadReport]:
-    """Reads a data set.
+    """Read a data set.
 
     Args:
-      options: what to read.
-      quarantine_path: the file that gets the rejected rows (written anew); None: they are counted only.
-      cache: keeps what was read of large files of JSON lines.
-      widths: of a table's vectors, by name; None: that of most of them.
+      options: source of the data, and how it is read.
+      quarantine_path: file for the rejected rows, which is overwritten; None: they are only counted.
+      cache: keeps the decoded blocks of large files of JSON lines.
+      widths: width of each vector modality of a table; for a modality that is not here the commonest width counts.
 
     Raises:
-      UserError: an unknown format; options that make no sense; a missing, empty or wrong-format file; more bad rows
-        than `max_bad_share`, or more users or items than `max_ids`; nothing left after `k_core`; features that do not
-        fit the items.
+      UserError: a setting breaks its rule; the file is missing, empty or in a wrong format; the share of bad rows is
+        above `max_bad_share`; there are more users or items than `max_ids`; nothing is left after `k_core`; item
+        features do not match the items.
     """
     _check(options)
     with Quarantine(quarantine_path) as quarantine:
-        source, scale, chunks, noise_floor = opened(options, quarantine, cache, widths or {})
-        features = item_features.find(Path(source).parent, options.item_features) if options.format == "mmrec" else {}
-        name = options.name or _default_name(options.format, source)
-        scratch = None if quarantine.path is None else quarantine.path.parent
+        source = open_source(options, quarantine, cache, widths or {})
+        path, is_mmrec = Path(source.name), options.format == "mmrec"
+        features = item_features.find(path.parent, options.item_features) if is_mmrec else {}
         assembled = assemble_interactions(
-            chunks, name, scale, options.max_interactions, options.k_core, scratch, options.max_ids
+            source.chunks,
+            options.name or _default_name(options.format, source.name),
+            source.rating_range,
+            options.max_interactions,
+            options.k_core,
+            None if quarantine.path is None else quarantine.path.parent,
+            options.max_ids,
         )
-        _refuse_bad(options, source, assembled.rows, quarantine)
-        if not len(assembled.interactions):
-            raise UserError(f"data.k_core={options.k_core}: no interaction of {source} is in so dense a core")
-        if options.format == "mmrec":
-            assembled = _with_features(assembled, Path(source), features, quarantine)
-        assembled.interactions.validate()
-        return assembled.interactions, _report(source, assembled, quarantine, noise_floor)
+        _refuse_bad(options, source.name, assembled.rows, quarantine)
+        interactions = assembled.interactions
+        if not len(interactions):
+            raise UserError(f"data.k_core={options.k_core}: no interaction of {source.name} is in so dense a core")
+        if is_mmrec:
+            mmrec.notice_untrained(path, interactions, quarantine.notices)
+            vectors = item_features.read(features, mmrec.rows_of_items(interactions), quarantine.notices)
+            interactions = dataclasses.replace(interactions, item_vectors=vectors)
+        interactions.validate()
+        return interactions, _report(source, dataclasses.replace(assembled, interactions=interactions), quarantine)
 
 
 def _check(options: DataSettings) -> None:
-    if options.format not in FORMATS:
-        raise UserError(f"data.format={options.format!r} is unknown: it should be one of {' '.join(FORMATS)}")
-    if options.max_interactions is not None and options.max_interactions < 1:
-        raise UserError(f"data.max_interactions={options.max_interactions}: it should be at least 1")
-    if not 0 <= options.max_bad_share <= 1:
-        raise UserError(f"data.max_bad_share={options.max_bad_share:g}: it should be from 0 to 1")
-    if options.k_core < 0:
-        raise UserError(f"data.k_core={options.k_core}: it should be 0 (off) or the least number of interactions")
+    for prefix, group in (("data", options), ("data.synthetic", options.synthetic)):
+        for field in dataclasses.fields(group):
+            if "rule" in field.metadata:
+                require(f"{prefix}.{field.name}", getattr(group, field.name), field.metadata["rule"])
     if options.tfds_dir is not None and options.format not in PREPARED:
         raise UserError(f"data.tfds_dir={options.tfds_dir}: only data.format={'|'.join(PREPARED)} has it")
     if options.item_features and options.format != "mmrec":
@@ -186,86 +209,67 @@ def _default_name(data_format: str, source: str) -> str:
     return f"{data_format}:{mmrec.name_of(path) if data_format == 'mmrec' else path.name}"
 
 
-def _with_features(assembled: Assembled, source: Path, features: dict[str, Path], quarantine: Quarantine) -> Assembled:
-    interactions = assembled.interactions
-    mmrec.notice_untrained(source, interactions, quarantine.notices)
-    vectors = item_features.read(features, mmrec.rows_of_items(interactions), quarantine.notices)
-    return dataclasses.replace(assembled, interactions=dataclasses.replace(interactions, item_vectors=vectors))
-
-
-def opened(
+def open_source(
     options: DataSettings,
     quarantine: Quarantine,
     cache: Cache = no_cache,
     widths: Mapping[str, int] = types.MappingProxyType({}),
-) -> tuple[str, tuple[float, float] | None, Iterator[Chunk], float | None]:
-    """(source, rating scale, chunks, noise floor) of the data set; arguments and errors as of `load`."""
+) -> Source:
+    """Open a data set; arguments and errors as in `load_interactions`."""
     if options.format == "synthetic":
         world = generate_world(**options.synthetic.arguments())
-        floor = (
-            ""
-            if math.isnan(world.noise_floor)
-            else f"; their noise floor is a mean squared error of {world.noise_floor:.4f}"
-        )
+        has_floor = not math.isnan(world.noise_floor)
+        floor = f"; their noise floor is a mean squared error of {world.noise_floor:.4f}" if has_floor else ""
         quarantine.notices.append(f"the data are synthetic{floor}")
-        return "synthetic", RATING_RANGE, world.chunks(), world.noise_floor
-    given = options.rating_min is not None and options.rating_max is not None
-    if options.format == "mmrec":
-        path = mmrec.find(options.path)
-        scale = _scale(options, (math.nan, math.nan)) if given else None
-        return str(path), scale, mmrec.read(path, scale, quarantine), None
+        return Source("synthetic", RATING_RANGE, world.chunks(), world.noise_floor)
     if options.tfds_dir is not None:
-        return *_open_prepared(options, Path(options.tfds_dir), quarantine, cache), None
-    if options.format == "table":
-        path = table.find(options.path)
-        scale = _scale(options, (math.nan, math.nan)) if given else None
-        return str(path), scale, table.read(path, options.columns, options.time_format, scale, quarantine, widths), None
-    if options.format == "movielens":
-        path = movielens.find(options.path)
-        scale = _scale(options, movielens.default_range(path))
-        return str(path), scale, movielens.read(path, scale, quarantine), None
-    reader = amazon if options.format == "amazon" else yelp
-    path = reader.find(options.path)
-    scale = _scale(options, reader.RATING_RANGE)
-    return str(path), scale, json_reviews.read(path, reader.FORMAT, scale, quarantine, cache), None
+        from drex_jax.data.tfds import prepared  # here: tensorflow_datasets takes a second to import
 
-
-def _open_prepared(
-    options: DataSettings, folder: Path, quarantine: Quarantine, cache: Cache
-) -> tuple[str, tuple[float, float] | None, Iterator[Chunk]]:
-    """(source, rating scale, chunks) of a data set that TFDS has prepared, or now prepares, in a folder."""
-    from drex_jax.data.tfds import prepared  # here: tensorflow_datasets takes a second to import
-
-    if options.format == "table":
-        given = options.rating_min is not None and options.rating_max is not None
-        scale = _scale(options, (math.nan, math.nan)) if given else None
         columns = {name: column for name, column in options.columns.items() if column}
-        reading = prepared.Reading("table", scale, columns, options.time_format)
+        of_table = {"columns": columns, "time_format": options.time_format} if options.format == "table" else {}
+        how = {"rating_range": _scale(options, getattr(READERS[options.format], "RATING_RANGE", None)), **of_table}
+        name, chunks = prepared.read(Path(options.tfds_dir), options.path, options.format, how, quarantine, cache)
+        return Source(name, how["rating_range"], chunks)
+    path = READERS[options.format].find(options.path)
+    if options.format == "table":
+        scale = _scale(options, None)
+        chunks = table.read(path, options.columns, options.time_format, scale, quarantine, widths)
+    elif options.format == "mmrec":
+        scale = _scale(options, None)
+        chunks = mmrec.read(path, scale, quarantine)
+    elif options.format == "movielens":
+        scale = _scale(options, movielens.default_range(path))
+        chunks = movielens.read(path, scale, quarantine)
     else:
         reader = amazon if options.format == "amazon" else yelp
-        reading = prepared.Reading(options.format, _scale(options, reader.RATING_RANGE))
-    source, chunks = prepared.read(folder, options.path, reading, quarantine, cache)
-    return source, reading.rating_range, chunks
+        scale = _scale(options, reader.RATING_RANGE)
+        chunks = json_reviews.read(path, reader.FORMAT, scale, quarantine, cache)
+    return Source(str(path), scale, chunks)
 
 
-def _scale(options: DataSettings, default: tuple[float, float]) -> tuple[float, float]:
-    """The rating scale: of the config, else of the format's definition."""
-    low = default[0] if options.rating_min is None else options.rating_min
-    high = default[1] if options.rating_max is None else options.rating_max
+def _scale(options: DataSettings, default: tuple[float, float] | None) -> Any:
+    """Return the rating scale: that of the settings, else the default of the format; None if an end is unknown."""
+    low, high = default or (None, None)
+    low = low if options.rating_min is None else options.rating_min
+    high = high if options.rating_max is None else options.rating_max
+    if low is None or high is None:
+        return None
     if not low < high:
         raise UserError(f"data.rating_min={low:g} and data.rating_max={high:g}: the first should be below the second")
     return low, high
 
 
 def _refuse_bad(options: DataSettings, source: str, good: int, quarantine: Quarantine) -> None:
-    """Raises `UserError` if nothing could be read, or too little."""
+    """Raise `UserError` if there is no good row, or too large a share of bad rows."""
     rejected = quarantine.rejected
     listed = "" if quarantine.path is None else f"; each is listed in {quarantine.path}"
     if not good:
-        what = EXPECTED[options.format]
+        expected = READERS[options.format].EXPECTED
         if not rejected:
-            raise UserError(f"{source}: no rows; expected {what}")
-        raise UserError(f"{source}: none of {rejected:,} rows is good: {quarantine.reasons()}; expected {what}{listed}")
+            raise UserError(f"{source}: no rows; expected {expected}")
+        raise UserError(
+            f"{source}: none of {rejected:,} rows is good: {quarantine.reasons()}; expected {expected}{listed}"
+        )
     share = rejected / (good + rejected)
     if share > options.max_bad_share:
         raise UserError(
@@ -274,35 +278,26 @@ def _refuse_bad(options: DataSettings, source: str, good: int, quarantine: Quara
         )
 
 
-EXPECTED = {
-    "synthetic": "at least one synthetic interaction",
-    "amazon": amazon.EXPECTED,
-    "yelp": yelp.EXPECTED,
-    "movielens": movielens.EXPECTED,
-    "table": table.EXPECTED,
-    "mmrec": mmrec.EXPECTED,
-}
-
-
-def _report(source: str, assembled: Assembled, quarantine: Quarantine, noise_floor: float | None) -> ReadReport:
-    table_ = assembled.interactions
+def _report(source: Source, assembled: Assembled, quarantine: Quarantine) -> ReadReport:
+    interactions = assembled.interactions
     rows, kept = assembled.rows + quarantine.rejected, assembled.rows - assembled.duplicates
     lines = [
-        f"{source}: {rows:,} rows read, {kept:,} kept, {assembled.duplicates:,} exact duplicates merged, "
+        f"{source.name}: {rows:,} rows read, {kept:,} kept, {assembled.duplicates:,} exact duplicates merged, "
         f"{quarantine.rejected:,} rejected"
     ]
     for count, why in ((assembled.cut, "after data.max_interactions"), (assembled.below_core, "outside data.k_core")):
         if count:
             lines.append(f"{count:,} interactions {why} left out")
     lines.append(
-        f"{len(table_):,} interactions of {table_.num_users:,} users and {table_.num_items:,} items; "
-        f"{int((~table_.has_rating).sum()):,} without a rating, {int((~table_.has_text).sum()):,} without a text"
+        f"{len(interactions):,} interactions of {interactions.num_users:,} users and {interactions.num_items:,} items; "
+        f"{int((~interactions.has_rating).sum()):,} without a rating, "
+        f"{int((~interactions.has_text).sum()):,} without a text"
     )
-    if table_.item_vectors:
-        widths = ", ".join(f"{name} ({values.shape[1]:,} wide)" for name, values in table_.item_vectors.items())
+    if interactions.item_vectors:
+        widths = ", ".join(f"{name} ({values.shape[1]:,} wide)" for name, values in interactions.item_vectors.items())
         lines.append(f"features of items: {widths}")
     return ReadReport(
-        source=source,
+        source=source.name,
         rows_read=rows,
         kept=kept,
         duplicates=assembled.duplicates,
@@ -310,5 +305,5 @@ def _report(source: str, assembled: Assembled, quarantine: Quarantine, noise_flo
         by_reason=dict(quarantine.ranked()),
         notices=tuple(quarantine.notices),
         lines=(*lines, *quarantine.summary()),
-        noise_floor=noise_floor,
+        noise_floor=source.noise_floor,
     )

@@ -1,4 +1,4 @@
-"""Train, validation and test parts of a data set."""
+"""Split of a data set into train, validation and test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REMEDIES = {
 
 @dataclasses.dataclass(frozen=True)
 class SplitSettings:
-    """`split`: which interactions train, which validate and which test."""
+    """`split`: division of the interactions into train, validation and test."""
 
     kind: str = setting("global_time", one_of(*KINDS), "how the data are split")
     validation: float = setting(0.1, number(above=0.0, below=1.0), "share of validation")
@@ -29,12 +29,12 @@ class SplitSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Which interactions are in which part. The parts are disjoint, together everything, and none is empty.
+    """The rows of each part. The parts are disjoint, none is empty, and together they are the whole data set.
 
     Attributes:
-      kind: how it was made.
-      train, validation, test: int64 rows of the interactions, ascending.
-      boundaries: of `global_time`, the first timestamps of validation and test; else empty. JSON-able.
+      kind: one of `KINDS`.
+      train, validation, test: rows of the interactions, int64, ascending.
+      boundaries: first timestamps of validation and test for `global_time`, else empty; can be written as JSON.
     """
 
     kind: str
@@ -45,27 +45,36 @@ class Split:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Interactions of each part."""
+        """Number of interactions of each part."""
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
 
 def split_interactions(
     interactions: Interactions, kind: str = "global_time", validation: float = 0.1, test: float = 0.1, seed: int = 0
 ) -> Split:
-    """Splits a data set.
+    """Split a data set.
 
     Args:
-      interactions: in time order.
-      kind: `global_time`: the earliest interactions train, then validation, then test; a boundary moves later, to the
-        next change of timestamp, so that no moment is on both sides. `leave_last_out`: each user's last interaction is
-        test and the one before it validation; users with fewer than 3 stay in train. `random`: rows at random.
-        `given`: the file's own split column.
-      validation: its share of all interactions, for `global_time` and `random`.
-      test: likewise.
-      seed: of `random`.
+      interactions: the table, in time order.
+      kind: `global_time`: the earliest interactions are train, the next ones validation, the latest test; a boundary
+        moves to the next change of timestamp, so that equal timestamps are on the same side. `leave_last_out`: the last
+        interaction of each user is test and the one before it validation; users with fewer than 3 stay in train.
+        `random`: rows at random. `given`: the split column of the file.
+      validation: share of validation in all interactions, for `global_time` and `random`.
+      test: share of test in all interactions, for `global_time` and `random`.
+      seed: seed of `random`.
 
     Raises:
-      UserError: an unknown kind, shares that leave nothing to train on, no split column, or a part that would be empty.
+      UserError: the kind is unknown; the shares leave no train part; there is no split column; a part would be empty.
+
+    >>> from drex_jax.data.strings import Strings
+    >>> table = Interactions(
+    ...     "ten", Strings.of(["u"]), Strings.of(["i"]), np.zeros(10, np.int32), np.zeros(10, np.int32),
+    ...     np.arange(10.0), np.ones(10, np.float32), Strings.empty(10),
+    ... )
+    >>> parts = split_interactions(table)
+    >>> parts.sizes, parts.boundaries
+    ({'train': 8, 'validation': 1, 'test': 1}, {'validation': 8.0, 'test': 9.0})
     """
     if kind in ("global_time", "random") and not (validation > 0 and test > 0 and validation + test < 1):
         raise UserError(
@@ -111,14 +120,14 @@ def _global_time(interactions: Interactions, validation: float, test: float) -> 
 
 
 def _next_change(time: np.ndarray, row: int) -> int:
-    """The first row at or after `row` whose timestamp differs from that of the row before it."""
+    """Return the first row at or after `row` with another timestamp than the row before it."""
     return int(np.searchsorted(time, time[row - 1], "right")) if row > 0 else 0
 
 
 def _last_out(interactions: Interactions) -> np.ndarray:
-    """int8 [N]: 0 train, 1 validation, 2 test."""
+    """Return the part of each row, int8 [N]: 0 train, 1 validation, 2 test."""
     n = len(interactions)
-    by_user = np.argsort(interactions.user, kind="stable")  # each user's rows together, in time order
+    by_user = np.argsort(interactions.user, kind="stable")  # the rows of each user together, in time order
     counts = np.bincount(interactions.user, minlength=interactions.num_users)
     last = np.cumsum(counts)[counts >= 3] - 1
     part = np.zeros(n, np.int8)
@@ -128,7 +137,7 @@ def _last_out(interactions: Interactions) -> np.ndarray:
 
 
 def _random(n: int, validation: float, test: float, seed: int) -> np.ndarray:
-    """int8 [N]: 0 train, 1 validation, 2 test."""
+    """Return the part of each row, int8 [N]: 0 train, 1 validation, 2 test."""
     shuffled = np.random.default_rng(seed).permutation(n)
     part = np.zeros(n, np.int8)
     part[shuffled[round(n * (1 - validation - test)) :]] = 1

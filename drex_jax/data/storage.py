@@ -1,4 +1,4 @@
-"""A folder of .npy columns and a small JSON: how `Interactions` live on disk, memory-mapped when read."""
+"""A folder of .npy columns and a small JSON file: the storage of `Interactions`, memory-mapped when read."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from drex_jax.common.errors import UserError
 from drex_jax.common.files import json_of
 from drex_jax.data.strings import Strings
 
-_MAP_FROM_BYTES = 1 << 16  # a smaller column is read at once
+_MAP_FROM_BYTES = 1 << 16  # a smaller column is copied into memory
 
 
 def write_columns(folder: str | Path, header: dict, columns: Mapping[str, np.ndarray | Strings]) -> None:
-    """Writes a folder, all of it or nothing: into a temporary folder beside it, which then takes its name.
+    """Write a folder atomically: into a temporary folder beside it, which is then renamed.
 
-    A folder that was there before is replaced. `header` goes to `columns.json`.
+    An existing folder is replaced. `header` is written to `columns.json`.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -45,13 +45,13 @@ def write_columns(folder: str | Path, header: dict, columns: Mapping[str, np.nda
 
 
 def _save(path: Path, column: np.ndarray) -> None:
-    """`np.save`, but for a full disk: to a file of Python's NumPy writes past it, and may not say what it lost."""
+    """Write like `np.save`, but report a full disk: NumPy bypasses a Python file and may not notice a lost write."""
     with path.open("wb") as file:
         np.lib.format.write_array(SimpleNamespace(write=file.write), column, allow_pickle=False)  # pyright: ignore[reportArgumentType]
 
 
 def read_header(folder: str | Path, schema: str) -> dict:
-    """The JSON object of a folder written by `write_columns`, whose "schema" must be `schema`; else `UserError`."""
+    """Return the header of a folder written by `write_columns`. Raises `UserError` if its "schema" is not `schema`."""
     path = Path(folder) / "columns.json"
     try:
         header = json_of(path)
@@ -65,7 +65,7 @@ def read_header(folder: str | Path, schema: str) -> dict:
 
 
 def read_array(folder: str | Path, name: str, dtype: type, ndim: int = 1, mmap: bool = True) -> np.ndarray:
-    """One column, memory-mapped if large. Raises `UserError` if it is missing, damaged or of another type."""
+    """Return a column, memory-mapped if large. Raises `UserError` if it is missing, damaged or of another type."""
     path = Path(folder) / f"{name}.npy"
     try:
         column = mapped(path)
@@ -82,7 +82,7 @@ def read_array(folder: str | Path, name: str, dtype: type, ndim: int = 1, mmap: 
 
 
 def read_strings(folder: str | Path, name: str, mmap: bool = True) -> Strings:
-    """A column of strings; errors as in `read_array`."""
+    """Return a column of strings; errors as in `read_array`."""
     strings = Strings(
         read_array(folder, f"{name}.bytes", np.uint8, mmap=mmap),
         read_array(folder, f"{name}.offsets", np.int64, mmap=mmap),
@@ -93,16 +93,16 @@ def read_strings(folder: str | Path, name: str, mmap: bool = True) -> Strings:
     return strings
 
 
-# What NumPy raises of a header that is none; it reads one as a literal, by `ast.literal_eval`.
+# Errors of NumPy for an invalid header, which it parses with `ast.literal_eval`.
 NO_HEADER = (EOFError, TypeError, OverflowError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 
 
 def mapped(path: Path) -> np.ndarray:
-    """The array of a file that `numpy.save` wrote, memory-mapped: whatever its header claims, it ends with the file.
+    """Return the memory-mapped array of a .npy file; a header that claims more than the file holds is an error.
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: it is damaged, no such file or an archive of arrays, or holds Python objects.
+      ValueError: the file is damaged, not a .npy file, an archive of arrays, or holds Python objects.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -8,20 +8,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from drex_jax.common.errors import UserError
 
-_TAKE_ROWS = 1 << 14
-MAP_FROM_BYTES = 256 << 20  # less is held in memory
+_TAKE_ROWS = 1 << 12
+MAP_FROM_BYTES = 256 << 20  # a smaller array is held in memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Strings:
-    """UTF-8 strings end to end, and where each begins.
+    """UTF-8 strings end to end, and the offset of each.
 
     Attributes:
       data: uint8 [bytes], possibly memory-mapped.
       offsets: int64 [n + 1]; string i is `data[offsets[i]:offsets[i + 1]]`.
+
+    >>> names = Strings.of(["ann", "", "bo"])
+    >>> len(names), names[2], list(names.take(np.array([2, 0])))
+    (3, 'bo', ['bo', 'ann'])
     """
 
     data: np.ndarray
@@ -29,43 +34,38 @@ class Strings:
 
     @classmethod
     def of(cls, values: Iterable[str | bytes]) -> Strings:
-        """Strings from Python objects. A `str` with a lone surrogate raises UnicodeEncodeError."""
+        """Return the strings of Python objects. A `str` with a lone surrogate raises UnicodeEncodeError."""
         encoded = [value if isinstance(value, bytes) else value.encode() for value in values]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(value) for value in encoded], out=offsets[1:])
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets_of([len(value) for value in encoded]))
 
     @classmethod
     def empty(cls, n: int) -> Strings:
-        """As many empty strings."""
+        """Return n empty strings."""
         return cls(np.zeros(0, np.uint8), np.zeros(n + 1, np.int64))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Strings]) -> Strings:
-        """All strings of all parts, in order."""
+        """Return all strings of all parts, in order."""
         if not parts:
             return cls.empty(0)
         data = np.concatenate([part.data[part.offsets[0] : part.offsets[-1]] for part in parts])
-        lengths = np.concatenate([part.lengths for part in parts])
-        offsets = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        return cls(data, offsets)
+        return cls(data, offsets_of(np.concatenate([part.lengths for part in parts])))
 
     def part(self, begin: int, end: int) -> Strings:
-        """Strings [begin, end); their bytes are a view, not a copy."""
+        """Return the strings [begin, end); their bytes are a view, not a copy."""
         offsets = self.offsets[begin : end + 1]
         return Strings(self.data[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [n]: bytes of each string."""
+        """Bytes of each string, int64 [n]."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def bytes_at(self, index: int) -> bytes:
-        """The bytes of one string."""
+        """Return the bytes of one string."""
         return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
 
     def __getitem__(self, index: int) -> str:
@@ -73,7 +73,7 @@ class Strings:
             raise IndexError(f"string {index} of {len(self)}")
         try:
             return self.bytes_at(index % len(self)).decode()
-        except UnicodeDecodeError as error:  # readers let nothing else through: it came from a damaged folder
+        except UnicodeDecodeError as error:  # readers accept only UTF-8, so this comes from a damaged folder
             raise UserError(
                 f"string {index} of {len(self):,} is no UTF-8 ({error}); the run directory is damaged"
             ) from None
@@ -82,60 +82,61 @@ class Strings:
         return (self[index] for index in range(len(self)))
 
     def take(self, rows: np.ndarray) -> Strings:
-        """The strings at `rows` (int [m]), as a new column."""
+        """Return the strings at `rows` (int [m]) as a new column."""
         return gather([self], rows)
+
+    def to_arrow(self) -> pa.LargeBinaryArray:
+        """Return an Arrow array that shares the memory of this column."""
+        buffers = [None, *(pa.py_buffer(np.ascontiguousarray(column)) for column in (self.offsets, self.data))]
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(self), buffers)
+
+
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the offsets of strings that lie end to end, int64 [n + 1].
+
+    >>> offsets_of([3, 0, 2]).tolist()
+    [0, 3, 3, 5]
+    """
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 def gather(parts: Sequence[Strings], rows: np.ndarray, scratch: str | Path | None = None) -> Strings:
-    """Strings of several columns as one.
+    """Return strings of several columns as one column.
+
+    Memory is bounded: Arrow takes the strings block by block, as one `take` over all parts would copy them all first.
 
     Args:
-      parts: the columns; string i is that of all of them end to end.
+      parts: the columns; a row is a position in all of them end to end.
       rows: int [m].
-      scratch: as for `drex_jax.data.scratch.room`.
+      scratch: folder of the backing file of a large result (see `allocate`).
     """
     rows = np.asarray(rows, np.int64)
-    begins = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
-    lengths = np.zeros(len(rows), np.int64)
-    for block in _blocks(len(rows)):
-        for part, places, local in _by_part(begins, rows[block]):
-            lengths[block.start + places] = parts[part].offsets[local + 1] - parts[part].offsets[local]
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    data = room(int(offsets[-1]), np.uint8, scratch)
-    sources = [np.ascontiguousarray(part.data).data for part in parts]
-    for block in _blocks(len(rows)):
-        strings: list[memoryview] = [memoryview(b"")] * (block.stop - block.start)
-        for part, places, local in _by_part(begins, rows[block]):
-            own, source = parts[part].offsets, sources[part]
-            spans = zip(places.tolist(), own[local].tolist(), own[local + 1].tolist(), strict=True)
-            for place, begin, end in spans:
-                strings[place] = source[begin:end]
-        data[offsets[block.start] : offsets[block.stop]] = np.frombuffer(b"".join(strings), np.uint8)
+    columns = [part.to_arrow() for part in parts]
+    begins = offsets_of([len(part) for part in parts])
+    lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])
+    offsets = offsets_of(lengths[rows])
+    data = allocate(int(offsets[-1]), np.uint8, scratch)
+    for first in range(0, len(rows), _TAKE_ROWS):
+        block = rows[first : first + _TAKE_ROWS]
+        part = np.searchsorted(begins, block, "right") - 1
+        numbers = np.unique(part).tolist()
+        pieces = [columns[number].take(pa.array(block[part == number] - begins[number])) for number in numbers]
+        back = np.argsort(np.argsort(part, kind="stable"))  # from the order of the parts to that of `rows`
+        taken = pa.concat_arrays(pieces).take(pa.array(back)).buffers()[2]
+        begin, end = offsets[first], offsets[first + len(block)]
+        data[begin:end] = np.frombuffer(taken or b"", np.uint8)[: end - begin]
     return Strings(data, offsets)
 
 
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(first, min(first + _TAKE_ROWS, n)) for first in range(0, n, _TAKE_ROWS))
-
-
-def _by_part(begins: np.ndarray, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(part, places in `rows`, numbers in the part) of each part that has some of `rows`."""
-    part = np.searchsorted(begins, rows, "right") - 1
-    order = np.argsort(part, kind="stable")
-    cuts = np.flatnonzero(np.diff(part[order])) + 1
-    for places in np.split(order, cuts) if len(rows) else ():
-        number = int(part[places[0]])
-        yield number, places, rows[places] - begins[number]
-
-
-def room(count: int, dtype: type, folder: str | Path | None = None) -> np.ndarray:
-    """An array [count] to be written: in memory or, where it is large, mapped from a file without a name.
+def allocate(count: int, dtype: type, folder: str | Path | None = None) -> np.ndarray:
+    """Return a new array [count]: in memory or, if it is large, mapped from an unnamed temporary file.
 
     Args:
-      count: of its elements.
-      dtype: theirs.
-      folder: where such a file has its place, which the array's end frees; None: that of temporary files.
+      count: number of elements.
+      dtype: type of the elements.
+      folder: folder of the backing file, which is deleted with the array; None: the folder of temporary files.
     """
     if count * np.dtype(dtype).itemsize < MAP_FROM_BYTES:
         return np.empty(count, dtype)

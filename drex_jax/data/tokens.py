@@ -1,4 +1,4 @@
-"""Texts as token ids, end to end, with features of each token or without, in memory or in a folder."""
+"""Texts as token ids, end to end, optionally with features of each token, in memory or in a folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.data import storage
+from drex_jax.data.strings import offsets_of
 
 SCHEMA = "tokens-1"
 
@@ -18,10 +19,10 @@ class Tokens(NamedTuple):
     """Texts as token ids, end to end.
 
     Attributes:
-      ids: int32 [total], or uint16 where every id fits; possibly memory-mapped, as the others are.
+      ids: int32 [total], or uint16 if every id fits; like the other arrays possibly memory-mapped.
       offsets: int64 [n + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`, empty for a missing text.
-      cut: bool [n]: the text was longer than the maximum.
-      features: float16 [total, D]: what a frozen encoder says of each token; None where embeddings are learned.
+      cut: bool [n]; True if the text was longer than the maximum.
+      features: features of each token from a frozen encoder, float16 [total, D]; None if embeddings are learned.
     """
 
     ids: np.ndarray
@@ -31,29 +32,32 @@ class Tokens(NamedTuple):
 
     @property
     def truncated(self) -> int:
-        """How many texts were cut at the maximum."""
+        """Number of texts that were cut at the maximum."""
         return int(self.cut.sum())
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [n]: tokens of each text."""
+        """Number of tokens of each text, int64 [n]."""
         return np.diff(self.offsets)
 
     def part(self, begin: int, end: int) -> Tokens:
-        """Texts [begin, end); their ids and features are views, not copies."""
+        """Return the texts [begin, end); their ids and features are views, not copies."""
         offsets = self.offsets[begin : end + 1]
-        own = slice(offsets[0], offsets[-1])
-        return Tokens(self.ids[own], offsets - offsets[0], self.cut[begin:end], self._features(own))
+        span = slice(offsets[0], offsets[-1])
+        return Tokens(self.ids[span], offsets - offsets[0], self.cut[begin:end], self._features(span))
 
     @classmethod
     def concatenate(
         cls, parts: Sequence[Tokens], ids: np.ndarray | None = None, features: np.ndarray | None = None
     ) -> Tokens:
-        """All texts of all parts, one at least, in order.
+        """Return all texts of all parts, in order.
 
-        Ids are written to `ids` [total], where given, and features, if there are any, to `features` [total, D].
+        Args:
+          parts: at least one part.
+          ids: array [total] that receives the ids; None: a new array.
+          features: array [total, D] that receives the features, if there are any; None: a new array.
         """
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))])
+        offsets = offsets_of(np.concatenate([part.lengths for part in parts]))
         views = [part.ids[part.offsets[0] : part.offsets[-1]] for part in parts]
         written = np.concatenate(views, out=ids, casting="unsafe")
         given = [part.features[part.offsets[0] : part.offsets[-1]] for part in parts if part.features is not None]
@@ -61,36 +65,36 @@ class Tokens(NamedTuple):
         return cls(written, offsets, cut, np.concatenate(given, out=features) if given else None)
 
     def take(self, rows: np.ndarray) -> Tokens:
-        """The texts at `rows` (int [m], any of them any number of times), as a copy."""
+        """Return a copy of the texts at `rows` (int [m], repeats allowed)."""
         rows = np.asarray(rows, np.int64)
         lengths = self.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        offsets = offsets_of(lengths)
         source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
         return Tokens(self.ids[source], offsets, self.cut[rows], self._features(source))
 
     def keep(self, kept: np.ndarray) -> Tokens:
-        """The same texts with only those of their tokens that are `kept`, bool [total]."""
-        offsets = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
+        """Return the same texts with only those of their tokens that are `kept`, bool [total]."""
+        offsets = offsets_of(kept)[self.offsets]
         return Tokens(self.ids[kept], offsets, self.cut, self._features(kept))
 
     def _features(self, tokens: slice | np.ndarray) -> np.ndarray | None:
         return None if self.features is None else self.features[tokens]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The arrays there are, by name."""
+        """Return the arrays by name; absent features are omitted."""
         return {name: column for name, column in self._asdict().items() if column is not None}
 
     def save(self, folder: str | Path) -> None:
-        """Writes a folder of .npy columns, whole or not at all."""
+        """Write a folder of .npy columns, atomically."""
         header = {"schema": SCHEMA, "ids": self.ids.dtype.name, "features": self.features is not None}
         storage.write_columns(folder, header, self.columns())
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokens:
-        """Reads what `save` wrote; large columns are memory-mapped.
+        """Read a folder written by `save`; large columns are memory-mapped.
 
         Raises:
-          UserError: a missing or damaged file, by its name.
+          UserError: a file is missing or damaged; the message names it.
         """
         header = storage.read_header(folder, SCHEMA)
         kind = header.get("ids")

@@ -1,308 +1,371 @@
-"""All that a run has met: the table that it was made of, what came since, and the rules for what may follow."""
+"""The log of all interactions of a run: its data, what came since, and the rules for what may follow."""
 
 from __future__ import annotations
 
+import bisect
 import copy
 import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from drex_jax.data.assemble import by_first_appearance
+from drex_jax.common.growing import GrowingArray
+from drex_jax.common.sides import Side
 from drex_jax.data.events import REVIEW
-from drex_jax.data.interactions import Interactions
+from drex_jax.data.interactions import Interactions, by_first_appearance
+from drex_jax.data.readers.chunk import Chunk
 from drex_jax.data.strings import Strings
-from drex_jax.serving.rows import Refusal, Row, rows_of
+from drex_jax.serving.rows import CheckedRows, Refusal
+
+
+class Interaction(NamedTuple):
+    """One interaction of a log.
+
+    Attributes:
+      user, item: ids.
+      timestamp: seconds since 1970.
+      rating: NaN where missing.
+      text: empty where missing.
+      vectors: vector modalities by name, float32 [width]; missing ones are left out.
+    """
+
+    user: str
+    item: str
+    timestamp: float
+    rating: float
+    text: str
+    vectors: Mapping[str, np.ndarray]
+
+
+class Appended(NamedTuple):
+    """What a log has done with new interactions.
+
+    Attributes:
+      rows: the n interactions that were appended, in order.
+      user, item: int32 [n], their numbers in the log.
+      refused: the other rows.
+    """
+
+    rows: Chunk
+    user: np.ndarray
+    item: np.ndarray
+    refused: list[Refusal]
 
 
 class Ids:
-    """The ids of one side, and those that came since: number n is the id at place n."""
+    """The ids of users, or of items, to which new ones can be added; the number of an id is its position."""
 
     def __init__(self, ids: Strings):
-        self._start, self._since = ids, []
-        self._end: int | None = None  # of those that are frozen: how many there are
+        self._start, self._added = ids, list[bytes]()
+        self._end: int | None = None  # of a frozen copy: its length
 
     def frozen(self) -> Ids:
-        """These ids as they are now, whatever is added later."""
-        self._numbers  # noqa: B018 (made here, they are made once)
+        """Return a view of the ids as they are now, which later ids do not change."""
         other = copy.copy(self)
         other._end = len(self)
         return other
 
     @functools.cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self._start)}
+    def _numbers(self) -> dict[bytes, int]:
+        data, offsets = self._start.data.tobytes(), self._start.offsets.tolist()
+        return {data[begin:end]: number for number, (begin, end) in enumerate(itertools.pairwise(offsets))}
 
     def __len__(self) -> int:
-        return len(self._start) + len(self._since) if self._end is None else self._end
+        return len(self._start) + len(self._added) if self._end is None else self._end
 
     def name(self, number: int) -> str:
-        """The id at a place."""
+        """Return the id with a number."""
         begun = len(self._start)
-        return self._start[number] if number < begun else self._since[number - begun]
+        return self._start[number] if number < begun else self._added[number - begun].decode()
 
-    def number(self, name: str | int) -> int:
-        """Of an id; -1: there is none."""
-        number = self._numbers.get(str(name), -1)
+    def number(self, name: str | bytes) -> int:
+        """Return the number of an id; -1 if it is unknown."""
+        key = name if isinstance(name, bytes) else name.encode("utf-8", "surrogatepass")
+        number = self._numbers.get(key, -1)
         return number if number < len(self) else -1
 
-    def add(self, name: str) -> int:
-        """The number of an id, which it is given now if it has none."""
+    def add(self, name: bytes) -> int:
+        """Return the number of an id in UTF-8, which is appended if it is unknown."""
         number = self.number(name)
         if number < 0:
             number = self._numbers[name] = len(self)
-            self._since.append(name)
+            self._added.append(name)
         return number
 
-
-class _Column:
-    """int32 that grows; room is doubled, so that growing by one costs little on average."""
-
-    def __init__(self, values: np.ndarray):
-        self._values, self._size = np.array(values, np.int32), len(values)
-
-    def append(self, value: int) -> None:
-        """One more."""
-        if self._size == len(self._values):
-            self._values = np.pad(self._values, (0, max(16, self._size)))
-        self._values[self._size] = value
-        self._size += 1
-
-    @property
-    def values(self) -> np.ndarray:
-        """All so far, int32 [n]."""
-        return self._values[: self._size]
+    def strings(self) -> Strings:
+        """Return all ids as a column."""
+        return Strings.concatenate([self._start, Strings.of(self._added)]).part(0, len(self))
 
 
-class _Index:
-    """Which rows are whose: those known at the start sorted by owner, those that came since by themselves."""
+class _RowsByOwner:
+    """The rows of each user (or item): those known at the start sorted by owner, later ones in lists."""
 
     def __init__(self, owners: np.ndarray):
         self._order = np.argsort(owners, kind="stable")
         self._begin = np.concatenate([[0], np.bincount(owners).cumsum()]).astype(np.int64)
         self._since: dict[int, list[int]] = {}
 
-    def add(self, owner: int, row: int) -> None:
-        self._since.setdefault(owner, []).append(row)
+    def extend(self, owners: np.ndarray, begin: int) -> None:
+        """Add the rows `begin`, `begin` + 1, ... of these owners."""
+        for row, owner in enumerate(owners.tolist(), begin):
+            self._since.setdefault(owner, []).append(row)
 
     def of(self, owner: int) -> np.ndarray:
-        """int64: the rows of an owner, ascending; -1 has none."""
+        """Return the rows of an owner, int64, ascending; -1 has none."""
         begun = 0 <= owner < len(self._begin) - 1
         rows = self._order[self._begin[owner] : self._begin[owner + 1]] if begun else self._order[:0]
         return np.append(rows, self._since[owner]) if owner in self._since else rows
 
 
 class InteractionLog:
-    """Rows 0, 1, ... in the order in which they were learned from. Letters: n rows, U users, I items.
+    """All interactions of a run, numbered 0, 1, ... in the order in which the model has learned from them.
 
     Attributes:
-      base: the table that the run was made of, in the order of learning.
-      num_train: how many of its rows are train.
+      base: the data that the run was trained and evaluated on, in the order of learning.
+      num_train: how many of the rows of `base` are train.
       users, items: the ids.
-      since: how many rows came after `base`.
     """
 
     def __init__(self, base: Interactions, num_train: int, saved: Interactions | None = None):
-        """`saved`: what came since, in its order; a table with numbers of its own."""
+        """Make the log of a run; `saved` holds the rows after `base` in their order, with its own numbers of ids."""
         self.base, self.num_train = base, num_train
-        self._saved = base.take(np.zeros(0, np.int64)) if saved is None else saved
         self.users, self.items = Ids(base.user_ids), Ids(base.item_ids)
-        user, item = base.user, base.item
+        self._user, self._item = GrowingArray(base.user), GrowingArray(base.item)
+        self._parts, self._begins = [_without_ids(base)], [0]  # the other columns, and the first row of each part
+        self._latest_since = -math.inf
         if saved is not None:
-            users = np.array([self.users.add(name) for name in saved.user_ids], np.int32)
-            items = np.array([self.items.add(name) for name in saved.item_ids], np.int32)
-            user, item = np.append(user, users[saved.user]), np.append(item, items[saved.item])
-        self._user, self._item = _Column(user), _Column(item)
-        self._rows: list[Row] = []  # after `saved`
-        self._newest: list[dict[int, float]] = [{}, {}]  # by number, of those in `_rows`: the last moment
-        self._marks: dict[int, tuple[float, list[Any]]] = {}  # by user: its last moment, and what happened at it
+            users, items = (
+                np.array([known.add(ids.bytes_at(number)) for number in range(len(ids))], np.int32)
+                for known, ids in ((self.users, saved.user_ids), (self.items, saved.item_ids))
+            )
+            self._append(_without_ids(saved), users[saved.user], items[saved.item])
 
     def __len__(self) -> int:
-        return len(self._user.values)
+        return len(self._user)
 
     @property
     def since(self) -> int:
-        """How many rows came after `base`."""
+        """The number of rows after `base`."""
         return len(self) - len(self.base)
 
     @property
     def user(self) -> np.ndarray:
-        """int32 [n]."""
+        """The user of each row, int32 [n]."""
         return self._user.values
 
     @property
     def item(self) -> np.ndarray:
-        """int32 [n]."""
+        """The item of each row, int32 [n]."""
         return self._item.values
-
-    @functools.cached_property
-    def _by_user(self) -> _Index:
-        return _Index(self.user)
-
-    @functools.cached_property
-    def _by_item(self) -> _Index:
-        return _Index(self.item)
 
     @property
     def last_moment(self) -> float:
-        """The latest timestamp, in seconds; 0 where there are no rows."""
-        tables = [table.timestamp.max(initial=-math.inf) for table in (self.base, self._saved)]
-        latest = max(*tables, *self._newest[0].values())
-        return latest if len(self) else 0.0
+        """The latest timestamp, in seconds since 1970; 0 if there are no rows."""
+        return max(self._latest_in_base, self._latest_since) if len(self) else 0.0
+
+    @functools.cached_property
+    def _latest_in_base(self) -> float:
+        return float(self.base.timestamp.max(initial=-math.inf))
+
+    @functools.cached_property
+    def _by_side(self) -> tuple[_RowsByOwner, _RowsByOwner]:
+        return _RowsByOwner(self.user), _RowsByOwner(self.item)
 
     def rows_of_user(self, user: int) -> np.ndarray:
-        """int64, ascending: the rows of a user, by number; -1 has none."""
-        return self._by_user.of(user)
+        """Return the rows of a user by number, int64, ascending; -1 has none."""
+        return self._by_side[Side.USER].of(user)
 
     def rows_of_item(self, item: int) -> np.ndarray:
-        """int64, ascending: the rows of an item, by number; -1 has none."""
-        return self._by_item.of(item)
+        """Return the rows of an item by number, int64, ascending; -1 has none."""
+        return self._by_side[Side.ITEM].of(item)
 
-    def row(self, number: int) -> Row:
-        """One row with its text and vectors."""
-        for table in (self.base, self._saved):
-            if number < len(table):
-                return _row(next(rows_of(table.take(np.array([number])))))
-            number -= len(table)
-        return self._rows[number]
+    def row(self, number: int) -> Interaction:
+        """Return one row, with its text and vectors."""
+        part, place = self._place(number)
+        vectors = {name: values[place] for name, values in part.vectors.items()}
+        return Interaction(
+            user=self.users.name(int(self.user[number])),
+            item=self.items.name(int(self.item[number])),
+            timestamp=float(part.timestamp[place]),
+            rating=float(part.rating[place]),
+            text=part.text[place],
+            vectors={name: vector for name, vector in vectors.items() if not np.isnan(vector).any()},
+        )
+
+    def _place(self, number: int) -> tuple[Chunk, int]:
+        """Return the part that holds a row, and the row's place in it."""
+        part = bisect.bisect_right(self._begins, number) - 1
+        return self._parts[part], number - self._begins[part]
 
     def table(self) -> Interactions:
-        """All rows as one table, numbered as here; a copy where anything came after `base`."""
+        """Return all rows as one table with the numbers of this log; `base` itself if nothing came after it."""
         if not self.since:
             return self.base
         base, since = self.base, self.since_table()
-        vectors = {name: np.concatenate([base.vectors[name], since.vectors[name]]) for name in base.vectors}
         return Interactions(
             name=base.name,
-            user_ids=Strings.of(map(self.users.name, range(len(self.users)))),
-            item_ids=Strings.of(map(self.items.name, range(len(self.items)))),
+            user_ids=self.users.strings(),
+            item_ids=self.items.strings(),
             user=self.user.copy(),
             item=self.item.copy(),
             timestamp=np.append(base.timestamp, since.timestamp),
             rating=np.append(base.rating, since.rating),
             text=Strings.concatenate([base.text, since.text]),
-            vectors=vectors,
+            vectors={name: np.concatenate([values, since.vectors[name]]) for name, values in base.vectors.items()},
             rating_range=base.rating_range,
         )
 
     def since_table(self) -> Interactions:
-        """What came after `base`, in its order, as a table with numbers of its own."""
-        saved, rows = self._saved, self._rows
-        vectors = {}
-        for name, values in self.base.vectors.items():
-            missing = np.full(values.shape[1], np.nan, np.float32)
-            new = [np.asarray(row.vectors.get(name, missing), np.float32)[None] for row in rows]
-            vectors[name] = np.concatenate([saved.vectors[name], *new])
-        sides = []
-        for numbers, ids in ((self.user, self.users), (self.item, self.items)):
-            own, first = by_first_appearance(numbers[len(self.base) :], len(ids))
-            sides.append((own, Strings.of(ids.name(number) for number in first.tolist())))
-        (user, user_ids), (item, item_ids) = sides
+        """Return the rows after `base`, in their order, as a table with its own numbers of ids."""
+        base, parts = self.base, self._parts[1:]
+        user, users = by_first_appearance(self.user[len(base) :], len(self.users))
+        item, items = by_first_appearance(self.item[len(base) :], len(self.items))
         return Interactions(
-            name=self.base.name,
-            user_ids=user_ids,
-            item_ids=item_ids,
+            name=base.name,
+            user_ids=Strings.of(self.users.name(number) for number in users.tolist()),
+            item_ids=Strings.of(self.items.name(number) for number in items.tolist()),
             user=user,
             item=item,
-            timestamp=np.append(saved.timestamp, [row.timestamp for row in rows]),
-            rating=np.append(saved.rating, np.array([row.rating for row in rows], np.float32)),
-            text=Strings.concatenate([saved.text, Strings.of(row.text for row in rows)]),
-            vectors=vectors,
-            rating_range=self.base.rating_range,
+            timestamp=np.concatenate([base.timestamp[:0], *(part.timestamp for part in parts)]),
+            rating=np.concatenate([base.rating[:0], *(part.rating for part in parts)]),
+            text=Strings.concatenate([part.text for part in parts]),
+            vectors={
+                name: np.concatenate([values[:0], *(part.vector(name, values.shape[1]) for part in parts)])
+                for name, values in base.vectors.items()
+            },
+            rating_range=base.rating_range,
         )
 
     def before(self, moment: float) -> InteractionLog:
-        """The journal as it stood just before a moment, in seconds; users and items keep their numbers."""
+        """Return the log of the rows earlier than a moment in seconds; users and items keep their numbers."""
         since = self.since_table()
-        parts = [np.flatnonzero(table.timestamp < moment) for table in (self.base, since)]
-        then = InteractionLog(self.base.take(parts[0]), int((parts[0] < self.num_train).sum()))
+        in_base, after = (np.flatnonzero(table.timestamp < moment) for table in (self.base, since))
+        then = InteractionLog(self.base.take(in_base), int((in_base < self.num_train).sum()))
         then.users, then.items = self.users.frozen(), self.items.frozen()
-        then._saved = since.take(parts[1])
-        rows = np.concatenate([parts[0], len(self.base) + parts[1]])
-        then._user, then._item = _Column(self.user[rows]), _Column(self.item[rows])
+        rows = len(self.base) + after
+        then._append(_without_ids(since.take(after)), self.user[rows], self.item[rows])
         return then
 
-    def join(self, rows: Sequence[tuple[int, Row]]) -> tuple[list[Row], list[tuple[int, int]], list[Refusal]]:
-        """Takes in rows that are right, each with its place, as far as they may follow.
+    def append_valid(self, checked: CheckedRows) -> Appended:
+        """Append new interactions in their order, except those that may not follow.
 
-        A row is refused where it is earlier than the last of its user or of its item, or was there already.
-
-        Returns:
-          The rows taken in; their (user, item) by number; the others.
+        A row is refused if it is earlier than the last row of its user or of its item, or if the log has the same
+        interaction already.
         """
-        kept, numbers, refused = [], [], []
-        for place, row in rows:
-            user, item = self.users.number(row.user), self.items.number(row.item)
-            last = [self._last(0, user), self._last(1, item)]
-            if row.timestamp < max(last):
-                side = "user" if row.timestamp < last[0] else "item"
-                reason = f"timestamp {row.timestamp:.15g} is earlier than {max(last):.15g}, the last of its {side}"
-                refused.append(Refusal(place, reason))
+        rows, kept, numbers, refused = checked.rows, list[int](), list[tuple[int, int]](), list[Refusal]()
+        newest: tuple[dict[int, float], dict[int, float]] = {}, {}  # by side: last moments that these rows change
+        repeats = _Repeats(self)
+        columns = zip(_bytes_of(rows.user), _bytes_of(rows.item), rows.timestamp.tolist(), strict=True)
+        for place, (user_id, item_id, time) in enumerate(columns):
+            pair = self.users.number(user_id), self.items.number(item_id)
+            last = [newest[side].get(pair[side], self._last_moment(side, pair[side])) for side in Side]
+            if time < max(last):
+                side = Side.USER if time < last[Side.USER] else Side.ITEM
+                reason = f"timestamp {time:.15g} is earlier than {max(last):.15g}, the last of its {side.label}"
+            elif repeats.has(pair, rows, place, last[Side.USER]):
+                reason = "the very same interaction was there already"
+            else:
+                pair = self.users.add(user_id), self.items.add(item_id)
+                newest[Side.USER][pair[0]] = newest[Side.ITEM][pair[1]] = time
+                repeats.add(pair, rows, place)
+                kept.append(place)
+                numbers.append(pair)
                 continue
-            mark, there = _mark(row), self._at(row, user, last[0])
-            if mark in there:
-                refused.append(Refusal(place, "the very same interaction was there already"))
-                continue
-            user, item = self.users.add(row.user), self.items.add(row.item)
-            self._newest[0][user] = self._newest[1][item] = row.timestamp
-            self._marks[user] = row.timestamp, [*there, mark]
-            self._append(row, user, item)
-            kept.append(row)
-            numbers.append((user, item))
-        return kept, numbers, refused
+            refused.append(Refusal(int(checked.positions[place]), reason))
+        user, item = np.array(numbers, np.int32).reshape(-1, 2).T
+        rows = rows.take(np.array(kept, np.int64))
+        if kept:
+            self._append(_without_ids(rows), user, item)
+        return Appended(rows, np.ascontiguousarray(user), np.ascontiguousarray(item), refused)
 
-    def _append(self, row: Row, user: int, item: int) -> None:
-        by_user, by_item, place = self._by_user, self._by_item, len(self)
-        self._user.append(user)
-        self._item.append(item)
-        by_user.add(user, place)
-        by_item.add(item, place)
-        self._rows.append(row)
+    def _append(self, part: Chunk, user: np.ndarray, item: np.ndarray) -> None:
+        begin = len(self)
+        self._begins.append(begin)
+        self._parts.append(part)
+        self._user.extend(user)
+        self._item.extend(item)
+        self._latest_since = float(part.timestamp.max(initial=self._latest_since))
+        sides = (user, item)
+        if "_by_side" in self.__dict__:  # made already
+            for rows, numbers in zip(self._by_side, sides, strict=True):
+                rows.extend(numbers, begin)
+        if "_last" in self.__dict__:
+            for last, ids, numbers in zip(self._last, (self.users, self.items), sides, strict=True):
+                last.resize(len(ids))
+                last.values[numbers] = part.timestamp
 
     @functools.cached_property
-    def _last_at_start(self) -> tuple[np.ndarray, np.ndarray]:
-        """When each user and item of the tables was last met; NaN: never."""
-        tables = self.base, self._saved
-        timestamp = np.concatenate([table.timestamp for table in tables])
-        sides = []
-        for numbers, count in ((self.user, len(self.users)), (self.item, len(self.items))):
-            last = np.full(count, np.nan)
-            last[numbers[: len(timestamp)]] = timestamp  # of repeated numbers the last wins
-            sides.append(last)
+    def _last(self) -> tuple[GrowingArray, GrowingArray]:
+        """By side: the timestamp of the last row of each user (or item), float64; -inf if there is none."""
+        timestamp = np.concatenate([part.timestamp for part in self._parts])
+        sides = list[GrowingArray]()
+        for numbers, ids in ((self.user, self.users), (self.item, self.items)):
+            last = np.full(len(ids), -math.inf)
+            last[numbers] = timestamp  # the last of several rows is written last
+            sides.append(GrowingArray(last, fill=-math.inf))
         return sides[0], sides[1]
 
-    def _last(self, side: int, number: int) -> float:
-        """When a user (side 0) or item was last met, in seconds; -inf: never."""
-        if number in self._newest[side]:
-            return self._newest[side][number]
-        last = self._last_at_start[side]
-        met = 0 <= number < len(last) and not math.isnan(last[number])
-        return float(last[number]) if met else -math.inf
+    def _last_moment(self, side: Side, number: int) -> float:
+        last = self._last[side]
+        return float(last.values[number]) if 0 <= number < len(last) else -math.inf
 
-    def _at(self, row: Row, user: int, last: float) -> list[Any]:
-        """What the row's user did at the row's moment, which is not before its last."""
-        if row.timestamp > last:
-            return []
-        if user in self._marks:
-            return self._marks[user][1]
-        at_once = itertools.takewhile(
-            lambda each: each.timestamp == last, map(self.row, reversed(self.rows_of_user(user).tolist()))
-        )
-        return [_mark(each) for each in at_once]
+    def last_contents(self, user: int) -> tuple[float, set[_Content]]:
+        """Return the timestamp of the last row of a user, and the contents of all rows of the user at it."""
+        last, contents = self._last_moment(Side.USER, user), set[_Content]()
+        for row in reversed(self.rows_of_user(user).tolist()):
+            part, place = self._place(row)
+            if part.timestamp[place] != last:
+                break
+            contents.add(_content(int(self.item[row]), part, place))
+        return last, contents
 
 
-def _row(mapping: dict[str, Any]) -> Row:
-    """Of a table's row, which has been checked long ago."""
-    columns = {name: mapping.pop(name) for name in ("user", "item", "timestamp", "rating", "text")}
-    return Row(**columns, vectors=mapping)
+_Content = tuple[int, float | None, bytes, tuple[tuple[str, bytes], ...]]  # item, rating, text, vectors
 
 
-def _mark(row: Row) -> tuple[Any, ...]:
-    """What makes two interactions of a user at one moment the same; what is made of the text is nothing of its own."""
-    rating = None if math.isnan(row.rating) else float(np.float32(row.rating))
-    own = sorted((name, values) for name, values in row.vectors.items() if name != REVIEW)
-    vectors = tuple((name, np.asarray(values, np.float32).tobytes()) for name, values in own)
-    return row.item, rating, row.text, vectors
+class _Repeats:
+    """Finds interactions that repeat one of the same user at the same moment, in the log or among the new rows."""
+
+    def __init__(self, log: InteractionLog):
+        self._log = log
+        self._last: dict[int, tuple[float, set[_Content]]] = {}  # by user: the last moment, and what happened at it
+
+    def has(self, pair: tuple[int, int], rows: Chunk, place: int, last: float) -> bool:
+        """True if a row, not earlier than the `last` moment of its user, was there already."""
+        user, item = pair
+        if rows.timestamp[place] > last:
+            return False
+        if user not in self._last:
+            self._last[user] = self._log.last_contents(user)
+        return _content(item, rows, place) in self._last[user][1]
+
+    def add(self, pair: tuple[int, int], rows: Chunk, place: int) -> None:
+        """Take note of a new row."""
+        user, item = pair
+        time = float(rows.timestamp[place])
+        last, contents = self._last.get(user, (-math.inf, set[_Content]()))
+        if time > last:
+            contents = set[_Content]()
+        contents.add(_content(item, rows, place))
+        self._last[user] = time, contents
+
+
+def _content(item: int, rows: Chunk, place: int) -> _Content:
+    """Return what tells two interactions of a user at one moment apart; a vector of the text adds nothing to it."""
+    rating = float(rows.rating[place])
+    present = ((name, rows.vectors[name][place]) for name in sorted(rows.vectors) if name != REVIEW)
+    vectors = tuple((name, vector.tobytes()) for name, vector in present if not np.isnan(vector).any())
+    return item, None if math.isnan(rating) else rating, rows.text.bytes_at(place), vectors
+
+
+def _without_ids(rows: Chunk | Interactions) -> Chunk:
+    """Return the other columns of some rows, not copied."""
+    nothing = Strings.empty(0)
+    return Chunk(nothing, nothing, rows.timestamp, rows.rating, rows.text, rows.vectors)
+
+
+def _bytes_of(column: Strings) -> list[bytes]:
+    return [column.bytes_at(row) for row in range(len(column))]

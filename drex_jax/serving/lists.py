@@ -14,8 +14,8 @@ from drex_jax.models import scoring
 from drex_jax.models.drex.window import power_of_two
 from drex_jax.models.protocol import Params, States
 from drex_jax.models.scoring import Scorer
-from drex_jax.serving import arguments
 from drex_jax.serving.interaction_log import InteractionLog
+from drex_jax.serving.rows import ids_of
 
 SCORES = 1 << 24  # that exist at a time
 USERS = 1024  # at the most whose lists are made at a time
@@ -67,7 +67,7 @@ class Lists(NamedTuple):
             excluded = np.bincount(self.log.item[: self.length], minlength=len(excluded)) == 0
         if candidates is None:
             return excluded
-        wanted = {item: self.log.items.number(item) for item in arguments.ids_of("candidates", candidates)}
+        wanted = {item: self.log.items.number(item) for item in ids_of("candidates", candidates)}
         unknown = next((item for item, number in wanted.items() if number < 0), None)
         if unknown is not None:
             raise UserError(f"candidates: the run has no item {unknown}")

@@ -1,50 +1,55 @@
-"""What a finished run reads of the texts of new interactions."""
+"""Encodes the texts of new interactions with the encoder that a finished run was trained on."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+
+import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
 from drex_jax.data.events import REVIEW
-from drex_jax.serving.rows import Refusal, Row
+from drex_jax.serving.rows import CheckedRows
 from drex_jax.text.bert import BertEncoder
 from drex_jax.text.bert.reviews import ATTENTION, trained_on
 from drex_jax.training.settings import Settings
 
 
-class Reader:
-    """Gives new interactions of a finished run what it reads of their texts."""
+class ReviewReader:
+    """Adds the vectors of texts to new interactions, for a run whose data have such vectors."""
 
-    def __init__(self, config: Settings, facts: pathlib.Path):
-        """`facts`: of the run's history, which say by which model it was trained."""
-        self._config, self._fingerprint = config, read_json(facts, ()).get("bert")
+    def __init__(self, settings: Settings, facts: pathlib.Path):
+        """Read which encoder the run was trained on.
+
+        Args:
+          settings: settings of the run.
+          facts: file of the run's history that holds the fingerprint of the encoder, if there is one.
+        """
+        self._settings, self._fingerprint = settings, read_json(facts, ()).get("bert")
 
     @functools.cached_property
     def _model(self) -> BertEncoder | str:
-        """The encoder; or why there is none."""
+        """The encoder, or the reason why it cannot be had."""
         try:
-            return trained_on(self._config, self._fingerprint)
+            return trained_on(self._settings, self._fingerprint)
         except UserError as error:
             return str(error)
 
-    def read(self, rows: Sequence[tuple[int, Row]]) -> tuple[list[tuple[int, Row]], list[Refusal]]:
-        """Rows with the vectors of their texts; and those whose text cannot be read, as its model is not there."""
-        spoken = [(place, row) for place, row in rows if row.text] if self._fingerprint else []
-        if not spoken:
-            return list(rows), []
+    def read(self, checked: CheckedRows) -> CheckedRows:
+        """Return the rows with the vectors of their texts; rows with a text are refused if the encoder is missing."""
+        rows = checked.rows
+        has_text = rows.text.lengths > 0
+        if not self._fingerprint or not has_text.any():
+            return checked
         model = self._model
         if isinstance(model, str):
-            refused = [Refusal(place, model) for place, _ in spoken]
-            return [(place, row) for place, row in rows if not row.text], refused
-        pooling, max_tokens = self._config.text.bert.pooling, self._config.text.max_tokens
-        if pooling == ATTENTION:  # reads tokens, when it learns
-            return list(rows), []
-        made = model.encode([row.text for _, row in spoken], pooling, True, max_tokens)
-        found = {place: vector for (place, _), vector in zip(spoken, made, strict=True)}
-        return [
-            (place, row._replace(vectors={**row.vectors, REVIEW: found[place]}) if place in found else row)
-            for place, row in rows
-        ], []
+            return checked.refuse(has_text, model)
+        pooling, max_tokens = self._settings.text.bert.pooling, self._settings.text.max_tokens
+        if pooling == ATTENTION:  # the model itself reads the tokens
+            return checked
+        encoded = model.encode(rows.text.take(np.flatnonzero(has_text)), pooling, True, max_tokens)
+        vectors = np.full((len(rows), encoded.shape[1]), np.nan, np.float32)
+        vectors[has_text] = encoded
+        return checked._replace(rows=dataclasses.replace(rows, vectors={**rows.vectors, REVIEW: vectors}))

@@ -1,4 +1,8 @@
-"""Interactions that arrive after training, as Python objects: each row checked by itself, refused with a reason."""
+"""Checks of what a Python program gives: new interactions, and the arguments of questions.
+
+New interactions, as mappings or as a table, become the columns of a `Chunk`. Every value passes the rules of
+`drex_jax.data.readers.fields`, which the readers of files use too; a row that breaks one is refused with the reason.
+"""
 
 from __future__ import annotations
 
@@ -7,145 +11,248 @@ import dataclasses
 import datetime
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from drex_jax.common.errors import UserError
+from drex_jax.common.sides import Side
 from drex_jax.data.events import REVIEW
 from drex_jax.data.interactions import MAX_TIMESTAMP, MIN_TIMESTAMP, Interactions
+from drex_jax.data.readers import fields
+from drex_jax.data.readers.chunk import Chunk, Row
+from drex_jax.data.strings import Strings
 
 COLUMNS = ("user", "item", "rating", "timestamp", "text")
 SHOWN = 80  # characters of a value in a message
 
 
-class Row(NamedTuple):
-    """One interaction, checked.
+class Refusal(NamedTuple):
+    """A row that was not applied.
 
     Attributes:
-      user, item: ids.
-      timestamp: seconds since 1970.
-      rating: NaN where missing.
-      text: empty where missing.
-      vectors: by name float32 [width]; what is missing is left out.
+      row: position of the row in what was given, from 0.
+      reason: why, in one line.
     """
-
-    user: str
-    item: str
-    timestamp: float
-    rating: float
-    text: str
-    vectors: Mapping[str, np.ndarray]
-
-
-class Refusal(NamedTuple):
-    """A row that was not applied: its place in what was given, from 0, and why."""
 
     row: int
     reason: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Expected:
-    """What a run's interactions look like.
+class CheckedRows(NamedTuple):
+    """New interactions after the checks of their values.
 
     Attributes:
-      rating_range: the scale; None: the data have no ratings.
-      widths: of the vector modalities, by name, but for what is made of the text.
+      rows: the n good rows, in the order in which they were given.
+      positions: int64 [n], their positions in what was given.
+      refused: the other rows.
+    """
+
+    rows: Chunk
+    positions: np.ndarray
+    refused: list[Refusal]
+
+    def refuse(self, wrong: np.ndarray, reason: str) -> CheckedRows:
+        """Refuse the good rows where `wrong` (bool [n]) is true, all for one reason."""
+        more = [Refusal(position, reason) for position in self.positions[wrong].tolist()]
+        return CheckedRows(self.rows.take(np.flatnonzero(~wrong)), self.positions[~wrong], [*self.refused, *more])
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSchema:
+    """The columns that new interactions of a run may have.
+
+    Attributes:
+      rating_range: the lowest and the highest rating; None if the data have no ratings.
+      widths: the width of each vector modality, by name; without the vector that an encoder makes of the text.
     """
 
     rating_range: tuple[float, float] | None
     widths: Mapping[str, int]
 
     @classmethod
-    def by(cls, interactions: Interactions) -> Expected:
-        """What these interactions look like."""
+    def of(cls, interactions: Interactions) -> RowSchema:
+        """Return the schema of a run whose data are `interactions`."""
         widths = {name: values.shape[1] for name, values in interactions.vectors.items() if name != REVIEW}
         return cls(interactions.rating_range, widths)
 
-    def check(self, row: Any) -> Row:
-        """A mapping as a `Row`. Keys are `COLUMNS` and names of vectors; a missing key, None or NaN is a missing value.
+    def require_key(self, key: object) -> None:
+        """Raise `BadField` if a row may not have `key`."""
+        if key not in COLUMNS and key not in self.widths:
+            known = " ".join((*COLUMNS, *self.widths))
+            raise fields.BadField(f"unknown key {shown(key)}; it should be one of {known}")
 
-        Raises:
-          UserError: what is wrong with it.
-        """
-        if not isinstance(row, Mapping):
-            raise UserError(f"a row must be a mapping with user, item and timestamp, not {type(row).__name__}")
-        unknown = next((key for key in row if key not in COLUMNS and key not in self.widths), None)
-        if unknown is not None:
-            raise UserError(f"unknown key {shown(unknown)}; it should be one of {' '.join((*COLUMNS, *self.widths))}")
-        vectors = {name: row[name] for name in self.widths if not _missing(row.get(name))}
-        return Row(
-            _id("user", row.get("user")),
-            _id("item", row.get("item")),
-            _timestamp(row.get("timestamp")),
-            self._rating(row.get("rating")),
-            _text(row.get("text")),
-            {name: _vector(name, values, self.widths[name]) for name, values in vectors.items()},
-        )
-
-    def _rating(self, value: Any) -> float:
-        if _missing(value):
-            return math.nan
-        rating = _number("rating", value)
-        if self.rating_range is None:
-            raise UserError(f"rating {shown(value)}: the run's data have no ratings")
-        low, high = (float(np.float32(bound)) for bound in self.rating_range)
-        if not low <= float(np.float32(rating)) <= high:
-            raise UserError(f"rating {shown(value)} is outside the scale, {low:g} to {high:g}")
+    def rating(self, value: object) -> float:
+        """Return a rating; NaN if it is missing."""
+        low, high = self.rating_range or (-math.inf, math.inf)
+        rating = fields.rating(value, low, high)
+        if self.rating_range is None and not math.isnan(rating):
+            raise fields.BadField("the run's data have no ratings, so a row may have none", value)
         return rating
 
+    def vector(self, name: str, value: object) -> np.ndarray | None:
+        """Return the vector called `name`, float32 [width]; None if it is missing."""
+        try:
+            return fields.vector(_plain_list(value), self.widths[name])
+        except fields.BadField as bad:
+            raise fields.BadField(f"{name}: {bad.reason}", bad.value) from None
 
-def require_whole(interactions: Interactions) -> None:
-    """Makes sure that every row of a table, or of a part of one, has its user, its item and a place in all columns.
+
+def check_mappings(rows: Iterable[object], schema: RowSchema) -> CheckedRows:
+    """Check mappings with the keys `COLUMNS` and the names of vectors; a missing key, None and NaN are missing values."""
+    checked, positions, refused = list[Row](), list[int](), list[Refusal]()
+    for position, row in enumerate(rows):
+        try:
+            if not isinstance(row, Mapping):
+                wanted = "a row must be a mapping with user, item and timestamp"
+                raise fields.BadField(f"{wanted}, not {type(row).__name__}")
+            given: Mapping[Any, object] = row
+            for key in given:
+                schema.require_key(key)
+            interaction = Row(
+                fields.identifier(plain(given.get("user")), "user"),
+                fields.identifier(plain(given.get("item")), "item"),
+                _time(given.get("timestamp")),
+                schema.rating(plain(given.get("rating"))),
+                fields.review(plain(given.get("text"))),
+                tuple(schema.vector(name, given.get(name)) for name in schema.widths),
+            )
+            checked.append(interaction)
+            positions.append(position)
+        except fields.BadField as bad:
+            refused.append(Refusal(position, _reason(bad)))
+    return CheckedRows(Chunk.of(checked, tuple(schema.widths)), np.array(positions, np.int64), refused)
+
+
+def check_table(table: Interactions, schema: RowSchema) -> CheckedRows:
+    """Check a table, or a part of one, by columns: only values that may break a rule are looked at one by one.
 
     Raises:
-      UserError: a column is longer than another, or a number has no id.
+      UserError: the columns differ in length, or the number of a user or an item has no id.
     """
-    columns = {name: getattr(interactions, name) for name in ("user", "item", "timestamp", "rating", "text")}
-    columns |= interactions.vectors
+    _require_whole(table)
+    texts, reasons = [b""] * len(table), dict[int, str]()
+
+    def check(rows: np.ndarray, rule: Callable[[int], object]) -> None:
+        for row in rows.tolist():
+            try:
+                rule(row)
+            except fields.BadField as bad:
+                reasons.setdefault(row, _reason(bad))
+
+    def check_text(row: int) -> None:
+        texts[row] = fields.review(_decoded(table.text, row))
+
+    missing = {name: np.isnan(values).any(1) for name, values in table.vectors.items()}
+    for name in table.vectors.keys() - schema.widths.keys():
+        check(np.flatnonzero(~missing[name]), lambda _, name=name: schema.require_key(name))
+    for side, given, ids in ((Side.USER, table.user, table.user_ids), (Side.ITEM, table.item, table.item_ids)):
+        wrong = _wrong_ids(side, ids, np.unique(given))
+        check(np.flatnonzero(np.isin(given, list(wrong))), lambda row, of=given, wrong=wrong: _raise(wrong[of[row]]))
+    time, rating = table.timestamp, table.rating
+    check(np.flatnonzero(~((time >= MIN_TIMESTAMP) & (time <= MAX_TIMESTAMP))), lambda row: _time(float(time[row])))
+    check(np.flatnonzero(_odd_ratings(rating, schema)), lambda row: schema.rating(float(rating[row])))
+    check(np.flatnonzero(table.text.lengths), check_text)
+    vectors = {name: table.vectors[name] for name in schema.widths if name in table.vectors}
+    for name, values in vectors.items():
+        odd = ~missing[name] & (~np.isfinite(values).all(1) | (values.shape[1] != schema.widths[name]))
+        check(np.flatnonzero(odd), lambda row, name=name, of=values: schema.vector(name, of[row]))
+    kept = np.setdiff1d(np.arange(len(table)), list(reasons))
+    rows = Chunk(
+        user=table.user_ids.take(table.user[kept]),
+        item=table.item_ids.take(table.item[kept]),
+        timestamp=table.timestamp[kept],
+        rating=table.rating[kept],
+        text=Strings.of(texts[row] for row in kept.tolist()),
+        vectors={
+            name: np.where(missing[name][kept, None], np.float32(np.nan), values[kept])
+            for name, values in vectors.items()
+            if values.shape[1] == schema.widths[name]
+        },
+    )
+    return CheckedRows(rows, kept, [Refusal(row, reasons[row]) for row in sorted(reasons)])
+
+
+def _require_whole(table: Interactions) -> None:
+    columns = {name: getattr(table, name) for name in COLUMNS} | table.vectors
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{length:,} of {name}" for name, length in lengths.items())
         raise UserError(f"the table's columns must be of one length, and there are {found}")
-    for side, ids in (("user", interactions.user_ids), ("item", interactions.item_ids)):
-        places = columns[side]
-        if len(places) and not 0 <= places.min() <= places.max() < len(ids):
+    for side, given, ids in (("user", table.user, table.user_ids), ("item", table.item, table.item_ids)):
+        if len(given) and not 0 <= given.min() <= given.max() < len(ids):
             raise UserError(
-                f"the table's {side} numbers are {places.min():,} to {places.max():,}, and it has {len(ids):,} "
+                f"the table's {side} numbers are {given.min():,} to {given.max():,}, and it has {len(ids):,} "
                 f"{side} ids; they must be from 0 to below that"
             )
 
 
-def rows_of(interactions: Interactions) -> Iterator[dict[str, Any]]:
-    """A table's rows as mappings."""
-    users, items, names = interactions.user_ids, interactions.item_ids, list(interactions.vectors)
-    for row in range(len(interactions)):
-        vectors = {name: interactions.vectors[name][row] for name in names}
-        yield {
-            "user": users[interactions.user[row]],
-            "item": items[interactions.item[row]],
-            "timestamp": float(interactions.timestamp[row]),
-            "rating": float(interactions.rating[row]),
-            "text": interactions.text[row],
-            **{name: vector for name, vector in vectors.items() if not np.isnan(vector).any()},
-        }
-
-
-def checked(rows: Iterable[Any], expected: Expected) -> tuple[list[tuple[int, Row]], list[Refusal]]:
-    """The rows that are right, each with its place, and those that are not."""
-    right, refused = [], []
-    for place, row in enumerate(rows):
+def _wrong_ids(side: Side, ids: Strings, used: np.ndarray) -> dict[int, fields.BadField]:
+    """Return the ids, among those with the numbers `used`, that no interaction may have."""
+    wrong: dict[int, fields.BadField] = {}
+    for number in used.tolist():
         try:
-            right.append((place, expected.check(row)))
-        except UserError as error:
-            refused.append(Refusal(place, str(error)))
-    return right, refused
+            fields.identifier(_decoded(ids, number), side.label)
+        except fields.BadField as bad:
+            wrong[number] = bad
+    return wrong
 
 
-def shown(value: Any) -> str:
-    """What a message says of a value: as Python spells it, cut to 80 characters."""
+def _odd_ratings(rating: np.ndarray, schema: RowSchema) -> np.ndarray:
+    """Return bool [n]: True where a rating is present and not on the scale."""
+    if schema.rating_range is None:
+        return ~np.isnan(rating)
+    low, high = np.array(schema.rating_range, np.float32)
+    return (rating < low) | (rating > high)
+
+
+def _raise(bad: fields.BadField) -> None:
+    raise bad
+
+
+def _decoded(strings: Strings, row: int) -> str:
+    """Return a string as readers have it: bytes that are not UTF-8 become lone surrogates, which `fields` rejects."""
+    return strings.bytes_at(row).decode("utf-8", "surrogateescape")
+
+
+def _time(value: object) -> float:
+    return fields.seconds(fields.seconds_of(value) if isinstance(value, datetime.datetime) else plain(value))
+
+
+def _reason(bad: fields.BadField) -> str:
+    return bad.reason if bad.value is None else f"{bad.reason}: {shown(bad.value)}"
+
+
+def plain(value: object) -> object:
+    """Return a value as a reader of JSON would: None for NaN, a number or string of NumPy as Python's.
+
+    Values that are neither numbers nor strings stay as they are.
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        with contextlib.suppress(OverflowError):  # a fraction beyond all floats
+            return None if math.isnan(value) else float(value)
+    return value
+
+
+def _plain_list(value: object) -> object:
+    """Return a sequence or an array of numbers as a list of Python's; anything else as `plain` does."""
+    if hasattr(value, "__array__") and not isinstance(value, np.generic):
+        return np.asarray(value).tolist()
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+        items: Sequence[object] = value
+        return [item.item() if isinstance(item, np.number) else item for item in items]
+    return plain(value)
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: as Python spells it, cut to 80 characters."""
     try:
         spelt = repr(value)
     except ValueError:
@@ -153,87 +260,86 @@ def shown(value: Any) -> str:
     return spelt if len(spelt) <= SHOWN else f"{spelt[: SHOWN - 1]}…"
 
 
-def id_of(name: str, value: Any) -> str:
-    """An id as it is kept: a string, or the digits of a whole number.
+# Arguments of questions
+
+
+def as_list(name: str, values: object) -> list[Any]:
+    """Return the values of a list, of another ordered collection or of an iterator.
+
+    Args:
+      name: name of the argument, for the message.
+      values: the argument.
 
     Raises:
-      UserError: `value`, which is called `name`, is neither.
+      UserError: `values` is not a list, but a single string (which would be taken apart), a mapping or a set, say.
     """
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):  # Python spells no number of more digits
-            return str(int(value))
+    if isinstance(values, str | bytes | bytearray | Mapping | Set) or not isinstance(values, Iterable):
+        raise UserError(f"{name} must be a list, not {type(values).__name__} {shown(values)}")
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise UserError(f"{name} must be a list, not an array of {values.ndim} dimensions")
+    return list(values)
+
+
+def is_list(value: object) -> bool:
+    """True if a question is about several ids; False if `value` looks like one id (which `id_of` then checks)."""
+    return not isinstance(value, str | bytes | bytearray | numbers.Number) and value is not None
+
+
+def id_of(name: str, value: object) -> str:
+    """Return the id that a question is about, which the run need not know.
+
+    Args:
+      name: name of the argument, for the message.
+      value: a string, or an integer, which stands for its digits.
+
+    Raises:
+      UserError: `value` is neither.
+    """
+    found = plain(value)
+    if isinstance(found, str):
+        return found
+    if type(found) is int:
+        with contextlib.suppress(ValueError):  # Python does not spell longer integers
+            return str(found)
     raise UserError(f"{name} {shown(value)}; it must be a string, or a whole number of at most 4,300 digits")
 
 
-def seconds(name: str, value: Any) -> float:
-    """Seconds since 1970, of a number of them or a `datetime`, which is in UTC where it names no zone.
+def ids_of(name: str, values: object) -> list[str]:
+    """Return the ids of a list. Raises as `as_list` and `id_of` do."""
+    return [id_of(name, value) for value in as_list(name, values)]
+
+
+def list_length(k: object, most: int, things: str) -> int:
+    """Return the length of a list that is asked for.
+
+    Args:
+      k: the length.
+      most: how many things there are.
+      things: name of the things, for the message.
 
     Raises:
-      UserError: `value`, which is called `name`, is neither.
+      UserError: `k` is not a whole number from 1 to `most`.
+    """
+    if not isinstance(k, int | np.integer):
+        raise UserError(f"k = {shown(k)}; it must be a whole number, from 1 to the {most:,} {things} there are")
+    if not 1 <= k <= most:
+        raise UserError(f"k = {shown(k)}; it must be from 1 to the {most:,} {things} there are")
+    return int(k)
+
+
+def moment_of(value: object) -> float:
+    """Return a moment in seconds since 1970, which may be infinite.
+
+    Args:
+      value: seconds since 1970, or a `datetime`, in UTC where it names no time zone.
+
+    Raises:
+      UserError: `value` is neither.
     """
     if isinstance(value, datetime.datetime):
-        zoned = value if value.tzinfo is not None else value.replace(tzinfo=datetime.UTC)
-        value = zoned.timestamp()
-    number = _number(name, value, "; it must be seconds since 1970 or a datetime")
-    if math.isnan(number):
-        raise UserError(f"{name} {shown(value)} is no moment; it must be seconds since 1970 or a datetime")
-    return number
-
-
-def _missing(value: Any) -> bool:
-    """None, or the NaN that tables have for it."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _id(side: str, value: Any) -> str:
-    name = id_of(side, value)
-    if not name:
-        raise UserError(f"{side} ''; it must be a string that is not empty, or a whole number")
-    return _utf8(side, name)
-
-
-def _text(value: Any) -> str:
-    if _missing(value):
-        return ""
-    if not isinstance(value, str):
-        raise UserError(f"text is {type(value).__name__}; it must be a string")
-    return _utf8("text", value)
-
-
-def _utf8(name: str, value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{name} holds a lone surrogate, which is no text") from None
-    return value
-
-
-def _timestamp(value: Any) -> float:
-    if _missing(value):
-        raise UserError("no timestamp; it must be seconds since 1970 or a datetime")
-    moment = seconds("timestamp", value)
-    if not MIN_TIMESTAMP <= moment <= MAX_TIMESTAMP:
-        raise UserError(f"timestamp {shown(value)} is outside the years 1900 to 2200, in seconds since 1970")
-    return moment
-
-
-def _number(name: str, value: Any, wanted: str = "") -> float:
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # of a whole number beyond all floats
-            number = float(value)
-            if not math.isinf(number):
-                return number
-    raise UserError(f"{name} {shown(value)} is no finite number{wanted}")
-
-
-def _vector(name: str, values: Sequence[float], width: int) -> np.ndarray:
-    try:
-        with np.errstate(over="ignore"):
-            vector = np.asarray(values, np.float32)
-    except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{name} is no list of numbers") from None
-    if vector.shape != (width,) or not np.isfinite(vector).all():
-        raise UserError(f"{name} must be {width} finite numbers")
-    return vector
+        return fields.seconds_of(value)
+    found = plain(value)
+    if type(found) is int or type(found) is float:
+        with contextlib.suppress(OverflowError):  # an integer beyond all floats
+            return float(found)
+    raise UserError(f"moment {shown(value)}; it must be seconds since 1970 or a datetime")

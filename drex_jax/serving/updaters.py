@@ -6,7 +6,6 @@ Letters: n interactions, U users, I items, E row size.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Protocol
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.data.events import Events, scale, scaled
+from drex_jax.data.readers.chunk import Chunk
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 from drex_jax.models.crane.model import Crane
@@ -27,8 +27,7 @@ from drex_jax.models.protocol import Params, States
 from drex_jax.runs import checkpoint
 from drex_jax.runs.dataset import open_interactions, open_tokens, open_vocabulary
 from drex_jax.serving.finished_run import FinishedRun
-from drex_jax.serving.interaction_log import InteractionLog
-from drex_jax.serving.rows import Row
+from drex_jax.serving.interaction_log import Appended, InteractionLog
 from drex_jax.text.bert.pieces import WordPieces
 from drex_jax.text.vocabulary import Vocabulary
 from drex_jax.training import registry
@@ -42,12 +41,12 @@ class Updater(Protocol):
         """Everyone's rows now: arrays [U, E] and [I, E] that `advance` may change."""
         ...
 
-    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
-        """Learns from rows, (user, item) by number, that the journal has just taken in."""
+    def advance(self, new: Appended) -> None:
+        """Learn from interactions that were just appended to the log; there is at least one."""
         ...
 
-    def fold_in(self, rows: Sequence[Row]) -> np.ndarray:
-        """The row [E] of somebody new after a history of its own; nothing is learned from it."""
+    def fold_in(self, history: Chunk) -> np.ndarray:
+        """Return the state [E] of a new user after a history in the order of time; nothing is learned from it."""
         ...
 
     def as_of(self, then: InteractionLog) -> States:
@@ -96,19 +95,19 @@ class StateUpdater:
         """NumPy arrays that the next `advance` changes."""
         return self._replay.carry
 
-    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
-        """Refines states."""
+    def advance(self, new: Appended) -> None:
+        """Refine the states of the users and items of new interactions."""
         log = self._log
-        self._replay.advance(self._events_of(rows, numbers, len(log.users), len(log.items)))
+        self._replay.advance(self._events_of(new.rows, new.user, new.item, len(log.users), len(log.items)))
 
-    def fold_in(self, rows: Sequence[Row]) -> np.ndarray:
-        """A newcomer's state after the history; the items' states are as they are now and change with it."""
-        known = np.array([self._log.items.number(row.item) for row in rows], np.int64)
-        items = np.unique(known[known >= 0])
-        local = {self._log.items.name(number): place for place, number in enumerate(items.tolist())}
-        numbers = [(0, local.setdefault(row.item, len(local))) for row in rows]
-        part = self._replay.part(np.zeros(0, np.int64), items)
-        part.advance(self._events_of(rows, numbers, 1, len(local)))
+    def fold_in(self, history: Chunk) -> np.ndarray:
+        """Return a new user's state after a history, which also refines copies of the items' states."""
+        items = self._log.items
+        known = np.unique([number for name in history.item if (number := items.number(name)) >= 0]).astype(np.int64)
+        local = {items.name(number): place for place, number in enumerate(known.tolist())}
+        item = np.array([local.setdefault(name, len(local)) for name in history.item], np.int32)
+        part = self._replay.part(np.zeros(0, np.int64), known)
+        part.advance(self._events_of(history, np.zeros(len(item), np.int32), item, 1, len(local)))
         return part.carry.user[0]  # pyright: ignore[reportReturnType] (NumPy's)
 
     def as_of(self, then: InteractionLog) -> States:
@@ -152,22 +151,17 @@ class StateUpdater:
         _, parts = open_interactions(self._settings, self._folder)
         return open_tokens(self._folder, parts, len(self.vocabulary))
 
-    def _events_of(
-        self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]], num_users: int, num_items: int
-    ) -> Events:
-        user, item = np.array(numbers, np.int32).T
-        vectors = {}
-        for name, (mean, factor) in self._scales.items():
-            missing = np.full(len(mean), np.nan)
-            vectors[name] = scaled(np.stack([row.vectors.get(name, missing) for row in rows]), mean, factor)
-        texts = Strings.of(row.text for row in rows)
+    def _events_of(self, rows: Chunk, user: np.ndarray, item: np.ndarray, num_users: int, num_items: int) -> Events:
         return Events(
-            user=np.ascontiguousarray(user),
-            item=np.ascontiguousarray(item),
-            timestamp=np.array([row.timestamp for row in rows]),
-            rating=np.array([row.rating for row in rows], np.float32),
-            tokens=None if self.vocabulary is None else self.vocabulary.encode(texts, self._max_tokens),
-            vectors=vectors,
+            user=user,
+            item=item,
+            timestamp=rows.timestamp,
+            rating=rows.rating,
+            tokens=None if self.vocabulary is None else self.vocabulary.encode(rows.text, self._max_tokens),
+            vectors={
+                name: scaled(rows.vector(name, len(mean)), mean, factor)
+                for name, (mean, factor) in self._scales.items()
+            },
             num_users=num_users,
             num_items=num_items,
         )
@@ -192,15 +186,15 @@ class GraphUpdater:
             self._rows = self._grown(self._pairs(log), len(log.users), len(log.items))
         return self._rows
 
-    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
-        """The graph is another."""
+    def advance(self, new: Appended) -> None:
+        """Forget the states, which are computed again when they are next asked for."""
         self._rows = None
 
-    def fold_in(self, rows: Sequence[Row]) -> np.ndarray:
-        """The row of a new user in a graph that has its history; items that the run does not know are left out."""
+    def fold_in(self, history: Chunk) -> np.ndarray:
+        """Return the row of a new user in a graph that has its history; unknown items are left out."""
         log = self._log
         newcomer = len(log.users)
-        known = [number for row in rows if (number := log.items.number(row.item)) >= 0]
+        known = [number for name in history.item if (number := log.items.number(name)) >= 0]
         user, item = self._pairs(log)
         user, item = np.append(user, np.full(len(known), newcomer)), np.append(item, known)
         return np.asarray(self._grown((user, item), newcomer + 1, len(log.items)).user[newcomer])
@@ -261,17 +255,16 @@ class CountUpdater:
         """Counts."""
         return States(self._user, self._item)  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
-    def advance(self, rows: Sequence[Row], numbers: Sequence[tuple[int, int]]) -> None:
-        """Counts."""
-        users, items = (1 + max(side) for side in zip(*numbers, strict=True))
+    def advance(self, new: Appended) -> None:
+        """Count the new interactions of each item."""
         self._user, self._item = (
-            np.pad(side, ((0, max(0, size - len(side))), (0, 0)))
-            for side, size in ((self._user, users), (self._item, items))
+            np.pad(side, ((0, max(0, 1 + int(numbers.max()) - len(side))), (0, 0)))
+            for side, numbers in ((self._user, new.user), (self._item, new.item))
         )
-        np.add.at(self._item, [item for _, item in numbers], 1.0)
+        np.add.at(self._item, new.item, 1.0)
 
-    def fold_in(self, rows: Sequence[Row]) -> np.ndarray:
-        """Nothing is known of a user."""
+    def fold_in(self, history: Chunk) -> np.ndarray:
+        """Return the row of any user, which holds nothing."""
         return np.zeros_like(self._user[0])
 
     def as_of(self, then: InteractionLog) -> States:

@@ -20,7 +20,7 @@ from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.cores import available_cores
 from drex_jax.common.errors import UserError
 from drex_jax.common.progress import progress_bar
-from drex_jax.data.strings import Strings, room
+from drex_jax.data.strings import Strings, allocate
 from drex_jax.data.tokens import Tokens
 
 PADDING = 0
@@ -175,7 +175,7 @@ def tokens_of(
       texts: any number of them.
       max_tokens: longer ones are cut.
       cache: keeps the tokens of each part, where there are several.
-      scratch: as for `drex_jax.data.scratch.room`.
+      scratch: as for `drex_jax.data.strings.allocate`.
     """
     forget = len(texts) <= PART_ROWS
     model = hashlib.sha256(vocabulary.model).hexdigest()
@@ -193,7 +193,7 @@ def tokens_of(
             parts.append(Tokens(**kept))
             bar.update(len(part))
     kind = np.uint16 if len(vocabulary) <= 1 << 16 else np.int32
-    return Tokens.concatenate(parts, room(sum(len(part.ids) for part in parts), kind, scratch))
+    return Tokens.concatenate(parts, allocate(sum(len(part.ids) for part in parts), kind, scratch))
 
 
 def train(

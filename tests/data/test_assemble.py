@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drex_jax.data.assemble import assemble_interactions, in_core
-from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
+from drex_jax.data.readers.chunk import Chunk, Row
 from drex_jax.data.strings import Strings
 
 NAN = float("nan")
@@ -23,11 +23,12 @@ ROWS = st.lists(ROW, min_size=1, max_size=25)
 
 
 def chunk(rows, vectors=True, split=True):
-    builder = ChunkBuilder(("v",) if vectors else (), split)
+    checked = []
     for user, item, time, rating, text, vector, part in rows:
         array = None if vector is None else np.array(vector, np.float32)
-        builder.add(user.encode(), item.encode(), time, rating, text.encode(), (array,) if vectors else (), part)
-    return builder.take()
+        present = (array,) if vectors else ()
+        checked.append(Row(user.encode(), item.encode(), time, rating, text.encode(), present, part))
+    return Chunk.of(checked, ("v",) if vectors else (), split)
 
 
 def plain(interactions):

@@ -142,14 +142,31 @@ def test_cut_and_core_are_reported(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"), [("format", "xml"), ("max_interactions", 0), ("max_bad_share", 1.5), ("k_core", -1)]
 )
-def test_options_without_sense(field, value):
-    with pytest.raises(UserError, match=f"data.{field}="):
+def test_a_setting_that_breaks_its_rule(field, value):
+    with pytest.raises(UserError, match=f"data.{field} is {value!r}; it must be"):
         load_interactions(DataSettings(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_interactions", 0),
+        ("num_users", 0),
+        ("num_items", -1),
+        ("missing_text", 1.5),
+        ("missing_rating", -0.1),
+        ("noise", -1),
+        ("seed", -1),
+    ],
+)
+def test_a_setting_of_the_synthetic_world_that_breaks_its_rule(field, value):
+    with pytest.raises(UserError, match=f"data.synthetic.{field} is {value}; it must be"):
+        load_interactions(DataSettings(synthetic=SyntheticSettings(**{field: value})))
 
 
 def test_synthetic_says_so_with_its_noise_floor():
     interactions, report = load_interactions(
-        DataSettings(synthetic=SyntheticSettings(interactions=500, users=30, items=20))
+        DataSettings(synthetic=SyntheticSettings(num_interactions=500, num_users=30, num_items=20))
     )
     assert len(interactions) == 500
     assert 0 < report.noise_floor < 1

@@ -7,17 +7,18 @@ from hypothesis import strategies as st
 
 from drex_jax.common.errors import UserError
 from drex_jax.data.assemble import assemble_interactions
-from drex_jax.data.readers.chunk import ChunkBuilder
+from drex_jax.data.readers.chunk import Chunk, Row
 from drex_jax.data.split import KINDS, split_interactions
-from drex_jax.evaluation import split_leaks
+from drex_jax.evaluation import leaks
 
 
 def table(users, times, given=None):
-    builder = ChunkBuilder(has_split=given is not None)
-    for row, (user, time) in enumerate(zip(users, times, strict=True)):
-        part = 0 if given is None else given[row]
-        builder.add(b"%d" % user, b"%d" % row, float(time), 1.0, b"", split=part)
-    return assemble_interactions([builder.take()], "n", (0, 5)).interactions
+    parts = [0] * len(users) if given is None else given
+    rows = [
+        Row(b"%d" % user, b"%d" % row, float(time), 1.0, split=part)
+        for row, (user, time, part) in enumerate(zip(users, times, parts, strict=True))
+    ]
+    return assemble_interactions([Chunk.of(rows, has_split=given is not None)], "n", (0, 5)).interactions
 
 
 def is_partition(parts, n):
@@ -41,7 +42,7 @@ def test_global_time_never_leaks(events, validation, test):
     assert is_partition(parts, len(data))
     assert time[parts.train].max() < time[parts.validation].min() == parts.boundaries["validation"]
     assert time[parts.validation].max() < time[parts.test].min() == parts.boundaries["test"]
-    assert split_leaks.future("global_time", time, (len(parts.train), len(parts.validation), len(parts.test))) == []
+    assert leaks.future("global_time", time, (len(parts.train), len(parts.validation), len(parts.test))) == []
     json.dumps(parts.boundaries)
     # A part is never smaller than asked for on the early side, and grows only by the ties at its end.
     target = round(len(data) * (1 - validation - test))

@@ -1,7 +1,7 @@
-"""Amazon's "ratings only" files (McAuley lab): CSV without a header, plain or gzip, seconds since 1970.
+"""Reads the "ratings only" files of Amazon (McAuley lab): CSV without a header, plain or gzip, seconds since 1970.
 
-The release of 2014 has `user,item,rating,timestamp` in each row, that of 2018 `item,user,rating,timestamp`; nothing in
-the file tells which.
+A row of the release of 2014 is `user,item,rating,timestamp`, a row of 2018 is `item,user,rating,timestamp`; nothing in
+the file tells them apart.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from drex_jax.common.errors import UserError
 from drex_jax.data.readers import fields
-from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
+from drex_jax.data.readers.chunk import Chunk, Row, checked_chunks
 from drex_jax.data.readers.lines import Lines
 from drex_jax.data.readers.quarantine import Quarantine
 from drex_jax.data.readers.separated import records
@@ -22,39 +22,28 @@ COLUMNS = ("user", "item", "rating", "timestamp")
 def read(
     path: Path, columns: Sequence[str], rating_range: tuple[float, float], quarantine: Quarantine
 ) -> Iterator[Chunk]:
-    """Chunks of the rows in file order.
+    """Return chunks of the rows in file order.
 
     Args:
       path: the file.
-      columns: the words of `COLUMNS` in the order in which the file has them.
-      rating_range: the scale.
-      quarantine: told of bad rows; a header would be one of them.
+      columns: the names in `COLUMNS` in the order of the file.
+      rating_range: the rating scale.
+      quarantine: receives bad rows; a header would be one of them.
 
     Raises:
-      UserError: other columns.
+      UserError: `columns` are not those of `COLUMNS`.
     """
     if sorted(columns) != sorted(COLUMNS):
         raise UserError(f"the columns {','.join(columns)!r} should be {' '.join(COLUMNS)}, each once, as in the file")
-    return _chunks(path, [columns.index(name) for name in COLUMNS], rating_range, quarantine)
+    user, item, rating, timestamp = (columns.index(name) for name in COLUMNS)
 
+    def check(row: list[str]) -> Row:
+        return Row(
+            fields.identifier(row[user], "user"),
+            fields.identifier(row[item], "item"),
+            fields.seconds(fields.parsed(row[timestamp])),
+            fields.rating(fields.parsed(row[rating]), *rating_range),
+        )
 
-def _chunks(
-    path: Path, positions: list[int], rating_range: tuple[float, float], quarantine: Quarantine
-) -> Iterator[Chunk]:
-    user, item, rating, timestamp = positions
-    low, high = rating_range
-    builder = ChunkBuilder()
-    for line, row in records(Lines(path, quarantine, skip_blank=False), ",", quarantine, width=len(COLUMNS)):
-        try:
-            builder.add(
-                fields.identifier(row[user], "user"),
-                fields.identifier(row[item], "item"),
-                fields.seconds(fields.parsed(row[timestamp])),
-                fields.rating(fields.parsed(row[rating]), low, high),
-                b"",
-            )
-        except fields.BadField as bad:
-            quarantine.reject(path, line, bad.reason, bad.value)
-        if builder.full:
-            yield builder.take()
-    yield builder.take()
+    rows = records(Lines(path, quarantine, skip_blank=False), ",", quarantine, width=len(COLUMNS))
+    return checked_chunks(path, rows, check, quarantine)

@@ -1,6 +1,6 @@
-"""From raw Amazon files to MMRec's layout: k-core, a split of each user's interactions, ids, aligned features.
+"""Converts raw Amazon files to the layout of MMRec: k-core, a split for each user, numeric ids, aligned features.
 
-What `drex_jax.data.readers.mmrec` reads: `NAME.inter`, `*_feat.npy`, and the ids in `u_id_mapping.csv` and
+The output is read by `drex_jax.data.readers.mmrec`: `NAME.inter`, `*_feat.npy`, and the ids in `u_id_mapping.csv` and
 `i_id_mapping.csv` (tab separated, as MMRec writes them).
 """
 
@@ -17,7 +17,8 @@ import numpy as np
 import orjson
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.assemble import by_first_appearance, in_core, numbers_of
+from drex_jax.data.assemble import in_core, numbers_of
+from drex_jax.data.interactions import by_first_appearance
 from drex_jax.data.mmrec_build import amazon_ratings, feature_tables, item_metadata, text_features
 from drex_jax.data.readers import amazon, find, json_reviews
 from drex_jax.data.readers.chunk import Chunk
@@ -30,18 +31,18 @@ EXPECTED = f"{amazon.EXPECTED}, or a ratings file: CSV rows of {','.join(amazon_
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """What to build from, and how.
+    """Input files and settings of a build.
 
     Attributes:
       reviews: Amazon reviews as JSON lines, or a ratings file.
-      columns: of a ratings file, in its order.
+      columns: columns of a ratings file, in its order.
       metadata: Amazon metadata, or None.
       arrays: modality -> (array, ids of its rows), for `feature_tables.align`.
-      images: a McAuley binary of image features, or None; the modality `image`.
-      text_width: the most columns of `text_feat.npy`, made from the metadata; 0: no such file.
+      images: a McAuley binary file of image features for the modality `image`, or None.
+      text_width: upper limit for the columns of `text_feat.npy`, computed from the metadata; 0: no such file.
       k_core: keep users and items with at least so many interactions; 0 or 1 keeps all.
-      split: of `SPLITS`, see `split_labels`.
-      seed: of the random split.
+      split: one of `SPLITS`, see `split_labels`.
+      seed: seed of the random split.
       max_bad_share: stop above this share of rejected rows of reviews.
     """
 
@@ -59,7 +60,7 @@ class Sources:
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
-    """n interactions in file order, one of each user and item; ids numbered by first appearance, as MMRec does."""
+    """n interactions in file order, with users and items numbered by first appearance, as in MMRec."""
 
     user: np.ndarray  # int32 [n]
     item: np.ndarray  # int32 [n]
@@ -70,16 +71,16 @@ class _Table:
 
 
 def build_mmrec(sources: Sources, out: Path, name: str) -> list[str]:
-    """Writes the folder `out`, whole or not at all, and returns lines that say what is in it.
+    """Write the folder `out`, atomically, and return lines that describe its content.
 
     Args:
-      sources: what to build from.
-      out: a folder that does not exist yet, or is empty. `quarantine.jsonl` in it lists the rejected rows.
-      name: of the data set: the table is `name.inter`.
+      sources: input files and settings.
+      out: a folder that does not exist yet, or is empty; its `quarantine.jsonl` lists the rejected rows.
+      name: name of the data set; the table is `name.inter`.
 
     Raises:
-      UserError: `out` holds something or cannot be written; options that make no sense; an unreadable or wrong file;
-        too many bad rows; nothing left in the core, or a part of the split that would be empty.
+      UserError: `out` is not empty or cannot be written; a setting is wrong; a file is unreadable or in a wrong format;
+        there are too many bad rows; the core is empty, or a part of the split would be empty.
     """
     _check(sources, out, name)
     try:
@@ -117,7 +118,7 @@ def _check(sources: Sources, out: Path, name: str) -> None:
 
 
 def _fill(sources: Sources, folder: Path, name: str) -> list[str]:
-    """Writes every file into a folder; returns what there is to say."""
+    """Write every file into a folder; return lines that describe them."""
     with Quarantine(folder / "quarantine.jsonl") as quarantine:
         table, lines = _read(sources, quarantine)
         labels = split_labels(table.user, table.timestamp, sources.split, sources.seed)
@@ -144,12 +145,12 @@ def _fill(sources: Sources, folder: Path, name: str) -> list[str]:
 
 
 def _read(sources: Sources, quarantine: Quarantine) -> tuple[_Table, list[str]]:
-    """The interactions that are left, and what became of the others."""
+    """Return the interactions of the core, and lines that count the others."""
     path = find.find_file(sources.reviews, ("*.json", "*.jsonl", "*.csv"), EXPECTED)
-    table = _gather(_chunks(path, sources.columns, quarantine))
+    table = _concatenate(_open_reviews(path, sources.columns, quarantine))
     rows = len(table.user)
     _refuse_bad(path, rows, quarantine.rejected, quarantine.reasons(), sources.max_bad_share)
-    # The earliest of each user and item, in file order: a pair in train and test both would be no test.
+    # Keep the earliest of each user and item, in file order: a pair in both train and test would make the test invalid.
     pair = table.user.astype(np.int64) * len(table.item_ids) + table.item
     by_time = np.lexsort((table.timestamp, pair))
     first = np.ones(rows, bool)
@@ -175,7 +176,7 @@ def _read(sources: Sources, quarantine: Quarantine) -> tuple[_Table, list[str]]:
     ]
 
 
-def _chunks(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterable[Chunk]:
+def _open_reviews(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterable[Chunk]:
     try:
         head = next(iter(blocks(path)), b"")
     except TornError:
@@ -185,8 +186,8 @@ def _chunks(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Ite
     return amazon_ratings.read(path, columns, amazon.RATING_RANGE, quarantine)
 
 
-def _gather(chunks: Iterable[Chunk]) -> _Table:
-    """All rows end to end; texts are dropped chunk by chunk."""
+def _concatenate(chunks: Iterable[Chunk]) -> _Table:
+    """Return all rows end to end; texts are dropped chunk by chunk."""
     users: dict[bytes, int] = {}
     items: dict[bytes, int] = {}
     columns = [
@@ -208,11 +209,14 @@ def _refuse_bad(path: Path, good: int, rejected: int, reasons: str, max_bad_shar
 
 
 def held_out(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of a user's interactions are validation and test: int arrays like `counts`.
+    """Return the numbers of validation and test interactions of users with `counts` interactions.
 
-    As in MMRec's published Baby set: of fewer than 10 one each, else a fifth (rounded down), of which validation gets
-    the odd one. (MMRec's notebook of today gives that to test.) A user keeps a train item where there are two or more
-    interactions, and with a single one has only that.
+    This follows the published Baby data set of MMRec: one each below 10 interactions, otherwise together a fifth
+    (rounded down), where validation gets the odd one. (Today's notebook of MMRec gives it to test.) A user with two or
+    more interactions keeps a train item; the only interaction of a user is train.
+
+    >>> [part.tolist() for part in held_out(np.array([1, 2, 3, 9, 10, 15]))]
+    [[0, 1, 1, 1, 1, 2], [0, 0, 1, 1, 1, 1]]
     """
     held = np.where(counts >= 10, counts // 5, np.clip(counts - 1, 0, 2))
     validation = (held + 1) // 2
@@ -220,15 +224,15 @@ def held_out(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_labels(user: np.ndarray, timestamp: np.ndarray, kind: str, seed: int = 0) -> np.ndarray:
-    """int8 [n]: 0 train, 1 validation, 2 test, about 8:1:1 of each user's interactions (see `held_out`).
+    """Return int8 [n]: 0 train, 1 validation, 2 test, about 8:1:1 of the interactions of each user (see `held_out`).
 
     Args:
-      user: int [n].
-      timestamp: [n].
-      kind: `random`: which ones are held out is drawn, as in MMRec. `time`: the latest are test, those before
-        validation (our addition); at the same moment the earlier row comes first. Both let a model see other users'
-        future; only a global split by time does not.
-      seed: of `random`.
+      user: number of the user of each interaction, int [n].
+      timestamp: time of each interaction [n].
+      kind: `random`: the held-out interactions are drawn, as in MMRec. `time`: the latest are test, those before are
+        validation (our addition); of equal times the earlier row comes first. With both, a model sees the future of
+        other users; only a global split by time prevents that.
+      seed: seed of `random`.
     """
     key = np.random.default_rng(seed).random(len(user)) if kind == "random" else timestamp
     order = np.lexsort((key, user))
@@ -266,7 +270,7 @@ def _coverage(modality: str, present: int, items: dict[bytes, int], source: Path
 
 
 def _describe(path: Path, sources: Sources, folder: Path, items: dict[bytes, int], quarantine: Quarantine) -> list[str]:
-    """Writes the texts of the items and, if asked, features of them."""
+    """Write the texts of the items and, if `text_width` is set, their features."""
     texts = item_metadata.texts(path, items, quarantine)
     if not texts:
         raise UserError(f"{path}: it has a text of none of the {len(items):,} items; is it of another category?")

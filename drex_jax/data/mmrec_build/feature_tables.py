@@ -1,4 +1,4 @@
-"""Feature arrays as they are published, rearranged into one row an item; a row of NaN where an item has none."""
+"""Rearranges published feature arrays into one row for each item; an item without features gets a row of NaN."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.data.readers import item_features
+from drex_jax.data.readers.quarantine import shown
 
 BINARY_WIDTH = 4096
 _ID_BYTES = 10
@@ -17,19 +18,20 @@ _BLOCK_ROWS = 1024
 
 
 def align(array: Path, ids: Path, items: Mapping[bytes, int], out: Path) -> int:
-    """Writes the rows of an array at the places of their items.
+    """Write the rows of an array in the order of the items.
 
     Args:
-      array: a .npy file, [rows, width] of real numbers.
-      ids: a text file with the item id of each row, one a line.
-      items: the row in `out` of each item id; other rows of the array are left out.
+      array: a .npy file, real numbers [rows, width].
+      ids: a text file with the item id of each row, one id on each line.
+      items: the row in `out` of each item id; rows of other items are left out.
       out: the .npy file to write, float32 [items, width].
 
     Returns:
-      How many items have features.
+      The number of items with features.
 
     Raises:
-      UserError: an unreadable file, more or fewer ids than rows, an id twice, a row partly NaN or infinite.
+      UserError: a file is unreadable, the numbers of ids and rows differ, an id occurs twice, or a row is partly NaN or
+        infinite.
     """
     source = item_features.open_array(array)
     names = _ids(ids)
@@ -42,36 +44,35 @@ def align(array: Path, ids: Path, items: Mapping[bytes, int], out: Path) -> int:
         if not name:
             raise UserError(f"{ids}: line {row + 1} is empty; expected the item id of row {row} of {array}")
         if first.setdefault(name, row) != row:
-            raise UserError(
-                f"{ids}: {_shown(name)} is on line {first[name] + 1} and on line {row + 1}; expected it once"
-            )
+            spelt = shown(name.decode("utf-8", "replace"))
+            raise UserError(f"{ids}: {spelt} is on line {first[name] + 1} and on line {row + 1}; expected it once")
     wanted = [(row, items[name]) for name, row in first.items() if name in items]
     table = _table(out, len(items), source.shape[1])
     present = 0
     for begin in range(0, len(wanted), _BLOCK_ROWS):
-        rows, places = np.array(wanted[begin : begin + _BLOCK_ROWS], np.int64).T
-        table[places], absent = item_features.checked(array, source[rows], rows)
+        rows, targets = np.array(wanted[begin : begin + _BLOCK_ROWS], np.int64).T
+        table[targets], absent = item_features.checked(array, source[rows], rows)
         present += int(np.count_nonzero(~absent))
     table.flush()
     return present
 
 
 def from_binary(path: Path, items: Mapping[bytes, int], out: Path) -> int:
-    """Writes the features of a McAuley binary file (10 bytes of asin, then 4,096 float32, little end first).
+    """Write the features of a McAuley binary file (10 bytes of asin, then 4,096 little-endian float32).
 
-    The file is read record by record, never whole; of an asin that it has twice, the first record counts.
+    The file is read record by record, never as a whole. If an asin occurs twice, the first record counts.
 
     Args:
-      path: such as `image_features_Baby.b`.
-      items: the row in `out` of each item id; other records are passed over.
+      path: the file, such as `image_features_Baby.b`.
+      items: the row in `out` of each item id; records of other items are skipped.
       out: the .npy file to write, float32 [items, 4096].
 
     Returns:
-      How many items have features.
+      The number of items with features.
 
     Raises:
-      UserError: the file cannot be read, is no whole number of records, has an asin that is no ASCII, or a wanted
-        record that is partly NaN or infinite.
+      UserError: the file cannot be read or does not consist of whole records; an asin is not ASCII; a used record is
+        partly NaN or infinite.
     """
     expected = f"records of {_RECORD_BYTES:,} bytes: 10 of asin, then {BINARY_WIDTH:,} float32"
     try:
@@ -83,7 +84,7 @@ def from_binary(path: Path, items: Mapping[bytes, int], out: Path) -> int:
             )
         table = _table(out, len(items), BINARY_WIDTH)
         present = np.zeros(len(items), bool)
-        known = np.zeros(len(items), bool)
+        done = np.zeros(len(items), bool)
         with path.open("rb") as file:
             for record in range(size // _RECORD_BYTES):
                 name = file.read(_ID_BYTES)
@@ -91,13 +92,13 @@ def from_binary(path: Path, items: Mapping[bytes, int], out: Path) -> int:
                     raise UserError(
                         f"{path}: record {record} (from 0) begins with {name!r}, no asin; expected {expected}"
                     )
-                place = items.get(name.strip())
-                if place is None or known[place]:
+                row = items.get(name.strip())
+                if row is None or done[row]:
                     file.seek(4 * BINARY_WIDTH, 1)
                     continue
                 block = np.frombuffer(file.read(4 * BINARY_WIDTH), "<f4")[None]
                 values, absent = item_features.checked(path, block, np.array([record]))
-                table[place], known[place], present[place] = values[0], True, not absent[0]
+                table[row], done[row], present[row] = values[0], True, not absent[0]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
     table.flush()
@@ -105,7 +106,7 @@ def from_binary(path: Path, items: Mapping[bytes, int], out: Path) -> int:
 
 
 def _table(out: Path, rows: int, width: int) -> np.memmap:
-    """A new .npy file of NaN, mapped for writing."""
+    """Create a .npy file of NaN, memory-mapped for writing."""
     table = np.lib.format.open_memmap(out, mode="w+", dtype=np.float32, shape=(rows, width))
     for begin in range(0, rows, _BLOCK_ROWS):
         table[begin : begin + _BLOCK_ROWS] = np.nan
@@ -117,7 +118,3 @@ def _ids(path: Path) -> list[bytes]:
         return [line.strip() for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n")]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected an item id a line") from error
-
-
-def _shown(name: bytes) -> str:
-    return ascii(name.decode("utf-8", "replace"))[:80]

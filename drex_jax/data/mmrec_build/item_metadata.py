@@ -1,7 +1,8 @@
-"""What shops say of their items: Amazon metadata files (McAuley lab) as one text an item.
+"""Reads Amazon metadata files (McAuley lab) as one text for each item.
 
-Releases of 2018 and 2023 are JSON lines. Those of 2014 are lines of Python literals, which are read as literals and
-never run. Field names: `asin` or `parent_asin`; `title`; `brand` or `store`; `categories` or `category`; `description`.
+The releases of 2018 and 2023 are JSON lines. The lines of 2014 are Python literals, which are parsed as literals and
+never executed. Field names: `asin` or `parent_asin`; `title`; `brand` or `store`; `categories` or `category`;
+`description`.
 """
 
 from __future__ import annotations
@@ -19,30 +20,29 @@ from drex_jax.common.errors import UserError
 from drex_jax.data.readers.lines import MAX_LINE_BYTES, Lines
 from drex_jax.data.readers.quarantine import Quarantine
 
-MAX_LITERAL_BYTES = 1_000_000  # a parsed literal takes hundreds of times its length in memory
+MAX_LITERAL_BYTES = 1_000_000  # a parsed literal takes hundreds of times its length
 FIELDS = (("title",), ("brand", "store"), ("categories", "category"), ("description",))
 _ASIN_FIRST = re.compile(rb"\s*\{'asin': '([^'\\]*)'")
 _NOT_A_LITERAL = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 
 
 def texts(path: Path, wanted: Container[bytes], quarantine: Quarantine) -> dict[bytes, str]:
-    """The text of each wanted item that the file has: title, brand, categories and description, with spaces between.
+    """Return the text of each wanted item in the file: title, brand, categories and description, joined by spaces.
 
-    (That order is MMRec's.) Of an item that occurs twice, the first row counts. An item without any of them is left
-    out.
+    (This is the order of MMRec.) If an item occurs twice, the first row counts. Items without any text are left out.
 
     Args:
       path: the metadata, plain or gzip.
-      wanted: ids of items; others are passed over.
-      quarantine: told of bad lines.
+      wanted: ids of items; other items are skipped.
+      quarantine: receives bad lines.
 
     Raises:
-      UserError: the file cannot be read, or no line of it is metadata.
+      UserError: the file cannot be read, or none of its lines is metadata.
     """
-    found: dict[bytes, str] = {}
+    text_by_item: dict[bytes, str] = {}
     good = 0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a literal with a backslash that means nothing
+        warnings.simplefilter("ignore")  # a literal with an invalid escape
         for number, line in Lines(path, quarantine):
             if line is None:
                 quarantine.reject(path, number, f"line above {MAX_LINE_BYTES:,} bytes")
@@ -57,17 +57,17 @@ def texts(path: Path, wanted: Container[bytes], quarantine: Quarantine) -> dict[
             good += 1
             name, text = row
             if text and name in wanted:
-                found.setdefault(name, text)
+                text_by_item.setdefault(name, text)
     if not good:
         raise UserError(
             f"{path}: no line is metadata; expected a JSON object or a Python literal a line, with asin title brand "
             "categories description"
         )
-    return found
+    return text_by_item
 
 
 def _row(path: Path, number: int, line: bytes, quarantine: Quarantine) -> tuple[bytes, str] | None:
-    """The item and the text on a line; None, and the quarantine told, if there is no item."""
+    """Return the item and the text of a line; None, after a record in the quarantine, if there is no item."""
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -91,10 +91,14 @@ def _row(path: Path, number: int, line: bytes, quarantine: Quarantine) -> tuple[
 
 
 def text_of(row: dict) -> str:
-    """The text of one row: each of `FIELDS`, nested lists flattened, entities resolved, white space made single."""
+    """Return the text of one row: nested lists are flattened, entities resolved, and white space is single.
+
+    >>> text_of({"title": "Red  shoe", "categories": [["Baby", "Shoes"]], "description": "soft &amp; warm"})
+    'Red shoe Baby Shoes soft & warm'
+    """
     parts = [_flat(next((row[name] for name in names if row.get(name)), "")) for names in FIELDS]
     text = " ".join(html.unescape(" ".join(parts)).split())
-    return text.encode("utf-8", "replace").decode()  # a literal can spell half of a surrogate pair
+    return text.encode("utf-8", "replace").decode()  # a literal can hold a lone surrogate
 
 
 def _flat(value: object) -> str:

@@ -1,7 +1,7 @@
-"""Texts as vectors without a trained model: TF-IDF and a truncated singular value decomposition (LSA).
+"""Text features without a trained model: TF-IDF and a truncated singular value decomposition (LSA).
 
-Our choice, so that text features need neither a download nor a GPU; published results use sentence encoders, whose
-arrays can be given instead.
+This is our choice, so that text features need neither a download nor a GPU. Published results use sentence encoders,
+whose arrays can be used instead.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse
 
+from drex_jax.data.strings import offsets_of
+
 MAX_WORDS = 50_000
-MIN_TEXTS = 2  # a word of one text alone relates it to no other
+MIN_TEXTS = 2  # a word of a single text relates it to no other text
 OVERSAMPLING, POWER_ITERATIONS = 10, 2
 _WORD = re.compile(r"\w+")
 
 
 def features(texts: Sequence[str], width: int, seed: int = 0) -> np.ndarray:
-    """float32 [n, at most width]: texts as points whose inner products are near those of their TF-IDF rows.
+    """Return float32 [n, at most width]: vectors with inner products close to those of the TF-IDF rows.
 
     Args:
-      texts: an empty one, or one without a known word, gets a row of NaN.
-      width: the most columns; fewer where the texts do not span so many.
-      seed: of the random projection.
+      texts: the texts; an empty text, or one without a word of the vocabulary, gets a row of NaN.
+      width: upper limit for the number of columns; the rank of the TF-IDF matrix is another limit.
+      seed: seed of the random projection.
     """
     weights = tf_idf(texts)
     left, values = truncated_svd(weights, width, seed)
@@ -35,9 +37,9 @@ def features(texts: Sequence[str], width: int, seed: int = 0) -> np.ndarray:
 
 
 def tf_idf(texts: Sequence[str]) -> scipy.sparse.csr_array:
-    """float64 [n, words]: (1 + log count) x (1 + log((1 + n) / (1 + texts with the word))), rows of length 1.
+    """Return float64 [n, words]: (1 + log count) x (1 + log((1 + n) / (1 + texts with the word))), rows of length 1.
 
-    The words are those of `MIN_TEXTS` texts or more; of more than `MAX_WORDS`, those of most texts.
+    The vocabulary are the words of at least `MIN_TEXTS` texts, at most `MAX_WORDS` of them, those of most texts first.
     """
     counts = [collections.Counter(_WORD.findall(text.lower())) for text in texts]
     frequency = collections.Counter(word for count in counts for word in count)
@@ -46,8 +48,7 @@ def tf_idf(texts: Sequence[str]) -> scipy.sparse.csr_array:
     idf = 1 + np.log((1 + len(texts)) / (1 - np.array([negative for negative, _ in ranked], np.float64)))
     rows = [[(column[word], number) for word, number in count.items() if word in column] for count in counts]
     pairs = np.array([pair for row in rows for pair in row], np.int64).reshape(-1, 2)
-    begins = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum([len(row) for row in rows], out=begins[1:])
+    begins = offsets_of([len(row) for row in rows])
     values = (1 + np.log(pairs[:, 1])) * idf[pairs[:, 0]]
     lengths = np.sqrt(np.bincount(np.repeat(np.arange(len(texts)), np.diff(begins)), values**2, len(texts)))
     values /= np.repeat(lengths, np.diff(begins))
@@ -55,10 +56,10 @@ def tf_idf(texts: Sequence[str]) -> scipy.sparse.csr_array:
 
 
 def truncated_svd(matrix: scipy.sparse.csr_array, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The first left singular vectors [n, k] and values [k] of a sparse matrix, k <= width, values above zero only.
+    """Return the first left singular vectors [n, k] and positive singular values [k] of a sparse matrix, k <= width.
 
-    By random projection with power iterations (Halko, Martinsson, Tropp 2011, algorithm 4.4); each vector's entry of
-    largest magnitude is positive, so that equal input gives equal output.
+    Computed by random projection with power iterations (Halko, Martinsson, Tropp 2011, algorithm 4.4). The entry of
+    largest magnitude of each vector is positive, so equal input gives equal output.
     """
     rows, columns = matrix.shape  # pyright: ignore[reportGeneralTypeIssues]
     size = min(width + OVERSAMPLING, rows, columns)

@@ -1,7 +1,7 @@
 """Amazon product reviews (McAuley lab), JSON lines, plain or gzip.
 
-Releases of 2014 and 2018: `reviewerID asin overall reviewText summary unixReviewTime` (seconds). Release of 2023:
-`user_id parent_asin rating text title timestamp` (milliseconds). A row is of 2023 if it has `user_id`.
+The releases of 2014 and 2018 have `reviewerID asin overall reviewText summary unixReviewTime` (seconds), the release of
+2023 has `user_id parent_asin rating text title timestamp` (milliseconds). A row with `user_id` is of 2023.
 
 The text is the title, a line break and the body (`drex_jax.data.readers.fields.titled_review`).
 """
@@ -21,7 +21,7 @@ RATING_RANGE = (1.0, 5.0)
 
 
 def find(path: str | Path | None) -> Path:
-    """The review file at a path or in a folder; files named meta_* are no reviews."""
+    """Return the review file at a path or in a folder; files named meta_* are not reviews."""
     patterns = ("*.json", "*.jsonl")
     return find_file(path, patterns, EXPECTED, keep=lambda name: not name.startswith(("meta_", ".")))
 

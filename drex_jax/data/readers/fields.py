@@ -1,7 +1,9 @@
-"""The checks every reader makes on one field of one row. A field that fails raises `BadField`, and its row is rejected.
+"""The rules for the values of an interaction: id, text, rating, time, vector.
 
-A missing rating or text (absent, null, empty or only spaces) is a missing modality; a missing user, item or time is
-an error.
+The readers of files call these functions, and so does `drex_jax.serving.rows` for rows that a Python program gives. A
+value that breaks a rule raises `BadField`, and its row is rejected.
+
+A missing rating or text (absent, null, empty or blank) is a missing modality. A missing user, item or time is an error.
 """
 
 from __future__ import annotations
@@ -20,37 +22,40 @@ from drex_jax.data.interactions import MAX_TIMESTAMP, MIN_TIMESTAMP
 MAX_ID_BYTES = 1024
 MAX_TEXT_BYTES = 1_000_000
 MAX_VECTOR_WIDTH = 65_536
-_EPOCH = datetime(1970, 1, 1)
+_FLOAT32 = 1e38  # a number below it has a float32
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SPLITS = {"0": 0, "train": 0, "1": 1, "valid": 1, "validation": 1, "val": 1, "dev": 1, "2": 2, "test": 2}
 
 
-class BadField(Exception):  # noqa: N818 (no error of the program: an answer about a row)
-    """Why a row is rejected: a fixed reason, and the value found."""
+class BadField(Exception):  # noqa: N818 (not an error of the program: it rejects one row)
+    """A value that breaks a rule, so that its row is rejected."""
 
     def __init__(self, reason: str, value: object = None):
+        """`reason` has the same words for every row with this fault; `value` is the value found, None if unhelpful."""
         super().__init__(reason)
         self.reason = reason
         self.value = value
 
 
 def identifier(value: object, side: str) -> bytes:
-    """A user's or item's id in UTF-8. A string stays as it is, an integer becomes its decimal string."""
+    """Return a user's or item's id in UTF-8. A string stays as it is, an integer becomes its decimal string."""
     if type(value) is str:
         if not value or value.isspace():
             raise BadField(f"no {side}")
         data = _encode(value, side)
-        if len(data) > MAX_ID_BYTES:
-            raise BadField(f"{side} id above {MAX_ID_BYTES:,} bytes", value)
-        return data
-    if type(value) is int:
-        return b"%d" % value
-    if value is None:
+    elif type(value) is int:  # Python does not spell integers of more than some 4,300 digits
+        data = b"%d" % value if value.bit_length() <= 4 * MAX_ID_BYTES else b"9" * (MAX_ID_BYTES + 1)
+    elif value is None:
         raise BadField(f"no {side}")
-    raise BadField(f"{side} is neither a string nor an integer", value)
+    else:
+        raise BadField(f"{side} is neither a string nor an integer", value)
+    if len(data) > MAX_ID_BYTES:
+        raise BadField(f"{side} id above {MAX_ID_BYTES:,} bytes", value)
+    return data
 
 
 def review(value: object) -> bytes:
-    """A text in UTF-8; empty if missing."""
+    """Return a text in UTF-8; empty if it is missing."""
     if value is None:
         return b""
     if type(value) is not str:
@@ -64,10 +69,10 @@ def review(value: object) -> bytes:
 
 
 def titled_review(title: object, body: object) -> bytes:
-    """Title, line break, body. A review without a body is missing, whatever its title; one without a title is its body.
+    """Return title, line break and body in UTF-8; only the body where there is no title; empty where there is no body.
 
-    That is our choice: it keeps the words of the title, which are the most telling, and agrees with the counts of
-    missing reviews that the data sets are published with.
+    This is our choice: it keeps the words of the title, which say most, and it agrees with the counts of missing
+    reviews that are published with the data sets.
     """
     head, text = review(title), review(body)
     if not text or not head:
@@ -82,25 +87,31 @@ def _encode(value: str, field: str) -> bytes:
         raise BadField(f"NUL byte in the {field}")
     try:
         return value.encode()
-    except UnicodeEncodeError as error:  # a lone surrogate: what invalid bytes were decoded to
+    except UnicodeEncodeError as error:  # a lone surrogate: invalid bytes are decoded to one
         raise BadField(f"invalid UTF-8 in the {field}") from error
 
 
 def rating(value: object, low: float, high: float) -> float:
-    """A number of the scale; NaN if missing. A string of digits or a Boolean is a wrong type: see `parsed`."""
+    """Return a rating from `low` to `high`; NaN if it is missing.
+
+    A Boolean or a string of digits has the wrong type: a reader of untyped text calls `parsed` first. The scale is
+    compared in float32, in which ratings are kept.
+    """
     if value is None or value == "":
         return math.nan
     if type(value) is not float and type(value) is not int:
         raise BadField("rating is not a number", value)
     if low <= value <= high:
         return float(value)
-    if not math.isfinite(value):
+    if abs(value) < _FLOAT32 and np.float32(low) <= np.float32(value) <= np.float32(high):
+        return float(value)
+    if type(value) is float and not math.isfinite(value):
         raise BadField("rating is not finite", value)
     raise BadField(f"rating outside {low:g}..{high:g}", value)
 
 
 def parsed(value: object) -> object:
-    """The number that a string spells; anything else, and an empty string, unchanged (spaces around it removed)."""
+    """Return the number that a string spells. Other strings are only stripped; other values stay as they are."""
     if type(value) is not str:
         return value
     text = value.strip()
@@ -111,19 +122,34 @@ def parsed(value: object) -> object:
 
 
 def seconds(value: object, per_second: int = 1) -> float:
-    """A number of 1 / `per_second` seconds since 1970, as seconds."""
+    """Return seconds since 1970, from a number of units of which a second has `per_second`."""
     if type(value) is not int and type(value) is not float:
         if value is None or value == "":
             raise BadField("no time")
         raise BadField("time is not a number", value)
-    result = value / per_second
+    try:
+        result = value / per_second
+    except OverflowError:  # an integer beyond all floats
+        result = math.inf
     if not MIN_TIMESTAMP <= result <= MAX_TIMESTAMP:
         raise BadField("time outside 1900..2200", value)
     return result
 
 
+def seconds_of(moment: datetime) -> float:
+    """Return the seconds since 1970 of a `datetime`, which is in UTC where it names no time zone."""
+    if moment.utcoffset() is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH).total_seconds()
+
+
 def date(value: object, parse: Callable[[str], datetime] = datetime.fromisoformat) -> float:
-    """The seconds since 1970 of a date, with or without time of day (ISO 8601 by default); UTC unless it says else."""
+    """Return the seconds since 1970 of a spelt date, with or without time of day; UTC where it names no time zone.
+
+    Args:
+      value: the date.
+      parse: reads it; by default as ISO 8601.
+    """
     if type(value) is not str:
         raise BadField("no time" if value is None else "time is not a date", value)
     text = value.strip()
@@ -131,22 +157,20 @@ def date(value: object, parse: Callable[[str], datetime] = datetime.fromisoforma
         raise BadField("no time")
     try:
         moment = parse(text)
-        if moment.tzinfo is not None:
-            moment = moment.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError) as error:
         raise BadField("time is not a date", value) from error
-    return seconds((moment - _EPOCH).total_seconds())
+    return seconds(seconds_of(moment))
 
 
 def time_parser(time_format: str) -> Callable[[object], float]:
-    """How the time column of a table is read.
+    """Return the function that reads the time column of a table.
 
     Args:
       time_format: a strptime format; "ms" for milliseconds since 1970; empty for seconds since 1970 or ISO 8601,
-        whichever a value is (digits alone are seconds).
+        told apart value by value (digits alone are seconds).
 
     Raises:
-      UserError: the format is none, or one whose dates do not tell the year.
+      UserError: `time_format` is not a strptime format, or its dates do not have a year.
     """
     if time_format == "ms":
         return lambda value: seconds(parsed(value), per_second=1000)
@@ -176,7 +200,7 @@ def time_parser(time_format: str) -> Callable[[object], float]:
 
 
 def split_part(value: object) -> int:
-    """0 train, 1 validation, 2 test, from such a number or word."""
+    """Return 0 for train, 1 for validation, 2 for test, from such a number or word."""
     number = parsed(value)
     key = f"{number:g}" if type(number) in (float, int) else number.lower() if type(number) is str else ""
     if key not in _SPLITS:
@@ -185,7 +209,12 @@ def split_part(value: object) -> int:
 
 
 def vector(value: object, width: int | None) -> np.ndarray | None:
-    """A list of finite numbers, or a string that spells one in JSON, as float32 [width]; None if missing."""
+    """Return a vector as float32 [width]; None if it is missing.
+
+    Args:
+      value: a list of finite numbers, or a string that spells one in JSON.
+      width: how many numbers there must be; None: any number of them.
+    """
     if isinstance(value, str):
         try:
             value = orjson.loads(value) if value.strip() else None
@@ -202,7 +231,7 @@ def vector(value: object, width: int | None) -> np.ndarray | None:
     try:
         with np.errstate(over="ignore"):
             result = np.array(value, np.float64).astype(np.float32)
-    except OverflowError as error:  # a whole number beyond all floats
+    except OverflowError as error:  # an integer beyond all floats
         raise BadField("vector is not finite") from error
     if not np.isfinite(result).all():
         raise BadField("vector is not finite", value)

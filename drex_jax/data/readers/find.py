@@ -1,4 +1,4 @@
-"""Finds a format's file: a path may name the file itself or the folder that holds it."""
+"""Finds the file of a format: a path may name the file itself or the folder that holds it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from drex_jax.common.errors import UserError
 
 
 class MissingError(UserError):
-    """There is no file: no path is given, or there is none at the path."""
+    """There is no file: no path is given, or nothing is at the path."""
+
+
+def is_visible(name: str) -> bool:
+    """Return True if a file name does not begin with a dot."""
+    return not name.startswith(".")
 
 
 def find_file(
-    path: str | Path | None, patterns: Iterable[str], expected: str, keep: Callable[[str], bool] = bool
+    path: str | Path | None, patterns: Iterable[str], expected: str, keep: Callable[[str], bool] = is_visible
 ) -> Path:
-    """The file to read.
+    """Return the file to read.
 
     Args:
-      path: a file, whatever its name, or a folder.
-      patterns: glob patterns of the names the format has in a folder; each is also tried with ".gz".
-      expected: what the format's file is, for messages.
-      keep: which of the names found may be the file.
+      path: a file of any name, or a folder.
+      patterns: glob patterns for the names of the format in a folder; each is also tried with ".gz".
+      expected: description of the file of the format, for messages.
+      keep: True for a matching name that may be the file.
 
     Raises:
-      MissingError: no path, nothing there, or a folder without a candidate.
-      UserError: an empty file, a pipe, or a folder with more than one candidate.
+      MissingError: there is no path, nothing at the path, or a folder without a candidate.
+      UserError: the file is empty or a pipe, or the folder has more than one candidate.
     """
     if not path:
         raise MissingError(f"data.path is not set: it should name {expected}")
@@ -34,7 +39,7 @@ def find_file(
     try:
         path.stat()
     except FileNotFoundError:
-        pass  # told below, with what was expected
+        pass  # reported below, with the expected format
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
     if path.is_dir():
@@ -54,13 +59,14 @@ def find_file(
     return path
 
 
-def candidates_in(folder: Path, patterns: Iterable[str], keep: Callable[[str], bool] = bool) -> list[Path]:
-    """The files of a folder whose names match a pattern, plain or with ".gz", sorted by name."""
-    found = {
-        file
-        for pattern in patterns
-        for name in (pattern, f"{pattern}.gz")
-        for file in folder.glob(name)
-        if file.is_file() and keep(file.name)
-    }
-    return sorted(found)
+def candidates_in(folder: Path, patterns: Iterable[str], keep: Callable[[str], bool] = is_visible) -> list[Path]:
+    """Return the files of a folder whose names match a pattern, plain or with ".gz", sorted by name."""
+    return sorted(
+        {
+            file
+            for pattern in patterns
+            for name in (pattern, f"{pattern}.gz")
+            for file in folder.glob(name)
+            if file.is_file() and keep(file.name)
+        }
+    )

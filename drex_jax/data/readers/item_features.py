@@ -1,4 +1,4 @@
-"""Feature arrays of items, `NAME_feat.npy`: found, checked row by row, and brought into the order of the items."""
+"""Reads feature arrays of items, `NAME_feat.npy`: checks every row and sorts the rows by item number."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from drex_jax.common.errors import UserError
 from drex_jax.data import storage
 
 SUFFIX = "_feat.npy"
-MAX_WIDTH = 65_536  # numbers of an item
+MAX_WIDTH = 65_536  # numbers for an item
 EXPECTED = "numbers [items, width] that numpy.save wrote, a row for each item id"
-_BLOCK_BYTES = 1 << 24  # of features converted and checked at once
+_BLOCK_BYTES = 1 << 24  # bytes of features converted and checked at once
 
 
 def find(folder: Path, names: Sequence[str] = ()) -> dict[str, Path]:
-    """The feature files of a folder by modality, in alphabetical order.
+    """Return the feature files of a folder by modality, in alphabetical order.
 
     Args:
-      folder: where they are.
-      names: only these modalities; empty: all there are.
+      folder: the folder.
+      names: only these modalities; empty: all modalities.
 
     Raises:
-      UserError: one of `names` is not there.
+      UserError: there is no file for one of `names`.
     """
-    there = {path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"?*{SUFFIX}")) if path.is_file()}
+    files = {path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"?*{SUFFIX}")) if path.is_file()}
     for name in names:
-        if name not in there:
-            known = ", ".join(path.name for path in there.values()) or "none"
+        if name not in files:
+            names_there = ", ".join(path.name for path in files.values()) or "none"
             raise UserError(
-                f"data.item_features: {folder / f'{name}{SUFFIX}'} does not exist; feature files there: {known}"
+                f"data.item_features: {folder / f'{name}{SUFFIX}'} does not exist; feature files there: {names_there}"
             )
-    return {name: path for name, path in there.items() if not names or name in names}
+    return {name: path for name, path in files.items() if not names or name in names}
 
 
 def open_array(path: Path) -> np.ndarray:
-    """The array of a feature file, [rows, width] of a real number type, memory-mapped and never unpickled.
+    """Return the memory-mapped array of a feature file, [rows, width] of a real number type; never unpickled.
 
     Raises:
-      UserError: the file cannot be read, is no .npy, is damaged, or holds anything else.
+      UserError: the file cannot be read, is not a .npy file, is damaged, or holds anything else.
     """
     try:
         array = storage.mapped(path)
@@ -61,12 +61,12 @@ def open_array(path: Path) -> np.ndarray:
 
 
 def checked(path: Path, block: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of features as float32 [n, width], with NaN throughout where they are missing; and which are, bool [n].
+    """Return rows of features as float32 [n, width], NaN throughout where missing, and which are missing, bool [n].
 
     Args:
-      path: their file.
-      block: [n, width] of real numbers.
-      rows: int [n], where each row stands in the file, for messages.
+      path: file of the features.
+      block: real numbers [n, width].
+      rows: row of each in the file, int [n], for messages.
 
     Raises:
       UserError: a row is partly NaN, infinite or beyond float32.
@@ -85,21 +85,21 @@ def checked(path: Path, block: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray
 
 
 def read(paths: Mapping[str, Path], ids: np.ndarray, notices: list[str]) -> dict[str, np.ndarray]:
-    """The features of each modality, in the order of `ids`.
+    """Return the features of each modality, in the order of `ids`.
 
-    A row of NaN or of zeros says that the item lacks the modality.
+    A row of NaN or of zeros means that the item lacks the modality.
 
     Args:
       paths: the file of each modality, from `find`.
-      ids: int64 [I], distinct: the row of each item in the files.
-      notices: gets a sentence for each modality with missing items, and for each file with rows of other items.
+      ids: the row of each item in the files, int64 [I], distinct.
+      notices: receives a sentence for each modality with missing items, and for each file with rows of other items.
 
     Returns:
-      float32 [I, width] for each modality, row i that of `ids[i]`; a row of NaN is missing.
+      float32 [I, width] for each modality, row i for `ids[i]`; a row of NaN is missing.
 
     Raises:
-      UserError: an unreadable file (see `open_array`); an id beyond its rows; a row partly NaN, infinite or beyond
-        float32; a modality that no item has.
+      UserError: a file is unreadable (see `open_array`) or has too few rows; a row is partly NaN, infinite or beyond
+        float32; no item has the modality.
     """
     return {name: _read(name, path, ids, notices) for name, path in paths.items()}
 
@@ -114,7 +114,7 @@ def _read(name: str, path: Path, ids: np.ndarray, notices: list[str]) -> np.ndar
         )
     values = np.empty((len(ids), width), np.float32)
     absent = np.empty(len(ids), bool)
-    order = np.argsort(ids)  # the file from its beginning to its end
+    order = np.argsort(ids)  # read the file from its beginning to its end
     step = max(_BLOCK_BYTES // (4 * width), 1)
     for places in (order[begin : begin + step] for begin in range(0, len(order), step)):
         values[places], absent[places] = checked(path, array[ids[places]], ids[places])

@@ -1,9 +1,8 @@
-"""Lines of JSON to columns, hundreds of lines at once.
+"""Decodes lines of JSON into columns, hundreds of lines at once.
 
-Rows are checked by `drex_jax.data.readers.fields`, one by one, and that is what counts as right. As it costs more than
-to parse them, a run of lines is first looked at as columns: where every value in it is of the ordinary kind (of the
-right type, nothing to be refused), the columns are made by a few operations on all of them. Where one is not, the run
-is checked row by row.
+The rules for a row are in `drex_jax.data.readers.fields`. Checking each row with them costs more than parsing it, so a
+run of lines is first decoded as columns: if every value is of the ordinary kind (right type, nothing to refuse), a few
+array operations make the columns. Otherwise the rows of the run are checked one by one.
 """
 
 from __future__ import annotations
@@ -17,28 +16,26 @@ import orjson
 
 from drex_jax.data.interactions import MAX_TIMESTAMP, MIN_TIMESTAMP
 from drex_jax.data.readers import fields
-from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
+from drex_jax.data.readers.chunk import Chunk, Row
 from drex_jax.data.readers.lines import MAX_LINE_BYTES, parsed
 from drex_jax.data.readers.quarantine import shown
-from drex_jax.data.strings import Strings
+from drex_jax.data.strings import Strings, offsets_of
 
-VERSION = 1  # of what is made of the same lines
-RUN = 512  # lines looked at together
+VERSION = 1  # of the decoded arrays; part of the cache key
+RUN = 512  # lines decoded together
 _DATE = np.frombuffer(b"0000-00-00 00:00:00", np.uint8)
 _MARKS = np.flatnonzero(ord("0") != _DATE)
 _PARTS = ((0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19))  # year, month, day, hour, minute, second
 _STRING, _OPTIONAL, _NUMBER = {str}, {str, type(None)}, {int, float}
 
-Row = tuple[bytes, bytes, float, float, bytes]  # user, item, seconds, rating, text
-
 
 class Keys(NamedTuple):
-    """Where one edition of a format has what.
+    """The keys of one edition of a format.
 
     Attributes:
-      user, item, time, rating, text: keys of the JSON object.
-      title: of what stands above the text; empty: there is none.
-      per_second: units of `time`; 0: it is a date.
+      user, item, time, rating, text: keys in the JSON object.
+      title: key of the title of the review; empty if there are no titles.
+      per_second: units of `time` in a second; 0 if `time` is a date.
     """
 
     user: str
@@ -54,18 +51,18 @@ class Format(NamedTuple):
     """A format of reviews, one JSON object a line.
 
     Attributes:
-      name: its name.
-      keys: of the edition that a row is of.
+      name: name of the format.
+      keys: function that returns the keys of the edition of a row.
     """
 
     name: str
     keys: Callable[[dict], Keys]
 
     def check(self, row: dict, scale: tuple[float, float]) -> Row:
-        """One row. Raises `fields.BadField`."""
+        """Return the checked interaction of a row. Raises `fields.BadField`."""
         keys = self.keys(row)
         time, text = row.get(keys.time), row.get(keys.text)
-        return (
+        return Row(
             fields.identifier(row.get(keys.user), "user"),
             fields.identifier(row.get(keys.item), "item"),
             fields.seconds(time, keys.per_second) if keys.per_second else fields.date(time),
@@ -75,15 +72,21 @@ class Format(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A bad row: its line in the block, from 0, the reason, and what was found, if that helps."""
+    """A bad row.
+
+    Attributes:
+      line: line in the block, from 0.
+      reason: reason of the rejection, the same words for every such row.
+      value: the value as `quarantine.shown` prints it, or None.
+    """
 
     line: int
     reason: str
-    found: str | None
+    value: str | None
 
 
 def decode(block: bytes, form: Format, scale: tuple[float, float]) -> dict[str, np.ndarray]:
-    """The reviews in a block of whole lines, blank ones skipped, as arrays: `chunk_of` says what they are."""
+    """Return the reviews in a block of whole lines, without blank lines, as arrays for `reviews_of`."""
     lines = block.split(b"\n")
     chunks: list[Chunk] = []
     rejected: list[Rejected] = []
@@ -92,43 +95,36 @@ def decode(block: bytes, form: Format, scale: tuple[float, float]) -> dict[str, 
         chunk = _at_once(run, form, scale)
         if chunk is None:
             chunk, bad = _one_by_one(run, form, scale)
-            rejected += [each._replace(line=first + each.line) for each in bad]
+            rejected += [row._replace(line=first + row.line) for row in bad]
         chunks.append(chunk)
-    arrays = {
-        "timestamp": np.concatenate([chunk.timestamp for chunk in chunks]),
-        "rating": np.concatenate([chunk.rating for chunk in chunks]),
-        "rejected": np.frombuffer(orjson.dumps([list(each) for each in rejected]), np.uint8),
-    }
-    for name in ("user", "item", "text"):
-        column = Strings.concatenate([getattr(chunk, name) for chunk in chunks])
-        arrays |= {f"{name}.bytes": column.data, f"{name}.offsets": column.offsets}
-    return arrays
-
-
-def chunk_of(arrays: Mapping[str, np.ndarray]) -> tuple[Chunk, list[Rejected]]:
-    """The good rows and the bad ones of a block that `decode` has read."""
     user, item, text = (
-        Strings(arrays[f"{name}.bytes"], arrays[f"{name}.offsets"]) for name in ("user", "item", "text")
+        Strings.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("user", "item", "text")
     )
-    rejected = [Rejected(*each) for each in orjson.loads(arrays["rejected"].tobytes())]
-    return Chunk(user, item, arrays["timestamp"], arrays["rating"], text), rejected
+    timestamp, rating = (np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("timestamp", "rating"))
+    listed = np.frombuffer(orjson.dumps([list(row) for row in rejected]), np.uint8)
+    return Chunk(user, item, timestamp, rating, text).to_arrays() | {"rejected": listed}
+
+
+def reviews_of(arrays: Mapping[str, np.ndarray]) -> tuple[Chunk, list[Rejected]]:
+    """Return the good rows and the bad rows of a block from `decode`."""
+    return Chunk.from_arrays(arrays), [Rejected(*row) for row in orjson.loads(arrays["rejected"].tobytes())]
 
 
 def _one_by_one(run: list[bytes], form: Format, scale: tuple[float, float]) -> tuple[Chunk, list[Rejected]]:
-    """Some lines, each checked by itself."""
-    builder, rejected = ChunkBuilder(), []
+    """Decode lines by checking each row."""
+    good, rejected = [], []
     for number, line in enumerate(run):
         if not line or line.isspace():
             continue
         try:
-            builder.add(*form.check(parsed(line), scale))
+            good.append(form.check(parsed(line), scale))
         except fields.BadField as bad:
             rejected.append(Rejected(number, bad.reason, None if bad.value is None else shown(bad.value)))
-    return builder.take(), rejected
+    return Chunk.of(good), rejected
 
 
 def _at_once(run: list[bytes], form: Format, scale: tuple[float, float]) -> Chunk | None:
-    """Some lines, or None where one of them has to be looked at by itself."""
+    """Decode lines as columns; None if the rows must be checked one by one."""
     if max(map(len, run)) > MAX_LINE_BYTES:
         return None
     try:
@@ -171,18 +167,16 @@ def _texts(values: list[Any], titles: list[Any] | None) -> Strings | None:
 
 
 def _joined(values: list[str]) -> Strings | None:
-    """Strings, or None where one has a NUL or half a surrogate pair."""
+    """Return the column of the strings; None if one has a NUL character or a lone surrogate."""
     joined = "".join(values)
     try:
         data = joined.encode()
-        lengths = map(len, values if joined.isascii() else [value.encode() for value in values])
+        lengths = list(map(len, values if joined.isascii() else [value.encode() for value in values]))
     except UnicodeEncodeError:
         return None
     if b"\x00" in data:
         return None
-    offsets = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(np.fromiter(lengths, np.int64, len(values)), out=offsets[1:])
-    return Strings(np.frombuffer(data, np.uint8), offsets)
+    return Strings(np.frombuffer(data, np.uint8), offsets_of(lengths))
 
 
 def _ratings(values: list[Any], low: float, high: float) -> np.ndarray | None:
@@ -205,14 +199,14 @@ def _moments(seconds: np.ndarray) -> np.ndarray | None:
 
 
 def _dates(values: list[Any]) -> np.ndarray | None:
-    """Dates that are all YYYY-MM-DD HH:MM:SS."""
+    """Return the timestamps of dates YYYY-MM-DD HH:MM:SS; None if one has another form."""
     if set(map(type, values)) != _STRING:
         return None
     joined = "".join(values)
     if not joined.isascii() or set(map(len, values)) != {len(_DATE)}:
         return None
     letters = np.frombuffer(joined.encode(), np.uint8).reshape(len(values), len(_DATE))
-    digits = letters - _DATE  # what is below "0" is large
+    digits = letters - _DATE  # a character below "0" becomes a large number
     if (letters[:, _MARKS] != _DATE[_MARKS]).any() or (digits > 9).any():
         return None
     year, month, day, hour, minute, second = (
@@ -222,6 +216,6 @@ def _dates(values: list[Any]) -> np.ndarray | None:
         return None
     months = (12 * (year - 1970) + month - 1).astype("datetime64[M]")
     days = months.astype("datetime64[D]") + (day - 1)
-    if (days.astype("datetime64[M]") != months).any():  # a 31st of April
+    if (days.astype("datetime64[M]") != months).any():  # such as a 31st of April
         return None
     return _moments(days.astype(np.int64) * 86400.0 + (3600 * hour + 60 * minute + second))

@@ -1,8 +1,8 @@
-"""Files of JSON reviews, one a line: read in blocks, on all cores, each block once.
+"""Reads files of JSON reviews, one a line: in blocks, on all cores, each block once.
 
-A file of more than one block is read by processes of their own, which keep what they have read; this one takes it from
-there, mapped into memory. So a start that was interrupted goes on, another run over the same file reads nothing anew,
-and the texts of a large file are not in this process's memory.
+Worker processes read a file of more than one block and store the decoded blocks in the cache; this process takes them
+from there, memory-mapped. So an interrupted start continues, another run over the same file decodes nothing again, and
+the texts of a large file are not in the memory of this process.
 """
 
 from __future__ import annotations
@@ -34,33 +34,31 @@ BLOCK_BYTES = 32 << 20
 def read(
     path: Path, form: Format, scale: tuple[float, float], quarantine: Quarantine, cache: Cache = no_cache
 ) -> Iterator[Chunk]:
-    """Chunks of the reviews in file order.
+    """Yield chunks of the reviews in file order.
 
     Args:
       path: the file, plain or gzip.
-      form: what its lines should be.
+      form: format of its lines.
       scale: the lowest and the highest rating.
-      quarantine: told of bad rows.
-      cache: keeps what was read of large files; only then are there other processes.
+      quarantine: receives the bad rows.
+      cache: keeps the decoded blocks of large files; worker processes are used only with a cache.
     """
     blocks = whole_lines(path, quarantine, BLOCK_BYTES)
     beginning = list(itertools.islice(blocks, 2))
     everything = itertools.chain(beginning, blocks)
-    if len(beginning) == 1:
-        found = ((number, json_decode.decode(lines, form, scale)) for number, lines in everything)
-    elif cache is no_cache:
-        found = ((number, _kept(lines, form, scale, cache)) for number, lines in everything)
+    if len(beginning) == 1 or cache is no_cache:
+        decoded = ((number, json_decode.decode(lines, form, scale)) for number, lines in everything)
     else:
-        found = _on_all_cores(everything, form, scale, cache)
-    for number, arrays in found:
-        chunk, rejected = json_decode.chunk_of(arrays)
-        for each in rejected:
-            quarantine.record(path, number + each.line, each.reason, each.found)
+        decoded = _on_all_cores(everything, form, scale, cache)
+    for number, arrays in decoded:
+        chunk, rejected = json_decode.reviews_of(arrays)
+        for row in rejected:
+            quarantine.record(path, number + row.line, row.reason, row.value)
         yield chunk
 
 
-def _kept(lines: bytes, form: Format, scale: tuple[float, float], cache: Cache) -> dict[str, np.ndarray]:
-    """What a block holds, read or as it was read before."""
+def _cached(lines: bytes, form: Format, scale: tuple[float, float], cache: Cache) -> dict[str, np.ndarray]:
+    """Return a decoded block, from the cache if it was decoded before."""
     return cache(
         "reviews",
         {"lines": np.frombuffer(lines, np.uint8)},
@@ -70,30 +68,30 @@ def _kept(lines: bytes, form: Format, scale: tuple[float, float], cache: Cache) 
     )
 
 
-def _read(lines: bytes, form: Format, scale: tuple[float, float], cache: Cache) -> None:
-    """Of a process that reads."""
-    _kept(lines, form, scale, cache)
+def _fill_cache(lines: bytes, form: Format, scale: tuple[float, float], cache: Cache) -> None:
+    """Decode a block into the cache (in a worker process, so nothing is returned)."""
+    _cached(lines, form, scale, cache)
 
 
 def _on_all_cores(
     blocks: Iterator[tuple[int, bytes]], form: Format, scale: tuple[float, float], cache: Cache
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """As `_kept` of each block in turn, made by processes that work ahead."""
+    """Yield the decoded blocks in order; worker processes decode ahead."""
     cores = available_cores()
-    spawned = multiprocessing.get_context("spawn")  # a fork of a process that has threads may hang
+    spawned = multiprocessing.get_context("spawn")  # a forked process may hang, as this one has threads
     pending: collections.deque[tuple[int, bytes, concurrent.futures.Future | None]] = collections.deque()
 
     def oldest() -> tuple[int, dict[str, np.ndarray]]:
         number, lines, future = pending.popleft()
         if future is not None:
-            with contextlib.suppress(BrokenProcessPool):  # then this process reads
+            with contextlib.suppress(BrokenProcessPool):  # then this process decodes
                 future.result()
-        return number, _kept(lines, form, scale, cache)
+        return number, _cached(lines, form, scale, cache)
 
     with concurrent.futures.ProcessPoolExecutor(cores, spawned, _begin) as pool:
         for number, lines in blocks:
             try:
-                future = pool.submit(_read, lines, form, scale, cache)
+                future = pool.submit(_fill_cache, lines, form, scale, cache)
             except BrokenProcessPool:
                 future = None
             pending.append((number, lines, future))
@@ -104,6 +102,6 @@ def _on_all_cores(
 
 
 def _begin() -> None:
-    """Of a process that reads: the one that asked speaks for all, and is the one to be interrupted."""
+    """Initialise a worker process: logging and interrupts are left to the main process."""
     logging.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The lines of a file, plain or gzip, in bounded memory; damage ends a file early and loses nothing before it."""
+"""Reads the lines of a file, plain or gzip, in bounded memory; damage ends a file early, earlier lines are kept."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import orjson
 from drex_jax.common.errors import UserError
 from drex_jax.common.progress import progress_bar
 from drex_jax.data.readers.fields import BadField
-from drex_jax.data.readers.quarantine import Quarantine
+from drex_jax.data.readers.quarantine import TORN, Quarantine
 
-MAX_LINE_BYTES = 8_000_000  # escapes can make a line of JSON six times as long as the text it holds
+MAX_LINE_BYTES = 8_000_000  # JSON escapes can make a line six times as long as its text
 TOO_LONG = f"line above {MAX_LINE_BYTES:,} bytes"
 BLOCK_BYTES = 1 << 20
-MAX_EXPANSION = 200  # times that a file may have been made smaller; text becomes 3 to 20 times smaller, tables 50
-EXPANDS_FREELY = 256 << 20  # bytes, however small the file is
+MAX_EXPANSION = 200  # highest compression ratio that is accepted; text has 3 to 20, tables 50
+EXPANDS_FREELY = 256 << 20  # uncompressed bytes that are accepted at any ratio
 _COMPRESSED_BYTES = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 
 
 class TornError(Exception):
-    """A gzip stream ends early or is damaged; all that could be read was yielded before."""
+    """A gzip stream ends early or is damaged; everything that could be read was yielded before."""
 
 
 class Lines:
-    """Iterates over (line number from 1, line without its line feed); the line is None where it is above 8 MB.
+    """Iterates over (line number from 1, line without its line feed); a line above 8 MB is None.
 
-    Gzip is told by its first bytes, not by the name. A byte order mark is dropped, blank lines are skipped, and a
-    carriage return stays (JSON and CSV both ignore it). A gzip that ends early or is damaged gives its whole lines,
-    then goes to the quarantine as one tear. Raises `UserError` if the file cannot be read.
+    Gzip is recognised by its first bytes, not by the name. A byte order mark is removed, blank lines are skipped, and a
+    carriage return stays (JSON and CSV both ignore it). A gzip file that ends early or is damaged yields its whole
+    lines, and then the quarantine records one tear. Raises `UserError` if the file cannot be read.
     """
 
     def __init__(self, path: Path, quarantine: Quarantine, skip_blank: bool = True):
@@ -43,42 +43,24 @@ class Lines:
         self._skip_blank = skip_blank
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
-        number, tail, too_long = 1, b"", False
-        try:
-            for block in blocks(self.path):
-                *whole, rest = block.split(b"\n")
-                for line in whole:
-                    if tail or too_long:
-                        line, tail = tail + line, b""
-                    if too_long or len(line) > MAX_LINE_BYTES:
-                        too_long = False
-                        yield number, None
-                    elif not self._skip_blank or not (not line or line.isspace()):
-                        yield number, line
-                    number += 1
-                if too_long:
-                    continue
-                tail += rest
-                if len(tail) > MAX_LINE_BYTES:
-                    tail, too_long = b"", True
-        except TornError as torn:
-            self.torn = True
-            self._quarantine.tear(self.path, number, str(torn))
-            return
-        if too_long:
-            yield number, None
-        elif tail and not (self._skip_blank and tail.isspace()):
-            yield number, tail
+        tears = self._quarantine.by_reason[TORN]
+        for first, block in whole_lines(self.path, self._quarantine, BLOCK_BYTES):
+            for number, line in enumerate(block.split(b"\n"), first):
+                if len(line) > MAX_LINE_BYTES:
+                    yield number, None
+                elif not self._skip_blank or not (not line or line.isspace()):
+                    yield number, line
+        self.torn = self._quarantine.by_reason[TORN] > tears
 
 
 def whole_lines(path: Path, quarantine: Quarantine, size: int) -> Iterator[tuple[int, bytes]]:
-    """(number of the first line, from 1, lines without the last line feed), at least `size` bytes at a time.
+    """Yield (number of the first line, from 1, lines without the last line feed), about `size` bytes at a time.
 
-    Of a line above 8 MB there is as much as shows it to be too long. A gzip that ends early or is damaged gives its
-    whole lines, then goes to the quarantine as one tear. Raises `UserError` if the file cannot be read.
+    A line above 8 MB is cut just behind that length. A gzip file that ends early or is damaged yields its whole lines,
+    and then the quarantine records one tear. Raises `UserError` if the file cannot be read.
     """
-    number, parts, held, torn, why = 1, [], 0, False, ""
-    tail = 0  # bytes of the line that has no end yet
+    number, parts, held, why = 1, [], 0, ""
+    tail = 0  # bytes of the last line, which has no end yet
     try:
         for block in blocks(path):
             end = block.rfind(b"\n")
@@ -96,27 +78,29 @@ def whole_lines(path: Path, quarantine: Quarantine, size: int) -> Iterator[tuple
                 number += lines.count(b"\n") + 1
                 parts, held = [rest], len(rest)
     except TornError as error:
-        torn, why = True, str(error)
+        why = str(error)
     lines = b"".join(parts)
-    whole = lines.count(b"\n")
-    yield number, lines.rpartition(b"\n")[0] if torn else lines
-    if torn:
-        quarantine.tear(path, number + whole, why)
+    if why:
+        lines = lines[: lines.rfind(b"\n") + 1]
+    if lines:
+        yield number, lines.removesuffix(b"\n")
+    if why:
+        quarantine.tear(path, number + lines.count(b"\n"), why)
 
 
 def _without_surplus(block: bytes, tail: int) -> bytes:
-    """A block that ends a line of which there are `tail` bytes before it, without what makes that line too long."""
+    """Return a block without the bytes that make its first line, of which `tail` bytes came before, too long."""
     first = block.index(b"\n")
     surplus = tail + first - MAX_LINE_BYTES - 1
     return block if surplus <= 0 else block[: max(0, first - surplus)] + block[first:]
 
 
 def blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file in blocks of at most 1 MB, uncompressed if they are gzip, without a byte order mark.
+    """Yield the bytes of a file in blocks of at most 1 MB, gzip uncompressed, without a byte order mark.
 
     Raises:
-      TornError: after the last good byte of a gzip that ends early or is damaged.
-      UserError: the file cannot be read, or is a gzip that expands beyond measure.
+      TornError: the gzip stream ends early or is damaged; raised after the last good byte.
+      UserError: the file cannot be read, or its compression ratio is above the limit.
     """
     try:
         with (
@@ -126,7 +110,7 @@ def blocks(path: Path) -> Iterator[bytes]:
             head = file.read(2)
             file.seek(0)
             source = _inflate(file) if head == _GZIP_MAGIC else iter(lambda: file.read(BLOCK_BYTES), b"")
-            start: bytes | None = b""  # what may yet become a mark: members of a gzip may be of a byte
+            start: bytes | None = b""  # may become a mark: a gzip member can hold a single byte
             for block in source:
                 if start is not None:
                     start += block
@@ -143,11 +127,11 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 
 def _inflate(file: BinaryIO) -> Iterator[bytes]:
-    """The bytes of the gzip members of a binary file, one after the other.
+    """Yield the uncompressed bytes of the gzip members of a binary file, one after the other.
 
     Raises:
-      TornError: after the last good byte.
-      UserError: they are so many more than the file's that it must have been made to fill memories and disks.
+      TornError: the stream ends early or is damaged; raised after the last good byte.
+      UserError: the compression ratio is above the limit.
     """
     member, pending, inflated = zlib.decompressobj(31), b"", 0
     while True:
@@ -158,7 +142,7 @@ def _inflate(file: BinaryIO) -> Iterator[bytes]:
                     raise TornError("the gzip stream stops before its end")
                 return
         if member is None:
-            pending = pending.lstrip(b"\x00")  # padding, as tapes and some tools leave it
+            pending = pending.lstrip(b"\x00")  # padding, written by tapes and some tools
             if not pending:
                 continue
             member = zlib.decompressobj(31)
@@ -179,15 +163,15 @@ def _inflate(file: BinaryIO) -> Iterator[bytes]:
 
 
 def require_measure(name: str, expanded: int, size: int) -> None:
-    """Makes sure that a compressed file was not made to fill memories and disks.
+    """Refuse a decompression bomb.
 
     Args:
-      name: the file's.
-      expanded: how many bytes it has given so far.
-      size: of how many of its own.
+      name: name of the file.
+      expanded: uncompressed bytes so far.
+      size: compressed bytes so far.
 
     Raises:
-      UserError: they are beyond all measure.
+      UserError: the compression ratio is above the limit.
     """
     if expanded > max(EXPANDS_FREELY, MAX_EXPANSION * size):
         raise UserError(
@@ -197,7 +181,7 @@ def require_measure(name: str, expanded: int, size: int) -> None:
 
 
 def _up_to_damage(member, pending: bytes) -> Iterator[bytes]:
-    """What `pending` holds before the byte at which it can no longer be uncompressed."""
+    """Yield the uncompressed bytes of `pending` up to the first byte that cannot be uncompressed."""
     for position in range(len(pending)):
         try:
             block = member.decompress(pending[position : position + 1])
@@ -208,7 +192,7 @@ def _up_to_damage(member, pending: bytes) -> Iterator[bytes]:
 
 
 def json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
-    """(line number, object) of a file of JSON lines; every other line goes to the quarantine."""
+    """Yield (line number, object) of a file of JSON lines; all other lines go to the quarantine."""
     for number, line in Lines(path, quarantine):
         try:
             if line is None:
@@ -219,7 +203,7 @@ def json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
 
 
 def parsed(line: bytes) -> dict:
-    """The JSON object that a line is. Raises `BadField`."""
+    """Return the JSON object of a line. Raises `BadField` for any other line."""
     if len(line) > MAX_LINE_BYTES:
         raise BadField(TOO_LONG)
     try:

@@ -1,4 +1,4 @@
-"""The rows of a Parquet file, some thousand at a time."""
+"""Reads the rows of a Parquet file, some thousand at a time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from drex_jax.data.readers.lines import require_measure
 from drex_jax.data.readers.quarantine import Quarantine
 
 MAGIC = b"PAR1"
-BATCH_ROWS = 2_048  # a row may be of megabytes, and many rows the same few bytes of the file
+BATCH_ROWS = 2_048  # a row can have megabytes, and many rows can share the same few bytes of the file
 
 
 def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
-    """(row from 1, {column: value}) of the columns named; times are seconds since 1970, bytes are decoded.
+    """Yield (row from 1, {column: value}) of the given columns; times are seconds since 1970, bytes are decoded.
 
-    A file damaged after a good footer gives the rows before the damage, then goes to the quarantine as one tear.
-    Raises `UserError` if it has no good footer, lacks a column or expands beyond measure.
+    A file with a valid footer and damage before it yields the rows up to the damage, and then the quarantine records
+    one tear. Raises `UserError` if there is no valid footer, a column is missing, or the compression ratio is above the
+    limit.
     """
     with _opened(path) as file:
-        known = file.schema_arrow.names
+        names = file.schema_arrow.names
         for column in columns:
-            if column not in known:
-                raise UserError(f"{path}: no column named {column!r} in data.columns; it has: {', '.join(known)}")
+            if column not in names:
+                raise UserError(f"{path}: no column named {column!r} in data.columns; it has: {', '.join(names)}")
         line, expanded, size = 1, 0, path.stat().st_size
         stated = (file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
         require_measure(str(path), sum(stated), size)
@@ -37,9 +38,8 @@ def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterat
                 for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns))):
                     expanded += sum(map(_bytes, batch.columns))
                     require_measure(str(path), expanded, size)
-                    names = batch.schema.names
                     for values in zip(*(_values(column) for column in batch.columns), strict=True):
-                        yield line, dict(zip(names, values, strict=True))
+                        yield line, dict(zip(batch.schema.names, values, strict=True))
                         line += 1
                     bar.update(len(batch))
         except (pa.ArrowException, OSError):
@@ -47,7 +47,7 @@ def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterat
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
-    """The names of a file's columns. Raises `UserError` if it has no good footer."""
+    """Return the column names of a file. Raises `UserError` if it has no valid footer."""
     with _opened(path) as file:
         return tuple(file.schema_arrow.names)
 
@@ -60,18 +60,18 @@ def _opened(path: Path) -> pq.ParquetFile:
 
 
 def _bytes(column: pa.Array) -> int:
-    """What a column takes once each row has its own value, without making them: a dictionary comes with every batch."""
+    """Return the bytes of a column after decoding, without decoding it (every batch brings its whole dictionary)."""
     if not pa.types.is_dictionary(column.type):
         return column.nbytes
     words = column.dictionary  # pyright: ignore[reportAttributeAccessIssue]
     if not (pa.types.is_binary(words.type) or pa.types.is_string(words.type) or pa.types.is_large_string(words.type)):
         return len(column) * max(words.nbytes // max(len(words), 1), 1)
-    each = pc.binary_length(words).take(column.indices)  # pyright: ignore[reportAttributeAccessIssue]
-    return pc.sum(each).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
+    lengths = pc.binary_length(words).take(column.indices)  # pyright: ignore[reportAttributeAccessIssue]
+    return pc.sum(lengths).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _values(column: pa.Array) -> list:
-    """A column as Python values, as the checks of `fields` take them."""
+    """Return a column as Python values for the checks in `fields`."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.dictionary_decode()  # pyright: ignore[reportAttributeAccessIssue]

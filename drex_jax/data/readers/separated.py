@@ -1,9 +1,9 @@
-"""Records of CSV and TSV files (RFC 4180: quoted fields may hold separators, doubled quotes and line breaks).
+"""Reads the records of CSV and TSV files (RFC 4180: quoted fields may hold separators, doubled quotes and line breaks).
 
-A torn quote swallows every row up to the next quote. So when a record turns out malformed, its later lines are read
-again as records of their own, and only its first line is lost, unless none of them is one: then they were the
-continuation of one bad record. In a file that is made so that this never ends (every line begins a quote that swallows
-all others), where more has been read again than the file had so far, a line is a record by itself or lost.
+A missing closing quote swallows all rows up to the next quote. So after a malformed record its later lines are read
+again as separate records, and only its first line is lost. If none of the later lines is a record, they belong to the
+one malformed record. The lines read again are limited: once more was read again than the file had so far (in a file
+made so that every line opens a quote), a line is a record by itself or it is lost.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from drex_jax.data.readers.lines import MAX_LINE_BYTES, Lines
 from drex_jax.data.readers.quarantine import Quarantine
 
 UNFINISHED = "quoted field without an end"
-_Line = tuple[int, str | None]  # its number, and its text: None where it is above the cap
+_Line = tuple[int, str | None]  # number and text of a line; None for a line that is too long
 
 
 class _RecordError(Exception):
-    """A record cannot be read: a line or the whole is above the cap."""
+    """A line of a record, or the whole record, is too long."""
 
 
 class _Feed:
-    """The lines for `csv.reader`: remembers those of the record under way, and takes lines back."""
+    """The lines for `csv.reader`: remembers the lines of the current record, and can repeat lines."""
 
     def __init__(self, lines: Lines):
         self._lines = iter(lines)
         self._again: collections.deque[_Line] = collections.deque()
         self.taken: list[_Line] = []
         self._size = 0
-        self._credit = MAX_LINE_BYTES  # how much may be read again
+        self._credit = MAX_LINE_BYTES  # bytes that may be read again
 
     def __iter__(self) -> _Feed:
         return self
@@ -42,7 +42,7 @@ class _Feed:
         self._size = 0
 
     def give_back(self, lines: list[_Line]) -> bool:
-        """These lines come next again; False, and they do not, where too many have already."""
+        """Repeat these lines next. Return False, and repeat nothing, if too many lines were repeated already."""
         if self._credit < 0:
             return False
         self._credit -= self._size
@@ -58,7 +58,7 @@ class _Feed:
                 self._credit += len(line or b"")
                 # A bad byte becomes a lone surrogate, which fails its row in `fields`.
                 text = None if line is None else line.decode("utf-8", "surrogateescape") + "\n"
-            if text is None or self.taken or not text.isspace():  # a blank line between records is none
+            if text is None or self.taken or not text.isspace():  # skip blank lines between records
                 break
         self.taken.append((number, text))
         if text is None:
@@ -72,13 +72,13 @@ class _Feed:
 def records(
     lines: Lines, delimiter: str, quarantine: Quarantine, width: int | None = None
 ) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of every well-formed record; the others go to the quarantine.
+    """Yield (line number, fields) of every well-formed record; the others go to the quarantine.
 
     Args:
       lines: the file, read with skip_blank=False so that blank lines inside quotes stay.
       delimiter: one character.
-      quarantine: told of malformed records, by their first line.
-      width: fields a record must have; None: as many as the first record, which is the header.
+      quarantine: receives malformed records, by their first line.
+      width: number of fields of a record; None: that of the first record, which is the header.
     """
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     feed = _Feed(lines)
@@ -102,7 +102,7 @@ def records(
         first, *later = feed.taken
         separate = any(_alone(text, delimiter, width) for _, text in later)
         if fault == UNFINISHED and lines.torn and not separate:
-            continue  # the record the tear went through: the tear's own line in the quarantine stands for it
+            continue  # the record is cut by the tear, which the quarantine records itself
         quarantine.reject(lines.path, first[0], fault or "wrong number of fields", None if fault else len(fields))
         if not separate:
             continue
@@ -118,7 +118,7 @@ def records(
 
 
 def _alone(text: str | None, delimiter: str, width: int | None) -> list[str]:
-    """The fields of a line that is a whole record by itself; none where it is not."""
+    """Return the fields of a line that is a complete record; an empty list for any other line."""
     if text is None:
         return []
     try:

@@ -1,9 +1,9 @@
-"""Any CSV, TSV, JSON lines or Parquet file, with a mapping from our columns to the file's.
+"""Reads any CSV, TSV, JSON lines or Parquet file, with a mapping from our column names to those of the file.
 
-The kind is told by the first bytes, not by the name. In CSV and TSV the first record is the header; a tab in it makes
-the file a TSV, else a semicolon without a comma the separator. Numbers may be spelt as strings in every kind, because
-they are in CSV. Besides `user item rating timestamp text split`, any other name in the mapping is a vector modality:
-a list of numbers, or a string that spells one.
+The kind of file is recognised by its first bytes, not by its name. In CSV and TSV the first record is the header; with
+a tab in it the file is a TSV, otherwise with a semicolon and no comma the separator is a semicolon. Numbers may be
+strings in every kind of file, as they are in CSV. Our names are `user item rating timestamp text split`; any other name
+is a vector modality: a list of numbers, or a string with a JSON list of numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from drex_jax.common.errors import UserError
 from drex_jax.data.readers import fields, parquet
-from drex_jax.data.readers.chunk import Chunk, ChunkBuilder
+from drex_jax.data.readers.chunk import Chunk, Row, checked_chunks
 from drex_jax.data.readers.find import find_file
 from drex_jax.data.readers.lines import MAX_LINE_BYTES, Lines, TornError, blocks, json_rows
 from drex_jax.data.readers.quarantine import Quarantine
@@ -26,17 +26,19 @@ EXPECTED = "a CSV or TSV file with a header, JSON lines, or Parquet, with the co
 PATTERNS = ("*.csv", "*.tsv", "*.inter", "*.jsonl", "*.json", "*.parquet")
 KNOWN = ("user", "item", "rating", "timestamp", "text", "split")
 
+Lookup = Callable[[str], object]  # the value of a row for one of our column names
+
 
 def find(path: str | Path | None) -> Path:
-    """The file at a path, or the only table in a folder."""
-    return find_file(path, PATTERNS, EXPECTED, keep=lambda name: not name.startswith("."))
+    """Return the file at a path, or the only table in a folder."""
+    return find_file(path, PATTERNS, EXPECTED)
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
-    """The names of a file's columns: of its header, of its Parquet schema, or of the keys that its JSON objects have.
+    """Return the column names of a file: from its header, its Parquet schema, or the keys of its JSON objects.
 
     Raises:
-      UserError: a file of no known kind.
+      UserError: the kind of the file is not recognised.
     """
     head = _head(path)
     if head.startswith(parquet.MAGIC):
@@ -44,8 +46,7 @@ def columns_of(path: Path) -> tuple[str, ...]:
     ignored = Quarantine()
     if head.lstrip().startswith(b"{"):
         return tuple(dict.fromkeys(key for _, row in json_rows(path, ignored) for key in row))
-    found = records(Lines(path, ignored, skip_blank=False), _delimiter(path, head), ignored)
-    return tuple(name.strip() for name in next(found, (0, []))[1])
+    return tuple(_separated(path, head, ignored)[0])
 
 
 def read(
@@ -56,21 +57,21 @@ def read(
     quarantine: Quarantine,
     widths: Mapping[str, int] = types.MappingProxyType({}),
 ) -> Iterator[Chunk]:
-    """Chunks of the rows in file order.
+    """Return chunks of the rows in file order.
 
     Args:
       path: the file.
-      columns: our name -> the file's column; an empty or missing name: the file has none. Without a timestamp column
-        every row is at second 0, which only the splits `given` and `random` can use.
+      columns: our name -> column of the file; an empty or missing name: there is no such column. Without a timestamp
+        column every row is at second 0, which only the splits `given` and `random` can use.
       time_format: see `fields.time_parser`.
-      rating_range: the scale; needed if there is a rating column.
-      quarantine: told of bad rows.
-      widths: of vectors, by our name; that of a name which is not here is the width that most of its vectors have (of
-        several such, the greatest), for which the file is read once more.
+      rating_range: the rating scale; required with a rating column.
+      quarantine: receives the bad rows.
+      widths: width of each vector modality, by our name. For a modality that is not here the file is read a second time
+        and the commonest width counts (the largest of several commonest ones).
 
     Raises:
-      UserError: a column that the file's header, or every JSON object, lacks, no user or item column, no rating range,
-        a file of no known kind.
+      UserError: the header, or every JSON object, lacks a column; the user column, the item column or the rating range
+        is missing; the kind of the file is not recognised.
     """
     columns = {name: column for name, column in columns.items() if column}
     for side in ("user", "item"):
@@ -83,13 +84,29 @@ def read(
         )
     if "timestamp" not in columns:
         quarantine.notices.append(f"{path.name}: no time column, every interaction is at second 0")
-    rows, unknown = _rows(path, columns, quarantine), set(columns) - set(KNOWN) - set(widths)
-    known = {**widths, **_widths(path, columns, unknown)}
-    return _chunks(path, rows, columns, time_format, rating_range, quarantine, known)
+    rows = _rows(path, columns, quarantine)
+    vectors = tuple(sorted(set(columns) - set(KNOWN)))
+    width_of = {**widths, **_widths(path, columns, set(vectors) - set(widths))}
+    parse_time = fields.time_parser(time_format)
+    low, high = rating_range or (0.0, 0.0)
+
+    def check(value: Lookup) -> Row:
+        by_name = tuple(fields.vector(value(name), width_of.get(name)) for name in vectors)
+        return Row(
+            fields.identifier(value("user"), "user"),
+            fields.identifier(value("item"), "item"),
+            parse_time(value("timestamp")) if "timestamp" in columns else 0.0,
+            fields.rating(fields.parsed(value("rating")) if "rating" in columns else None, low, high),
+            fields.review(value("text")) if "text" in columns else b"",
+            by_name,
+            fields.split_part(value("split")) if "split" in columns else 0,
+        )
+
+    return checked_chunks(path, rows, check, quarantine, vectors, "split" in columns)
 
 
 def _widths(path: Path, columns: Mapping[str, str], names: Iterable[str]) -> dict[str, int]:
-    """The width of each vector modality, whatever the order of the rows."""
+    """Return the commonest width of each vector modality; it does not depend on the order of the rows."""
     counts = {name: collections.Counter[int]() for name in names}
     for _, value in _rows(path, columns, Quarantine()) if counts else ():
         for name, count in counts.items():
@@ -99,98 +116,55 @@ def _widths(path: Path, columns: Mapping[str, str], names: Iterable[str]) -> dic
     return {name: max(count, key=lambda width: (count[width], width)) for name, count in counts.items() if count}
 
 
-def _chunks(
-    path: Path,
-    rows: Iterator[tuple[int, Callable[[str], object]]],
-    columns: Mapping[str, str],
-    time_format: str,
-    rating_range: tuple[float, float] | None,
-    quarantine: Quarantine,
-    widths: Mapping[str, int],
-) -> Iterator[Chunk]:
-    parse_time = fields.time_parser(time_format)
-    low, high = rating_range or (0.0, 0.0)
-    has_rating, has_time, has_text, has_split = (name in columns for name in ("rating", "timestamp", "text", "split"))
-    names = tuple(sorted(set(columns) - set(KNOWN)))
-    builder = ChunkBuilder(names, has_split)
-    for line, value in rows:
-        try:
-            vectors = tuple(fields.vector(value(name), widths.get(name)) for name in names)
-            builder.add(
-                fields.identifier(value("user"), "user"),
-                fields.identifier(value("item"), "item"),
-                parse_time(value("timestamp")) if has_time else 0.0,
-                fields.rating(fields.parsed(value("rating")), low, high)
-                if has_rating
-                else fields.rating(None, low, high),
-                fields.review(value("text")) if has_text else b"",
-                vectors,
-                fields.split_part(value("split")) if has_split else 0,
-            )
-        except fields.BadField as bad:
-            quarantine.reject(path, line, bad.reason, bad.value)
-        if builder.full:
-            yield builder.take()
-    yield builder.take()
-
-
-def _rows(
-    path: Path, columns: Mapping[str, str], quarantine: Quarantine
-) -> Iterator[tuple[int, Callable[[str], object]]]:
-    """(line, our column name -> value) of every readable row, whatever the kind of the file."""
+def _rows(path: Path, columns: Mapping[str, str], quarantine: Quarantine) -> Iterator[tuple[int, Lookup]]:
+    """Yield (line, function from our column name to the value) of every readable row of any kind of file."""
     head = _head(path)
     if head.startswith(parquet.MAGIC):
         return _lookups(parquet.rows(path, tuple(columns.values()), quarantine), columns)
     if head.lstrip().startswith(b"{"):
         return _lookups(_with_every_key(path, json_rows(path, quarantine), columns), columns)
-    return _separated(path, head, columns, quarantine)
+    header, rows = _separated(path, head, quarantine)
+    for name, column in columns.items():
+        if header.count(column) != 1:
+            names = ascii(", ".join(header))[1:-1][:200]
+            what = "more than one column" if column in header else "no column"
+            raise UserError(
+                f"{path}: {what} named {column!r} (data.columns.{name}); its header has: {names}; expected {EXPECTED}"
+            )
+    position = {name: header.index(column) for name, column in columns.items()}
+    return ((line, lambda name, record=record: record[position[name]]) for line, record in rows)
 
 
 def _with_every_key(
     path: Path, rows: Iterator[tuple[int, dict]], columns: Mapping[str, str]
 ) -> Iterator[tuple[int, dict]]:
-    """The rows; a key that none of them has is a column the file does not have, not one that is always missing."""
-    unseen, known = dict(columns), ""
+    """Yield the rows; raise `UserError` for a key that no row has, as the file lacks that column."""
+    unseen, keys = dict(columns), ""
     for line, row in rows:
         if unseen:
             unseen = {name: column for name, column in unseen.items() if column not in row}
-            known = ", ".join(row)
+            keys = ", ".join(row)
         yield line, row
-    if unseen and known:
+    if unseen and keys:
         name, column = next(iter(unseen.items()))
         raise UserError(
             f"{path}: no object has the key {column!r} (data.columns.{name}); the last one has: "
-            f"{ascii(known)[1:-1][:200]}; expected {EXPECTED}"
+            f"{ascii(keys)[1:-1][:200]}; expected {EXPECTED}"
         )
 
 
-def _lookups(
-    rows: Iterator[tuple[int, dict]], columns: Mapping[str, str]
-) -> Iterator[tuple[int, Callable[[str], object]]]:
-    for line, row in rows:
-        yield line, lambda name, row=row: row.get(columns[name])
+def _lookups(rows: Iterator[tuple[int, dict]], columns: Mapping[str, str]) -> Iterator[tuple[int, Lookup]]:
+    return ((line, lambda name, row=row: row.get(columns[name])) for line, row in rows)
 
 
-def _separated(
-    path: Path, head: bytes, columns: Mapping[str, str], quarantine: Quarantine
-) -> Iterator[tuple[int, Callable[[str], object]]]:
-    found = records(Lines(path, quarantine, skip_blank=False), _delimiter(path, head), quarantine)
-    _, header = next(found, (0, []))
-    header = [name.strip() for name in header]
-    for name, column in columns.items():
-        if header.count(column) != 1:
-            known = ascii(", ".join(header))[1:-1][:200]
-            what = "more than one column" if column in header else "no column"
-            raise UserError(
-                f"{path}: {what} named {column!r} (data.columns.{name}); its header has: {known}; expected {EXPECTED}"
-            )
-    position = {name: header.index(column) for name, column in columns.items()}
-    for line, record in found:
-        yield line, lambda name, record=record: record[position[name]]
+def _separated(path: Path, head: bytes, quarantine: Quarantine) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Return the header of a CSV or TSV file, and (line number, fields) of its other records."""
+    rows = records(Lines(path, quarantine, skip_blank=False), _delimiter(path, head), quarantine)
+    return [name.strip() for name in next(rows, (0, []))[1]], rows
 
 
 def _head(path: Path) -> bytes:
-    """The beginning of a file, with its first line."""
+    """Return the beginning of a file, at least its first line."""
     head = b""
     with contextlib.suppress(TornError):
         for block in blocks(path):
@@ -201,7 +175,7 @@ def _head(path: Path) -> bytes:
 
 
 def _delimiter(path: Path, head: bytes) -> str:
-    """What separates the fields of a file that is neither Parquet nor JSON lines."""
+    """Return the delimiter of a CSV or TSV file."""
     first = head.split(b"\n", 1)[0]
     if head.lstrip().startswith(b"["):
         raise UserError(f"{path}: a JSON array; expected {EXPECTED} (one JSON object a line)")

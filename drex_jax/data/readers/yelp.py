@@ -1,6 +1,6 @@
 """The Yelp Open Dataset's `yelp_academic_dataset_review.json`, JSON lines, plain or gzip.
 
-Dates are `YYYY-MM-DD` (older releases) or `YYYY-MM-DD HH:MM:SS`; they carry no zone and are taken as UTC.
+Dates are `YYYY-MM-DD` (older releases) or `YYYY-MM-DD HH:MM:SS`; they have no time zone and are read as UTC.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RATING_RANGE = (1.0, 5.0)
 
 
 def find(path: str | Path | None) -> Path:
-    """The review file at a path or in a folder."""
+    """Return the review file at a path or in a folder."""
     return find_file(path, ("yelp_academic_dataset_review.json",), EXPECTED)
 
 

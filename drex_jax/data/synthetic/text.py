@@ -1,4 +1,4 @@
-"""The reviews of the synthetic world: made-up words of known meaning, written a block at a time."""
+"""Reviews of the synthetic world: invented words of known meaning, written in blocks."""
 
 from __future__ import annotations
 
@@ -10,49 +10,32 @@ from drex_jax.data.strings import Strings
 
 WORDS_PER_ASPECT = 10
 NUM_BACKGROUND = 5000
-ZIPF_EXPONENT = 1.0  # of the background
-FREQUENT = [
-    "the",
-    "and",
-    "a",
-    "to",
-    "it",
-    "of",
-    "is",
-    "this",
-    "for",
-    "in",
-    "i",
-    "my",
-    "was",
-    "that",
-    "with",
-    "on",
-    "but",
-]
+ZIPF_EXPONENT = 1.0  # of the background words
+FREQUENT = ["the", "and", "a", "to", "it", "of", "is", "this", "for", "in", "i", "my", "was", "that", "with", "on",
+            "but"]  # fmt: skip
 PRAISE = ["good", "great", "excellent", "lovely", "superb", "solid", "perfect", "fine", "splendid", "brilliant"]
 BLAME = ["bad", "poor", "awful", "weak", "dreadful", "broken", "horrible", "sloppy", "useless", "terrible"]
 
 MIN_WORDS, MAX_WORDS, MEDIAN_WORDS = 10, 120, 28
-LENGTH_SPREAD = 0.6  # standard deviation of the logarithm
-WORDS_PER_MENTION = 6  # a longer review says more of its aspects, 2 to 8 words
+LENGTH_SPREAD = 0.6  # standard deviation of the log length
+WORDS_PER_MENTION = 6  # a longer review mentions its aspects more often, 2 to 8 times
 MAX_MENTIONS = 8
-WORD_SKEW = 2  # an aspect's first word is 6 times as frequent as its last
-SENTIMENT_CHANCE = 0.6  # of a mention to be followed by praise or blame
-SENTENCE_CHANCE, COMMA_CHANCE = 0.09, 0.05  # of a word to end a sentence, to be followed by a comma
+WORD_SKEW = 2  # the first word of an aspect is 6 times as frequent as its last
+SENTIMENT_CHANCE = 0.6  # that a mention is followed by praise or blame
+SENTENCE_CHANCE, COMMA_CHANCE = 0.09, 0.05  # that a word ends a sentence, or is followed by a comma
 ENDINGS = (" ", ", ", ". ", ".")
 SPACE, COMMA, SENTENCE, REVIEW = range(len(ENDINGS))
 
 
 @dataclasses.dataclass(frozen=True)
 class Lexicon:
-    """Every word of a world.
+    """All words of a world.
 
     Attributes:
       aspect_words: the words of each aspect.
-      table: words x endings; word w with ending e is entry `w * len(ENDINGS) + e`. Words are numbered aspects first,
-        then praise, blame and background.
-      cumulative: float64 [NUM_BACKGROUND], of the background's chances.
+      table: words x endings; word w with ending e is entry `w * len(ENDINGS) + e`. Words of aspects come first, then
+        praise, blame and background.
+      cumulative: cumulative frequencies of the background words, float64 [NUM_BACKGROUND].
     """
 
     aspect_words: list[list[str]]
@@ -61,7 +44,7 @@ class Lexicon:
 
     @classmethod
     def create(cls, rng: np.random.Generator, num_aspects: int) -> Lexicon:
-        """Draw the words: aspects and background look alike; the most frequent of the latter are English."""
+        """Draw the words. Aspect and background words look alike; the most frequent background words are English."""
         num_aspect_words = num_aspects * WORDS_PER_ASPECT
         invented = _invent(rng, num_aspect_words + NUM_BACKGROUND - len(FREQUENT))
         words = invented[:num_aspect_words] + PRAISE + BLAME + FREQUENT + invented[num_aspect_words:]
@@ -73,10 +56,10 @@ class Lexicon:
         """Write reviews.
 
         Args:
-          rng: the source of chance.
-          aspects: int [n, 2], what each review is about, named in turn.
-          praise: float [n, 2], the chance that the sentiment about each is praise.
-          present: bool [n]; the others are empty.
+          rng: random generator.
+          aspects: the two aspects of each review, mentioned in turn, int [n, 2].
+          praise: probability that the sentiment about each aspect is praise, float [n, 2].
+          present: False for an empty review, bool [n].
 
         Returns:
           n texts of 10 to 120 lower-case ASCII words.
@@ -90,7 +73,7 @@ class Lexicon:
         draws = rng.random(begin[-1]) * self.cumulative[-1]
         word = first_background + np.searchsorted(self.cumulative, draws, side="right")
 
-        # mention m of a review lies in the m-th of equal stretches, with room for one word behind it
+        # mention m of a review lies in the m-th of equal intervals, with space for one word after it
         mentions = np.clip(length // WORDS_PER_MENTION, 2, MAX_MENTIONS) * present
         review = np.repeat(np.arange(n), mentions)
         m = np.arange(len(review)) - np.repeat(np.cumsum(mentions) - mentions, mentions)
@@ -114,7 +97,7 @@ class Lexicon:
 
 
 def _invent(rng: np.random.Generator, n: int) -> list[str]:
-    """Make n different pronounceable words of 2 to 4 syllables, none of them a word with a meaning here."""
+    """Return n different pronounceable words of 2 to 4 syllables, none of them in the lists above."""
     syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
     words: dict[str, None] = dict.fromkeys(FREQUENT + PRAISE + BLAME)
     taken = len(words)

@@ -1,5 +1,5 @@
-"""TFDS builders of the review data sets, without TensorFlow, and the way a run reads what they have prepared.
+"""TFDS builders of the review data sets, without TensorFlow, and the reader of the data sets they prepared.
 
-Nothing is imported here: `tensorflow_datasets` takes a second to import, and a builder is registered with it when the
-module that holds it is imported.
+Nothing is imported here: `tensorflow_datasets` takes a second to import, and importing the module of a builder
+registers it with TFDS.
 """

@@ -1,14 +1,10 @@
-"""TFDS builder of the Amazon reviews, by release and category."""
+"""TFDS builder of Amazon reviews, by release and category."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from drex_jax.data.readers import amazon, json_reviews
-from drex_jax.data.readers.chunk import Chunk
-from drex_jax.data.readers.quarantine import Quarantine
+from drex_jax.data.readers import amazon
 from drex_jax.data.tfds.builder import Reviews, ReviewsConfig
 
 
@@ -16,10 +12,10 @@ class Release(NamedTuple):
     """One release.
 
     Attributes:
-      files: how the file of a category may be named.
-      homepage: where it is.
-      citation: what it asks to be cited by.
-      categories: as the files name them, a space between two.
+      files: patterns for the file name of a category.
+      homepage: address of the release.
+      citation: BibTeX entry that the release asks for.
+      categories: categories as in the file names, separated by spaces.
     """
 
     files: tuple[str, ...]
@@ -81,12 +77,13 @@ def _config(year: str, category: str) -> ReviewsConfig:
 
 
 class AmazonReviews(Reviews):
-    """`amazon_reviews/2014_Musical_Instruments` and so on: one example a review, in the order of the file.
+    """`amazon_reviews/2014_Musical_Instruments` and so on: one example for each review, in the order of the file.
 
-    Of 2014 and 2018 these are the "5-core" files. `amazon_reviews/any`, the default, is the only file of reviews in
-    `manual_dir`, whatever its name, release and category.
+    For 2014 and 2018 these are the "5-core" files. `amazon_reviews/any`, the default, is the only file of reviews in
+    `manual_dir`, of any name, release and category.
     """
 
+    READER = amazon
     BUILDER_CONFIGS: ClassVar[list[ReviewsConfig]] = [
         ReviewsConfig("any", rating_range=amazon.RATING_RANGE, description="The only file of reviews in manual_dir."),
         *(_config(year, category) for year, release in RELEASES.items() for category in release.categories.split()),
@@ -96,23 +93,13 @@ class AmazonReviews(Reviews):
         f"({RELEASES['2014'].homepage}), CATEGORY_5.json.gz of 2018 ({RELEASES['2018'].homepage}) or CATEGORY.jsonl.gz "
         f"of 2023 ({RELEASES['2023'].homepage})."
     )
-
-    @classmethod
-    def find(cls, path: str | Path | None) -> Path:
-        return amazon.find(path)
-
-    def chunks(self, path: Path, quarantine: Quarantine) -> Iterator[Chunk]:
-        assert self.builder_config.rating_range is not None
-        return json_reviews.read(path, amazon.FORMAT, self.builder_config.rating_range, quarantine)
+    DESCRIPTION = (
+        "Reviews of Amazon's products, as the group of Julian McAuley publishes them: who gave what how many "
+        "stars, when, and with which words. The text is the review's title, a line break and its body."
+    )
 
     def about(self) -> dict[str, str]:
-        known = RELEASES.get(self.builder_config.name.partition("_")[0])
-        releases = [known] if known else list(RELEASES.values())
-        return {
-            "description": (
-                "Reviews of Amazon's products, as the group of Julian McAuley publishes them: who gave what how many "
-                "stars, when, and with which words. The text is the review's title, a line break and its body."
-            ),
-            "homepage": releases[-1].homepage,
-            "citation": "\n".join(release.citation for release in releases),
-        }
+        release = RELEASES.get(self.builder_config.name.partition("_")[0])
+        releases = [release] if release else list(RELEASES.values())
+        citation = "\n".join(release.citation for release in releases)
+        return {"description": self.DESCRIPTION, "homepage": releases[-1].homepage, "citation": citation}

@@ -1,12 +1,11 @@
-"""What the builders share: rows as the plain readers give them, in file order, in array_record files.
+"""The common part of the builders: the rows of the plain readers, in file order, in array_record files.
 
-A prepared data set is named by what its rows depend on: the bytes of the file and the options of reading. So a changed
-file, or another scale, is another data set; nothing is reused that should not be.
+The name of a prepared data set contains a hash of everything its rows depend on: the bytes of the file and the settings
+of reading. So a changed file, or another rating scale, is another data set.
 """
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import dataclasses
 import hashlib
@@ -23,33 +22,33 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.splits import SplitDict
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.readers import find, json_decode
+from drex_jax.data.readers import find, json_decode, json_reviews
 from drex_jax.data.readers.chunk import Chunk
 from drex_jax.data.readers.quarantine import Quarantine
 from drex_jax.data.readers.table import KNOWN
 from drex_jax.data.tfds import records
 
-FORMAT = "array_record"  # what TFDS reads and writes without TensorFlow
-SPLIT = "train"  # there is no official one; TFDS calls the whole of such a data set so
+FORMAT = "array_record"  # TFDS reads and writes it without TensorFlow
+SPLIT = "train"  # TFDS uses this name for a whole data set without an official split
 QUARANTINE = "quarantine.jsonl"
 _HASH_LETTERS, _NAME_LETTERS = 16, 80
-_Builder: Any = tfds.core.GeneratorBasedBuilder  # Any: TFDS decorates its methods into what no type checker knows
+_Builder: Any = tfds.core.GeneratorBasedBuilder  # Any: type checkers do not understand its decorated methods
 
 
 class NoRowsError(UserError):
-    """There is nothing to prepare: no row of the file is good."""
+    """No row of the file is good, so there is nothing to prepare."""
 
 
 @dataclasses.dataclass(eq=False)
 class ReviewsConfig(tfds.core.BuilderConfig):
-    """Which file, and how it is read.
+    """The file of a data set, and the settings of reading.
 
     Attributes:
-      files: names that the file may have in `manual_dir`; empty: it is the one that the format's reader finds there.
-      sha256: of the file's bytes; empty: of whichever is found.
-      rating_range: the scale; None where there are no ratings to read.
-      columns: of a table: our name -> its column.
-      time_format: of a table: see `drex_jax.data.readers.fields.time_parser`.
+      files: possible names of the file in `manual_dir`; empty: the file that the reader of the format finds there.
+      sha256: hash of the bytes of the file; empty: any file.
+      rating_range: the rating scale; None if ratings are not read.
+      columns: for a table: our name -> its column.
+      time_format: for a table: see `drex_jax.data.readers.fields.time_parser`.
     """
 
     files: tuple[str, ...] = ()
@@ -59,7 +58,7 @@ class ReviewsConfig(tfds.core.BuilderConfig):
     time_format: str = ""
 
     def reading(self) -> dict[str, Any]:
-        """What the rows depend on beside the file, as values of JSON."""
+        """Return everything but the file that the rows depend on, as JSON values."""
         scale = None if self.rating_range is None else list(map(float, self.rating_range))
         return {
             "rating_range": scale,
@@ -70,22 +69,30 @@ class ReviewsConfig(tfds.core.BuilderConfig):
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """The names of the columns with vectors."""
+        """Names of the columns with vectors."""
         return tuple(sorted(set(self.columns) - set(KNOWN)))
 
 
-class Reviews(_Builder):
-    """A builder of reviews from a file that the user has put into `manual_dir`; it needs no TensorFlow.
+class Reviews(_Builder, skip_registration=True):  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
+    """A builder of reviews from a file that the user has put into `manual_dir`, without TensorFlow.
 
-    A config of `BUILDER_CONFIGS` names a file; the one a data set is prepared under names its content too
-    (`config_for`). `download_and_prepare` goes from the first to the second as soon as it knows `manual_dir`.
+    A config in `BUILDER_CONFIGS` names a file. The config of a prepared data set also names the content of the file
+    (`config_for`); `download_and_prepare` replaces the first by the second once it knows `manual_dir`.
 
     Args:
-      file_format: array_record, the only one.
-      **kwargs: of TFDS's builders: `config`, `data_dir`, `version`.
+      file_format: must be array_record.
+      **kwargs: arguments of TFDS builders: `config`, `data_dir`, `version`.
+
+    Attributes:
+      READER: module of `drex_jax.data.readers` with `find` and, for JSON lines, `FORMAT`.
+      DESCRIPTION, HOMEPAGE, CITATION: texts about the data set.
     """
 
-    VERSION = tfds.core.Version("1.0.0")  # to be raised when the same file and options give other rows
+    READER: ClassVar[Any]
+    DESCRIPTION: ClassVar[str]
+    HOMEPAGE: ClassVar[str] = ""
+    CITATION: ClassVar[str] = ""
+    VERSION = tfds.core.Version("1.0.0")  # increase it when the same file and settings give other rows
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "The first one."}
     BUILDER_CONFIGS: ClassVar[list[ReviewsConfig]] = []
     builder_config: ReviewsConfig
@@ -96,57 +103,58 @@ class Reviews(_Builder):
         super().__init__(file_format=FORMAT, **kwargs)
 
     @classmethod
-    @abc.abstractmethod
     def find(cls, path: str | Path | None) -> Path:
-        """The file at a path or in a folder. Raises `files.MissingError` or `UserError`."""
+        """Return the file at a path or in a folder. Raises `find.MissingError` or `UserError`."""
+        return cls.READER.find(path)
 
-    @abc.abstractmethod
     def chunks(self, path: Path, quarantine: Quarantine) -> Iterator[Chunk]:
-        """The rows of the file as the plain reader gives them."""
+        """Return the rows of the file as from the plain reader."""
+        assert self.builder_config.rating_range is not None
+        return json_reviews.read(path, self.READER.FORMAT, self.builder_config.rating_range, quarantine)
 
-    @abc.abstractmethod
     def about(self) -> dict[str, str]:
-        """`description`, `homepage` and `citation` of the data set."""
+        """Return `description`, `homepage` and `citation` of the data set."""
+        return {"description": self.DESCRIPTION, "homepage": self.HOMEPAGE, "citation": self.CITATION}
 
     @classmethod
     def config_for(cls, path: str | Path, **options: Any) -> ReviewsConfig:
-        """The config that a file is prepared under.
+        """Return the config of the data set prepared from a file.
 
         Args:
-          path: of the file.
-          **options: `rating_range`, `columns` and `time_format`, where they are not those of the builder.
+          path: the file.
+          **options: `rating_range`, `columns` and `time_format`, if they differ from those of the builder.
 
         Raises:
           UserError: the file cannot be read.
         """
         path = Path(path)
-        found = next((config for config in cls.BUILDER_CONFIGS if path.name in config.files), cls.BUILDER_CONFIGS[0])
-        stem = found.name if found.files else re.sub(r"[^A-Za-z0-9_.-]", "_", Path(path.name.removesuffix(".gz")).stem)
-        config = dataclasses.replace(found, files=(path.name,), sha256=_sha256_of(path), **options)
+        base = next((config for config in cls.BUILDER_CONFIGS if path.name in config.files), cls.BUILDER_CONFIGS[0])
+        stem = base.name if base.files else re.sub(r"[^A-Za-z0-9_.-]", "_", Path(path.name.removesuffix(".gz")).stem)
+        config = dataclasses.replace(base, files=(path.name,), sha256=_sha256_of(path), **options)
         how = hashlib.sha256(orjson.dumps(config.reading())).hexdigest()
         config.name = f"{stem[:_NAME_LETTERS]}-{config.sha256[:_HASH_LETTERS]}-{how[: _HASH_LETTERS // 2]}"
         return config
 
     def source(self, manual_dir: str | Path) -> Path:
-        """The config's file in a folder. Raises `files.MissingError` or `UserError`."""
+        """Return the file of the config in a folder. Raises `find.MissingError` or `UserError`."""
         names = self.builder_config.files
         if not names:
             return self.find(manual_dir)
-        found = [path for name in names if (path := Path(manual_dir, name)).is_file()]
-        if not found:
+        present = [path for name in names if (path := Path(manual_dir, name)).is_file()]
+        if not present:
             raise find.MissingError(f"{manual_dir}: no file here is named {' or '.join(names)}")
-        return self.find(found[0])
+        return self.find(present[0])
 
     @property
     def info(self) -> Any:
-        """As of every builder. (TFDS keeps it for good; ours is made anew when the config becomes that of a file.)"""
+        """Information about the data set; computed again when the config changes (TFDS would cache it)."""
         if self._info_made is None:
             self._info_made = self._info()
         return self._info_made
 
     def _info(self) -> Any:
         text, config = tfds.features.Text, self.builder_config
-        about: dict[str, Any] = {**self.about()}
+        about: dict[str, Any] = dict(self.about())
         features: dict[str, Any] = {
             "user_id": text(doc="Who wrote the review."),
             "item_id": text(doc="What it is about."),
@@ -175,12 +183,12 @@ class Reviews(_Builder):
     def download_and_prepare(
         self, *, download_dir: Any = None, download_config: Any = None, file_format: Any = FORMAT, **kwargs: Any
     ) -> None:
-        """Prepares the data set under `data_dir`, if it is not there; nothing is downloaded.
+        """Prepare the data set under `data_dir`, unless it exists; nothing is downloaded.
 
-        The file is looked for in `download_config.manual_dir`, which is `data_dir/downloads/manual` by default.
+        The file is expected in `download_config.manual_dir`, by default `data_dir/downloads/manual`.
 
         Raises:
-          UserError: no file, or a wrong one, or not that of the config.
+          UserError: there is no file, its format is wrong, or it is not the file of the config.
           NoRowsError: none of its rows is good.
         """
         _require_format(file_format)
@@ -188,10 +196,10 @@ class Reviews(_Builder):
         if not config.sha256:
             manual_dir = download_config.manual_dir if download_config else None
             path = self.source(manual_dir or Path(download_dir or root / "downloads", "manual"))
-            found = self.config_for(path, **_options(config))
+            options = {name: getattr(config, name) for name in ("rating_range", "columns", "time_format")}
             attributes: Any = vars(self)
             attributes.clear()
-            self.__init__(data_dir=root, config=found)
+            self.__init__(data_dir=root, config=self.config_for(path, **options))
         super().download_and_prepare(
             download_dir=download_dir, download_config=download_config, file_format=FORMAT, **kwargs
         )
@@ -213,9 +221,9 @@ class Reviews(_Builder):
         self.info.metadata.update(facts)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
-        """Writes the records as they come.
+        """Write the records in file order.
 
-        TFDS itself would sort them first, in memory up to a gigabyte and beyond that with TensorFlow.
+        TFDS itself would sort them first: up to a gigabyte in memory, above that with TensorFlow.
         """
         most = download_config.max_examples_per_split
         if most == 0:
@@ -236,7 +244,7 @@ class Reviews(_Builder):
 
 
 def _write(encoded: Iterable[bytes], template: Any, download_config: Any) -> tuple[list[int], int]:
-    """Writes files of at most `max_shard_size` bytes, or one record: (records of each, bytes of all records)."""
+    """Write files of at most `max_shard_size` bytes, or one record; return (records of each file, bytes of all)."""
     require_array_record()
     parts: list[_Part] = []
     for record in encoded:
@@ -254,7 +262,7 @@ def _write(encoded: Iterable[bytes], template: Any, download_config: Any) -> tup
 
 
 class _Part:
-    """One file of records, of which it knows how many and of how many bytes. Raises OSError as files do."""
+    """A file of records that counts them and their bytes. Raises OSError like other files."""
 
     def __init__(self, path: Path):
         from array_record.python.array_record_module import ArrayRecordWriter
@@ -276,7 +284,7 @@ class _Part:
 
 @contextlib.contextmanager
 def _disk_errors() -> Iterator[None]:
-    """What fails in array_record is a RuntimeError, whatever it is; in writing it is the disk."""
+    """Turn a RuntimeError of array_record, which it raises for a failure of the disk too, into an OSError."""
     try:
         yield
     except RuntimeError as error:
@@ -284,13 +292,9 @@ def _disk_errors() -> Iterator[None]:
 
 
 def require_array_record() -> None:
-    """Raises `UserError` where the package is not installed, as on other systems than Linux."""
+    """Raise `UserError` if the package is not installed (there is one for Linux only)."""
     if importlib.util.find_spec("array_record") is None:
         raise UserError("data.tfds_dir needs the package array_record: pip install array_record, or leave it out")
-
-
-def _options(config: ReviewsConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in ("rating_range", "columns", "time_format")}
 
 
 def _require_format(file_format: Any) -> None:

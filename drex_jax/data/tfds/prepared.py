@@ -1,7 +1,7 @@
-"""How a run reads what TFDS has prepared: the same rows as from the raw file, and the same rows rejected.
+"""Reads data sets that TFDS prepared: the same rows as from the raw file, and the same rejected rows.
 
-Where the raw file is given, the data set prepared of these very bytes is read; if there is none, it is prepared. Where
-there is no raw file, the one prepared data set that fits is read, so that it can be carried to other machines.
+If the raw file is given, the data set prepared from exactly these bytes is read; if there is none, it is prepared.
+Without a raw file, the only prepared data set that fits is read: it can be copied to other machines.
 """
 
 from __future__ import annotations
@@ -35,43 +35,16 @@ from drex_jax.data.tfds.yelp import YelpReviews
 
 LOGGER = logging.getLogger(__name__)
 
-VERSION = 1  # of the arrays made of the same records
+VERSION = 1  # of the decoded arrays; part of the cache key
 _FACTS = ("path", "sha256", "rating_range", "columns", "time_format", "reader", "rejected", "notices", "bytes")
 
 
-class Reading(NamedTuple):
-    """How the raw file is read.
-
-    Attributes:
-      format: amazon, yelp or table.
-      rating_range, columns, time_format: as in `drex_jax.data.tfds.builder.ReviewsConfig`.
-    """
-
-    format: str
-    rating_range: tuple[float, float] | None = None
-    columns: Mapping[str, str] = {}
-    time_format: str = ""
-
-    @property
-    def builder(self) -> type[Reviews]:
-        """The builder of such data. Tables with the columns that TripAdvisor's have are taken for those."""
-        if self.format != "table":
-            return AmazonReviews if self.format == "amazon" else YelpReviews
-        hotels = self.columns == TripAdvisorReviews.BUILDER_CONFIGS[0].columns
-        return TripAdvisorReviews if hotels else ReviewTable
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """As `ReviewsConfig` has them."""
-        return {"rating_range": self.rating_range, "columns": self.columns, "time_format": self.time_format}
-
-
 class DataSet(NamedTuple):
-    """One that is prepared.
+    """A prepared data set.
 
     Attributes:
       folder: `data_dir/name/config/version`.
-      facts: what its builder noted down: the `path` of the raw file and so on.
+      facts: metadata from its builder: the `path` of the raw file and so on.
     """
 
     folder: Path
@@ -79,52 +52,66 @@ class DataSet(NamedTuple):
 
     @property
     def raw_name(self) -> str:
-        """Of the raw file."""
+        """Name of the raw file."""
         return Path(self.facts["path"]).name
 
 
+def builder_for(data_format: str, columns: Mapping[str, str]) -> type[Reviews]:
+    """Return the builder of a format; a table with the columns of TripAdvisor counts as TripAdvisor."""
+    if data_format != "table":
+        return AmazonReviews if data_format == "amazon" else YelpReviews
+    return TripAdvisorReviews if columns == TripAdvisorReviews.BUILDER_CONFIGS[0].columns else ReviewTable
+
+
 def read(
-    data_dir: Path, path: str | Path | None, reading: Reading, quarantine: Quarantine, cache: Cache
+    data_dir: Path,
+    path: str | Path | None,
+    data_format: str,
+    options: Mapping[str, Any],
+    quarantine: Quarantine,
+    cache: Cache,
 ) -> tuple[str, Iterator[Chunk]]:
-    """(the raw file's path, chunks of its rows in file order), after preparing the data set if need be.
+    """Return (path of the raw file, chunks of its rows in file order), after preparing the data set if necessary.
 
     Args:
-      data_dir: where TFDS keeps its data sets.
-      path: of the raw file or the folder that holds it, as for the plain readers; there need not be one.
-      reading: how.
-      quarantine: told of all rows that were rejected in preparing.
-      cache: keeps what was read of a large data set.
+      data_dir: folder of the TFDS data sets.
+      path: the raw file or the folder that holds it, as for the plain readers; it need not exist.
+      data_format: amazon, yelp or table.
+      options: `rating_range`, `columns` and `time_format` of `ReviewsConfig`, where the format has them.
+      quarantine: receives all rows that were rejected when the data set was prepared.
+      cache: keeps the decoded rows of a large data set.
 
     Raises:
-      UserError: neither a raw file nor one prepared data set that fits; the file is wrong; the folder is none, cannot
-        be written, or holds a damaged data set.
+      UserError: there is neither a raw file nor exactly one prepared data set that fits; the file has a wrong format;
+        `data_dir` is not a folder, cannot be written, or holds a damaged data set.
     """
+    builder_type = builder_for(data_format, options.get("columns", {}))
     require_array_record()
     data_dir = data_dir.expanduser()
     if data_dir.exists() and not data_dir.is_dir():
         raise UserError(f"{data_dir}: data.tfds_dir should be a folder")
     try:
-        raw = reading.builder.find(path)
+        raw = builder_type.find(path)
     except find.MissingError as missing:
-        found = _fitting(data_dir, path, reading, missing)
-        raw = Path(found.facts["path"])
+        data_set = _fitting(data_dir, path, builder_type, ReviewsConfig("", **options).reading(), missing)
+        raw = Path(data_set.facts["path"])
         why = str(missing).partition(";")[0]
-        quarantine.notices.append(f"{why}; the rows are those of {raw.name} as prepared in {found.folder}")
+        quarantine.notices.append(f"{why}; the rows are those of {raw.name} as prepared in {data_set.folder}")
     else:
-        config = reading.builder.config_for(raw, **reading.options)
-        folder = data_dir / reading.builder.name / config.name / str(reading.builder.VERSION)
+        config = builder_type.config_for(raw, **options)
+        folder = data_dir / builder_type.name / config.name / str(builder_type.VERSION)
         if not folder.exists():
             with _quiet():
-                builder = reading.builder(data_dir=data_dir, config=config)
+                builder = builder_type(data_dir=data_dir, config=config)
             try:
                 _prepare(builder, raw)
-            except NoRowsError:  # whoever reads the chunks says what is wrong
+            except NoRowsError:  # the caller reports an empty data set
                 return str(raw), builder.chunks(raw, quarantine)
-        found = _opened(folder)
-        if found.facts["sha256"] != config.sha256:
+        data_set = _opened(folder)
+        if data_set.facts["sha256"] != config.sha256:
             raise _damaged(folder, f"prepared of another file than {raw}")
-    _reject(found, raw, quarantine)
-    return str(raw), _chunks(found, cache)
+    _replay_rejected(data_set, raw, quarantine)
+    return str(raw), _chunks(data_set, cache)
 
 
 def _prepare(builder: Reviews, raw: Path) -> None:
@@ -140,7 +127,7 @@ def _prepare(builder: Reviews, raw: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """TFDS prints that it downloads, which it does not, and warns of configs that are not listed."""
+    """Silence TFDS: it reports a download, though there is none, and warns of configs that are not listed."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -151,48 +138,53 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _fitting(data_dir: Path, path: str | Path | None, reading: Reading, missing: UserError) -> DataSet:
-    """The only prepared data set that is read so and, if the path names a file, is of one of that name."""
-    wanted = ReviewsConfig("", **reading.options).reading()
-    there, damaged = [], []
-    for folder in sorted((data_dir / reading.builder.name).glob(f"*/{reading.builder.VERSION}")):
+def _fitting(
+    data_dir: Path, path: str | Path | None, builder_type: type[Reviews], reading: dict[str, Any], missing: UserError
+) -> DataSet:
+    """Return the only prepared data set with the settings `reading` and, if `path` names a file, that raw name.
+
+    Raises:
+      UserError: there is none, or more than one; the message begins with `missing`.
+    """
+    sound, damaged = [], []
+    for folder in sorted((data_dir / builder_type.name).glob(f"*/{builder_type.VERSION}")):
         try:
-            there.append(_opened(folder))
+            sound.append(_opened(folder))
         except UserError as error:
             damaged.append(error)
-    found = [each for each in there if {name: each.facts[name] for name in wanted} == wanted]
+    fitting = [data_set for data_set in sound if {name: data_set.facts[name] for name in reading} == reading]
     name = Path(path).name if path and not Path(path).is_dir() else ""
-    if Path(name).suffix:  # else it is the name of a folder that is not there
-        found = [each for each in found if each.raw_name == name]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(str(each.folder.relative_to(data_dir)) for each in found or there) or "none at all"
-    if found:
+    if Path(name).suffix:  # otherwise it is the name of a folder that does not exist
+        fitting = [data_set for data_set in fitting if data_set.raw_name == name]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(str(data_set.folder.relative_to(data_dir)) for data_set in fitting or sound) or "none at all"
+    if fitting:
         raise UserError(
-            f"{missing}; {data_dir} holds {len(found)} prepared data sets that could be meant ({names}): let data.path "
-            "name the raw file of one, or remove the others"
+            f"{missing}; {data_dir} holds {len(fitting)} prepared data sets that could be meant ({listed}): let "
+            "data.path name the raw file of one, or remove the others"
         )
     if damaged:
         raise damaged[0]
     raise UserError(
-        f"{missing}; {data_dir} holds no data set that was prepared of it and is read in this way ({names})"
+        f"{missing}; {data_dir} holds no data set that was prepared of it and is read in this way ({listed})"
     )
 
 
 def _opened(folder: Path) -> DataSet:
-    """A prepared data set whose files are all there, and of the right size.
+    """Return a prepared data set after checking that its files exist and have the right size.
 
     Raises:
-      UserError: they are not.
+      UserError: a file is missing or damaged.
     """
     try:
         facts = orjson.loads((folder / "metadata.json").read_bytes())
         for name in _FACTS:
             facts[name]
         for name, size in facts["bytes"].items():
-            there = (folder / name).stat().st_size
-            if there != size:
-                raise _damaged(folder, f"{name} has {there:,} bytes of {size:,}")
+            actual = (folder / name).stat().st_size
+            if actual != size:
+                raise _damaged(folder, f"{name} has {actual:,} bytes of {size:,}")
         for name in ("dataset_info.json", QUARANTINE):
             (folder / name).stat()
         if not _only_of_tfds(json_of(folder / "features.json")):
@@ -205,60 +197,61 @@ def _opened(folder: Path) -> DataSet:
 
 
 def _only_of_tfds(described: Any) -> bool:
-    """Whether the classes that a description of features names, whose modules TFDS imports, are its own."""
+    """Return True if all classes in a description of features are of TFDS, which imports their modules."""
     if isinstance(described, list):
         return all(map(_only_of_tfds, described))
     if not isinstance(described, dict):
         return True
     named = [described[key] for key in ("pythonClassName", "python_class_name") if key in described]
-    own = all(isinstance(name, str) and name.startswith("tensorflow_datasets.") for name in named)
-    return own and all(map(_only_of_tfds, described.values()))
+    of_tfds = all(isinstance(name, str) and name.startswith("tensorflow_datasets.") for name in named)
+    return of_tfds and all(map(_only_of_tfds, described.values()))
 
 
 def _damaged(folder: Path, why: str) -> UserError:
     return UserError(f"{folder}: the prepared data set is damaged ({why}); remove that folder, and it is prepared anew")
 
 
-def _reject(found: DataSet, raw: Path, quarantine: Quarantine) -> None:
-    """Tells the quarantine what the preparation's was told, of the file where it is now."""
+def _replay_rejected(data_set: DataSet, raw: Path, quarantine: Quarantine) -> None:
+    """Record the rows rejected when the data set was prepared, under the current path of the raw file."""
+    folder, facts = data_set
     try:
-        lines = (found.folder / QUARANTINE).read_bytes().splitlines()
+        lines = (folder / QUARANTINE).read_bytes().splitlines()
         for row in map(orjson.loads, lines):
             quarantine.record(raw, row["line"], row["reason"], row.get("value"))
     except (OSError, ValueError, KeyError, TypeError):
-        raise _damaged(found.folder, f"{QUARANTINE} is not as it was written") from None
-    if len(lines) != sum(found.facts["rejected"].values()):
-        raise _damaged(found.folder, f"{QUARANTINE} has {len(lines):,} lines")
-    quarantine.notices += [notice.replace(found.facts["path"], str(raw)) for notice in found.facts["notices"]]
+        raise _damaged(folder, f"{QUARANTINE} is not as it was written") from None
+    if len(lines) != sum(facts["rejected"].values()):
+        raise _damaged(folder, f"{QUARANTINE} has {len(lines):,} lines")
+    quarantine.notices += [notice.replace(facts["path"], str(raw)) for notice in facts["notices"]]
 
 
-def _chunks(found: DataSet, cache: Cache) -> Iterator[Chunk]:
-    """The rows, some thousand at a time."""
-    facts, rows = found.facts, _records(found)
-    config = ReviewsConfig("", columns=facts["columns"])
-    key = {name: facts[name] for name in (*config.reading(), "sha256")} | {"folder": found.folder.parts[-3:]}
+def _chunks(data_set: DataSet, cache: Cache) -> Iterator[Chunk]:
+    """Yield the rows, some thousand at a time."""
+    folder, facts = data_set
+    rows, config = _records(folder), ReviewsConfig("", columns=facts["columns"])
+    key = {name: facts[name] for name in (*config.reading(), "sha256")} | {"folder": folder.parts[-3:]}
 
     def decoded(begin: int, end: int) -> dict[str, np.ndarray]:
         try:
             encoded = rows.__getitems__(list(range(begin, end)))
-            return records.decode(encoded, config.vectors, "split" in config.columns)
+            return records.decode(encoded, config.vectors, "split" in config.columns).to_arrays()
         except (RuntimeError, IndexError) as error:
-            raise _damaged(found.folder, str(error).splitlines()[0]) from error
+            raise _damaged(folder, str(error).splitlines()[0]) from error
 
-    with progress_bar(f"reading {found.folder.parent.name}", len(rows), "rows") as bar:
+    with progress_bar(f"reading {folder.parent.name}", len(rows), "rows") as bar:
         for begin in range(0, len(rows), CHUNK_ROWS):
             end = min(begin + CHUNK_ROWS, len(rows))
-            forget = len(rows) <= CHUNK_ROWS
             make = functools.partial(decoded, begin, end)
-            arrays = make() if forget else cache("prepared", {}, key | {"rows": [begin, end]}, VERSION, make)
-            yield records.chunk_of(arrays)
+            is_small = len(rows) <= CHUNK_ROWS
+            arrays = make() if is_small else cache("prepared", {}, key | {"rows": [begin, end]}, VERSION, make)
+            yield Chunk.from_arrays(arrays)
             bar.update(end - begin)
 
 
-def _records(found: DataSet) -> Any:
-    """The encoded rows, as a sequence that is read from the disk."""
+def _records(folder: Path) -> Any:
+    """Return the encoded rows as a sequence that is read from the disk."""
     try:
-        builder: Any = tfds.builder_from_directory(found.folder)
+        builder: Any = tfds.builder_from_directory(folder)
         return builder.as_data_source(SPLIT, deserialize_method=DeserializeMethod.RAW_BYTES)
     except (json_format.Error, RuntimeError, AssertionError, ValueError, LookupError) as error:
-        raise _damaged(found.folder, str(error).splitlines()[0]) from error
+        raise _damaged(folder, str(error).splitlines()[0]) from error

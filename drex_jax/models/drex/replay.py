@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from drex_jax.common.growing import GrowingArray
 from drex_jax.common.progress import progress_bar
 from drex_jax.data.events import Events
 from drex_jax.devices.axis import ALONE
@@ -33,30 +34,28 @@ EMPTY = {"rows": 0.0, "count": 0, "last": np.nan, "rating_sum": 0.0, "rating_cou
 
 
 class _Table:
-    """Columns of one side that grow; room is doubled, so that growing by one costs little on average."""
+    """The columns of one side, by the names of `EMPTY`; all have one row for each user (or item)."""
 
     def __init__(self, **columns: np.ndarray):
-        self._columns = {name: np.array(values) for name, values in columns.items()}
-        self.size = len(columns["count"])
+        self._columns = {name: GrowingArray(values, EMPTY[name]) for name, values in columns.items()}
+
+    @property
+    def size(self) -> int:
+        return len(self._columns["count"])
 
     def grow(self, size: int) -> None:
-        room = len(self._columns["count"])
-        if size > room:
-            more = max(size, 2 * room) - room
-            for name, values in self._columns.items():
-                padding = [(0, more)] + [(0, 0)] * (values.ndim - 1)
-                self._columns[name] = np.pad(values, padding, constant_values=EMPTY[name])
-        self.size = max(self.size, size)
+        for column in self._columns.values():
+            column.resize(size)
 
     def take(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: values[numbers] for name, values in self._columns.items()}
+        return {name: column.values[numbers] for name, column in self._columns.items()}
 
     def put(self, numbers: np.ndarray, **columns: np.ndarray) -> None:
         for name, values in columns.items():
-            self._columns[name][numbers] = values
+            self._columns[name].values[numbers] = values
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._columns[name][: self.size]
+        return self._columns[name].values
 
 
 class Passage(NamedTuple):

@@ -14,7 +14,7 @@ from drex_jax.common.cache import Cache
 from drex_jax.common.errors import UserError
 from drex_jax.common.progress import progress_bar
 from drex_jax.data import storage
-from drex_jax.data.strings import Strings, room
+from drex_jax.data.strings import Strings, allocate
 from drex_jax.data.tokens import Tokens
 from drex_jax.text.bert import BertEncoder
 from drex_jax.text.bert.network import Architecture
@@ -118,7 +118,7 @@ def tokens_of(
       texts: any number of them.
       max_tokens: longer ones are cut.
       cache: keeps each part.
-      scratch: as for `drex_jax.data.scratch.room`.
+      scratch: as for `drex_jax.data.strings.allocate`.
 
     Raises:
       UserError: the model cannot be had, or cannot read `max_tokens` tokens.
@@ -139,5 +139,5 @@ def tokens_of(
     if words.learns:
         return Tokens.concatenate(parts)
     total = sum(len(part.ids) for part in parts)
-    features = room(total * model.width, np.float16, scratch).reshape(total, model.width)
+    features = allocate(total * model.width, np.float16, scratch).reshape(total, model.width)
     return Tokens.concatenate(parts, features=features)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drex_jax.common.cache import Store
-from drex_jax.data import scratch, strings
+from drex_jax.data import strings
 from drex_jax.data.load import DataSettings, load_interactions
 from drex_jax.data.readers import amazon, json_decode, json_reviews, lines, yelp
 from drex_jax.data.readers.quarantine import Quarantine
@@ -40,7 +40,7 @@ def line_of(name: str, side: str, value: Any) -> bytes:
 
 
 def decoded(block: bytes, name: str) -> tuple[list[tuple[Any, ...]], list[json_decode.Rejected]]:
-    chunk, rejected = json_decode.chunk_of(json_decode.decode(block, FORMATS[name], (1.0, 5.0)))
+    chunk, rejected = json_decode.reviews_of(json_decode.decode(block, FORMATS[name], (1.0, 5.0)))
     sides = (chunk.user, chunk.item, chunk.timestamp.tolist(), [str(value) for value in chunk.rating], chunk.text)
     return list(zip(*sides, strict=True)), rejected
 
@@ -60,7 +60,7 @@ def test_an_odd_value_is_what_it_is_alone(name: str, side: str) -> None:
             expected, reason = [], bad.reason
         assert len(good) == 2 + len(expected)
         assert [(each.line, each.reason) for each in rejected] == ([] if expected else [(1, reason)])
-        for user, item, seconds, rating, text in expected:
+        for user, item, seconds, rating, text, *_ in expected:
             assert good[1] == (user.decode(), item.decode(), seconds, str(np.float32(rating)), text.decode())
 
 
@@ -95,9 +95,9 @@ def test_whole_lines_are_the_lines(tmp_path_factory: Any, parts: list[bytes], si
         whole = list(lines.Lines(path, expected, skip_blank=False))
     read = [line for _, block in blocks for line in block.split(b"\n")]
     if not torn:
-        assert b"\n".join(block for _, block in blocks) == content.removeprefix(b"\xef\xbb\xbf")
+        assert b"\n".join(block for _, block in blocks) == content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n")
         ends = np.cumsum([block.count(b"\n") + 1 for _, block in blocks])
-        assert [number for number, _ in blocks] == [1, *(1 + ends[:-1])]
+        assert [number for number, _ in blocks] == [1, *(1 + ends[:-1])][: len(blocks)]
     assert [line for line in read if line] == [line for _, line in whole if line]
     assert (found.by_reason, found.notices) == (expected.by_reason, expected.notices)
 
@@ -132,7 +132,7 @@ def test_processes_read_what_one_reads(large: Path, tmp_path: Path) -> None:
         assert together.sha256() == alone.sha256()
         assert (tmp_path / "together.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
     kept = sorted(path for path in (tmp_path / "store").rglob("*.arrays"))
-    assert len(kept) > 2
+    assert len(kept) >= 2
     kept[0].write_bytes(b"damaged")
     kept[1].unlink()
     assert load_interactions(options, None, store.arrays)[0].sha256() == alone.sha256()
@@ -146,7 +146,7 @@ def test_a_dead_process_is_made_up_for(large: Path, tmp_path: Path, monkeypatch:
 
 
 def test_columns_larger_than_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(scratch, "MAP_FROM_BYTES", 10)
+    monkeypatch.setattr(strings, "MAP_FROM_BYTES", 10)
     monkeypatch.setattr(strings, "_TAKE_ROWS", 3)
     parts = [Strings.of(words.split("/")) for words in ("a/bb//ccc", "", "dd/é", "e" * 9)]
     flat = [word for part in parts for word in part]

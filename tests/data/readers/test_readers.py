@@ -431,4 +431,4 @@ def test_a_pipe_is_no_file(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(UserError, match="a pipe or a device, and it is read more than once"):
-        find.find(pipe, ("*.csv",), "a table")
+        find.find_file(pipe, ("*.csv",), "a table")

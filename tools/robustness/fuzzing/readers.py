@@ -41,7 +41,7 @@ class _Reader:
         quarantine, content = Quarantine(), content_of(data)
         expected = None if content is None else self.count(content)
         try:
-            found = sum(map(len, load.opened(self.options, quarantine)[2])) + quarantine.rejected
+            found = sum(map(len, load.open_source(self.options, quarantine).chunks)) + quarantine.rejected
         except UserError as error:
             require_words(error)
             return
