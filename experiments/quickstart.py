@@ -1,11 +1,12 @@
 """DReX on the synthetic review world: everything the package does, end to end, on any laptop, without a download.
 
-The data are synthetic. Their figures say that the machinery works, and the results print the noise floor that no
-model can beat; they say nothing about how well DReX does on real reviews.
+The data are synthetic. Their results show that the package works, and print the noise floor that no model can beat.
+They say nothing about the accuracy of DReX on real reviews.
 
 Command:  python -m drex_jax.main --config=experiments/quickstart.py
-Expected: prequential test MSE 0.628 (running bias 0.622, matrix factorisation 0.541: the world is low-rank;
-          noise floor 0.242), keyword precision@5 by tools/keyword_precision.py 0.99; under a minute on 2 CPU cores
+Expected: prequential test MSE 0.6252 (running bias 0.622, matrix factorisation 0.541: the world is low-rank;
+          noise floor 0.242); keyword precision@5 0.99 (tools/benchmarks/keyword_precision.py); about a minute on 2 CPU
+          cores
 """
 
 from ml_collections import ConfigDict

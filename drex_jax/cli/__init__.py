@@ -1,0 +1,1 @@
+"""The command line: flags, subcommands, exit statuses, and answers as text or JSON."""

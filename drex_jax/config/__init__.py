@@ -1,0 +1,1 @@
+"""The machinery of settings, and the groups that all models share."""

@@ -1,1 +1,1 @@
-"""Raw files to validated columns, splits and model-ready arrays. Nothing here imports a model or JAX."""
+"""Files to one table of interactions, its split, and the arrays that models read. Nothing here imports JAX."""

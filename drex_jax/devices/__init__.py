@@ -1,0 +1,1 @@
+"""Devices, meshes and processes: the only room that decides where something runs."""

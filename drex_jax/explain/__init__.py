@@ -1,0 +1,1 @@
+"""Explanations: keyword profiles, effects of past interactions, and how faithful they are."""

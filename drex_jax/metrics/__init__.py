@@ -1,0 +1,1 @@
+"""Metrics of ratings and rankings, and paired tests."""

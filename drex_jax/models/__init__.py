@@ -1,0 +1,1 @@
+"""DReX, CRANE and the baselines, with their settings; losses and graphs."""

@@ -1,1 +1,1 @@
-"""What a finished run shows people."""
+"""The report of a finished run: one HTML page for people."""

@@ -1,0 +1,1 @@
+"""The run directory: file names, data set, checkpoints, locks and logs."""

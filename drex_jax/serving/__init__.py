@@ -1,0 +1,1 @@
+"""A finished run that answers and learns: lists, ratings, explanations and updates."""

@@ -1,0 +1,1 @@
+"""Reviews as tokens or vectors: the vocabulary, the trained encoder, and BERT."""

@@ -108,7 +108,7 @@ class BertEncoder:
         In float32 a text's vector is the same to 1e-5 whatever other texts come with it.
 
         Args:
-          texts: an empty one is encoded as [CLS] [SEP].
+          texts: an empty one is encoded as `[CLS] [SEP]`.
           pooling: `mean` of a text's tokens, [CLS] and [SEP] among them, or `cls`: the first token's.
           normalize: to length 1.
           max_tokens: what is longer is cut; [CLS] and [SEP] count.
