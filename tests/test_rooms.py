@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -23,6 +24,8 @@ def test_a_room_imports_only_from_rooms_below(room: str) -> None:
             if isinstance(node, ast.ImportFrom):
                 assert not node.level, f"{file}:{node.lineno}: write the import in full, without dots"
                 modules = [f"{node.module}.{alias.name}" for alias in node.names]
+                private = [name for name in modules if re.search(r"\._[a-z]", name) and name.startswith(PACKAGE.name)]
+                assert not private, f"{file}:{node.lineno}: {private[0]} is private to its file"
             elif isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]
             for module in modules:
