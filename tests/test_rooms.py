@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,23 +17,34 @@ FLOORS = (  # from the bottom up; rooms on one floor do not import each other
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
-@pytest.mark.parametrize("room", sorted(FLOOR_OF))
-def test_a_room_imports_only_from_rooms_below(room: str) -> None:
+def imports(room: str) -> Iterator[tuple[pathlib.Path, ast.Import | ast.ImportFrom]]:
     for file in (PACKAGE / room).rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            modules: list[str] = []
-            if isinstance(node, ast.ImportFrom):
-                assert not node.level, f"{file}:{node.lineno}: write the import in full, without dots"
-                modules = [f"{node.module}.{alias.name}" for alias in node.names]
-                private = [name for name in modules if re.search(r"\._[a-z]", name) and name.startswith(PACKAGE.name)]
-                assert not private, f"{file}:{node.lineno}: {private[0]} is private to its file"
-            elif isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            for module in modules:
-                package, _, rest = module.partition(".")
-                other = rest.partition(".")[0]
-                fine = package != PACKAGE.name or other == room or FLOOR_OF.get(other, len(FLOORS)) < FLOOR_OF[room]
-                assert fine, f"{file}:{node.lineno}: {room} imports {module}, which is not below it"
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                yield file, node
+
+
+def modules(node: ast.Import | ast.ImportFrom) -> list[str]:
+    prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+    return [prefix + alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("room", sorted(FLOOR_OF))
+def test_a_room_imports_only_from_rooms_below(room: str) -> None:
+    for file, node in imports(room):
+        assert isinstance(node, ast.Import) or not node.level, f"{file}: write imports in full, without dots"
+        for module in modules(node):
+            package, _, rest = module.partition(".")
+            other = rest.partition(".")[0]
+            fine = package != PACKAGE.name or other == room or FLOOR_OF.get(other, len(FLOORS)) < FLOOR_OF[room]
+            assert fine, f"{file}:{node.lineno}: {room} imports {module}, which is not below it"
+
+
+@pytest.mark.parametrize("room", sorted(FLOOR_OF))
+def test_no_file_imports_a_private_name_of_another(room: str) -> None:
+    for file, node in imports(room):
+        private = [name for name in modules(node) if name.startswith(PACKAGE.name) and re.search(r"\._[a-z]", name)]
+        assert not private, f"{file}:{node.lineno}: {private[0]} is private to its file"
 
 
 def test_every_folder_of_the_package_is_a_room() -> None:
