@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import keyword
 import pathlib
@@ -49,8 +50,13 @@ class OpenField(NamedTuple):
     others: Rule
 
 
-def declared(group: type) -> Iterator[tuple[str, Field | OpenField | type]]:
-    """The name of each field of a group, and its declaration; of a nested group its class."""
+@functools.cache
+def declared(group: type) -> tuple[tuple[str, Field | OpenField | type], ...]:
+    """Return the name and the declaration of each field of a group; for a nested group its class."""
+    return tuple(_declarations(group))
+
+
+def _declarations(group: type) -> Iterator[tuple[str, Field | OpenField | type]]:
     kinds = typing.get_type_hints(group)
     for field in dataclasses.fields(group):
         if "entries" in field.metadata:
