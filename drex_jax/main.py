@@ -1,66 +1,72 @@
-"""The door: python -m drex_jax.main --config=experiments/NAME.py[:ARGUMENT] [--workdir=DIR] [--config.FIELD=VALUE ...]
+"""The command `drex`, also python -m drex_jax.main: trains, evaluates and asks recommenders.
 
-Trains the experiment, evaluates it and prints its results; run again, it continues or prints what it found. A finished
-run answers: python -m drex_jax.main --workdir=DIR --mode=recommend --user=ID [--k=10] [--format=json]
-and explains: python -m drex_jax.main --workdir=DIR --mode=explain --user=ID [--item=ID] [--format=json]
-and goes on learning: python -m drex_jax.main --workdir=DIR --mode=update --interactions=FILE [--format=json]
+Train an experiment, evaluate it and print its results; the same command continues a stopped run:
+  drex --config=experiments/NAME.py[:ARGUMENT] [--workdir=DIR] [--config.FIELD=VALUE ...]
+Ask a finished run for recommendations, or for an explanation:
+  drex --workdir=DIR --mode=recommend --user=ID [--k=10] [--format=json]
+  drex --workdir=DIR --mode=explain --user=ID [--item=ID] [--format=json]
+Let a finished run learn from new interactions:
+  drex --workdir=DIR --mode=update --interactions=FILE [--format=json]
 
-Exit status: 0 done; 2 a mistake of yours, told in one line; 75 stopped by SIGTERM or SIGINT with nothing lost (the
-same command continues, or asks again); 1 a mistake of ours, with its traceback.
+Exit status: 0 done; 2 a mistake of the user, told in one line; 75 stopped by SIGTERM or SIGINT, nothing is lost and the
+same command continues or asks again; 1 a bug, with its traceback. `drex leaks` has a meaning of its own for 1.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
+import difflib
 import sys
 from collections.abc import Sequence
 
 from drex_jax.cli import command as command_lib
+from drex_jax.cli import startup
 from drex_jax.cli.exit_status import exit_code, print_stdout, run_main, unraisable
-from drex_jax.cli.signals import SAVED, stop_on_signals
-from drex_jax.training.settings import Settings
+from drex_jax.cli.subcommands import NOTHING_TO_SAVE, SUBCOMMANDS, run_subcommand, summaries
+from drex_jax.common.errors import UserError
+from drex_jax.common.signals import SAVED, raise_on_signals
 
-ASKED = "there was nothing to save; run the same command again"
 STOPPED = {  # what a stop leaves, by mode
     "train": SAVED,
-    "evaluate": ASKED,
-    "recommend": ASKED,
-    "explain": ASKED,
+    "evaluate": NOTHING_TO_SAVE,
+    "recommend": NOTHING_TO_SAVE,
+    "explain": NOTHING_TO_SAVE,
     "update": "an update is saved whole or not at all; run the same command again, which applies nothing twice",
     "report": "report.html is as it was before, or whole; run the same command again",
 }
 
 
+def drex(*first: str) -> int:
+    """Run the command line of this process, with the arguments `first` before it, and return the exit status."""
+    return run_main(lambda: run([sys.argv[0], *first, *sys.argv[1:]]))
+
+
 def run(argv: Sequence[str]) -> int:
-    """Does what `argv` (the program's name first) says and returns the exit status."""
-    return exit_code(functools.partial(_obey, argv))
+    """Run the command in `argv` (the program's name first) and return the exit status."""
+    return exit_code(lambda: _obey(argv))
 
 
-def _obey(argv: Sequence[str]) -> None:
+def _obey(argv: Sequence[str]) -> int | None:
+    startup.set_up_logging()
+    sys.unraisablehook = unraisable
+    name = next(iter(argv[1:]), "-")
+    if name in SUBCOMMANDS:
+        return run_subcommand(name, argv[2:])
+    if not name.startswith("-"):
+        close = difflib.get_close_matches(name, SUBCOMMANDS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"it should be one of {' '.join(SUBCOMMANDS)}, or a flag"
+        raise UserError(f"unknown subcommand {name}; {hint}")
     command = command_lib.parse(argv)
     if command is None:
-        print_stdout(f"{__doc__}\n{command_lib.usage()}")
-        return
-    sys.unraisablehook = unraisable
-    with stop_on_signals(STOPPED[command.mode]):
-        begin(command.settings)
+        print_stdout(f"{__doc__}\n{summaries()}\n{command_lib.usage()}")
+        return None
+    with raise_on_signals(STOPPED[command.mode]):
+        startup.join_processes(command.settings)
         _execute(command)
-
-
-def begin(settings: Settings) -> None:
-    """Sets up logging and joins the processes of a run."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("drex_jax").setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs each error's traceback, and then raises it
-    from drex_jax.devices import processes  # JAX is imported here, so that a mistake in the flags is answered at once
-
-    processes.connect(settings.devices.distributed)
-    if not processes.is_main_process():
-        logging.getLogger("drex_jax").setLevel(logging.WARNING)
+    return None
 
 
 def _execute(command: command_lib.Command) -> None:
+    # Imported late, as they import JAX: a mistake in the flags is answered at once.
     if command.mode in ("recommend", "explain", "update"):
         from drex_jax.cli import answers
 
@@ -82,4 +88,4 @@ def _execute(command: command_lib.Command) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(lambda: run(sys.argv)))
+    sys.exit(drex())

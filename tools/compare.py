@@ -1,8 +1,12 @@
-"""Is one run better than others? See drex_jax/cli/compare.py, or --help."""
+"""Compare runs: the command `drex compare` of this checkout (drex_jax/cli/compare.py)."""
 
+import os
 import sys
 
-from drex_jax.cli import compare
+# The imports start at the repository: in this folder, profile.py would hide the standard module of that name.
+sys.path = [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), *sys.path[not sys.flags.safe_path :]]
+
+from drex_jax.main import drex  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(compare.run(sys.argv[1:]))
+    sys.exit(drex("compare"))

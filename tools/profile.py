@@ -1,10 +1,10 @@
-"""How fast the recurrence runs on a stream. See tools/benchmarks/recurrence_speed.py, or --help."""
+"""Measure how fast the recurrence runs on a stream: see tools/benchmarks/recurrence_speed.py, or --help."""
 
 import os
 import sys
 
-# Imports begin at the repository: `profile.py` in this folder would hide the standard module of that name.
-sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# The imports start at the repository: in this folder, profile.py would hide the standard module of that name.
+sys.path = [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), *sys.path[not sys.flags.safe_path :]]
 
 from tools.benchmarks import recurrence_speed  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""What a run answers, as text for people or as JSON for programs."""
+"""Answers of a finished run, as text for people or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import pathlib
 from typing import Any
 
 from drex_jax.cli.command import Command
+from drex_jax.common.spelling import printable
+from drex_jax.common.tables import format_table
 from drex_jax.devices import mesh
 from drex_jax.serving.explanation import Explanation, PastInteraction
 from drex_jax.serving.recommender import Recommender
 
-SHOWN = 10  # refused rows, at the most
-PAST = 5  # interactions of a side that people are shown
-CUT = 60  # characters of a review on a terminal
+MOST_REFUSED = 10  # refused rows in a text
+MOST_INTERACTIONS = 5  # interactions of a user or an item in a text
+MOST_CHARACTERS = 60  # characters of a review in a text
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MOVED = {"rating": "the predicted rating", "score": "the score"}
 ABOUT_SCORE = "score orders the list: higher is better, and only the order has a meaning"
 
 
 def answer(command: Command) -> str:
-    """What a finished run says to a command.
+    """Return the answer of a finished run to a command of mode recommend, explain or update.
 
     Raises:
-      UserError: the run cannot be used, or cannot answer.
+      UserError: the run cannot be used, or has no answer.
     """
     mesh.keep_programs(mesh.cache_folder(command.settings.data.cache_dir) / "programs")
     recommender = Recommender.load(command.workdir)
@@ -39,15 +41,15 @@ def answer(command: Command) -> str:
 
 
 def update(recommender: Recommender, path: pathlib.Path, form: str) -> str:
-    """Applies a file of interactions to a run, commits it, and says what became of every row.
+    """Apply a file of interactions to a run, save the run, and report what became of every row.
 
     Args:
       recommender: a loaded run.
-      path: the file.
+      path: the file of interactions.
       form: `table` or `json`.
 
     Raises:
-      UserError: the model cannot be updated, or the file cannot be read; nothing is changed then.
+      UserError: the model cannot be updated, or the file cannot be read; the run is unchanged then.
     """
     read = recommender.read(path)
     table = read.interactions
@@ -73,24 +75,24 @@ def update(recommender: Recommender, path: pathlib.Path, form: str) -> str:
     reasons = {each["reason"] for each in refused}
     if len(refused) > len(reasons) == 1:
         return "\n".join([*lines, f"  all: {reasons.pop()}"])
-    for each in refused[:SHOWN]:
-        lines.append(f"  {_shown(each['user'])}, {_shown(each['item'])}: {each['reason']}")
-    if len(refused) > SHOWN:
-        lines.append(f"  and {len(refused) - SHOWN:,} more; --format=json lists them all")
+    for each in refused[:MOST_REFUSED]:
+        lines.append(f"  {printable(each['user'])}, {printable(each['item'])}: {each['reason']}")
+    if len(refused) > MOST_REFUSED:
+        lines.append(f"  and {len(refused) - MOST_REFUSED:,} more; --format=json lists them all")
     return "\n".join(lines)
 
 
 def recommendations(recommender: Recommender, user: str, k: int, form: str) -> str:
-    """The list for a user.
+    """Return the recommendations for a user.
 
     Args:
       recommender: a loaded run.
-      user: whose; one the run has never met gets a newcomer's list, and the text says so.
+      user: id of the user; an unknown user gets the cold-start list, and the text says so.
       k: how many items.
       form: `table` or `json`.
 
     Raises:
-      UserError: there are not so many items.
+      UserError: there are fewer items.
     """
     found, known = recommender.recommend(user, k), recommender.knows_user(user)
     scale = recommender.rating_range
@@ -101,25 +103,20 @@ def recommendations(recommender: Recommender, user: str, k: int, form: str) -> s
         items = [each._asdict() | {"rating": rating} for each, rating in zip(found, ratings, strict=True)]
         answered = {"user": user, "known": known, "rating_range": scale, "recommendations": items}
         return _json(answered)
-    who = _shown(user) if known else f"{_shown(user)}, whom this run has never met: a newcomer's list"
+    who = printable(user) if known else f"{printable(user)}, an unknown user: the cold-start list"
     rows, about = [("rank", "item", "score", "rating")], ABOUT_SCORE
     for place, (each, rating) in enumerate(zip(found, ratings, strict=True), 1):
         shown = "" if rating is None else f"{rating:.2f}"
-        rows.append((str(place), _shown(each.item), f"{each.score:.4f}", shown))
+        rows.append((str(place), printable(each.item), f"{each.score:.4f}", shown))
     if scale is None:
         rows = [row[:3] for row in rows]
     else:
         about += f"; rating is the predicted one, of {_of(scale)}"
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(f"{cell:{'<' if column == 1 else '>'}{widths[column]}}" for column, cell in enumerate(row))
-        for row in rows
-    )
-    return "\n".join([f"for {who}", "", *lines, "", about])
+    return "\n".join([f"for {who}", "", *format_table(rows, right=(0, 2, 3)), "", about])
 
 
 def explanation(why: Explanation, form: str) -> str:
-    """An explanation as `table` or `json`."""
+    """Return an explanation; `form` is `table` or `json`."""
     if form == "json":
         plain = why._asdict() | {
             name: [each._asdict() for each in value]
@@ -127,7 +124,7 @@ def explanation(why: Explanation, form: str) -> str:
             if isinstance(value, list) and name != "notes"
         }
         return _json(plain)
-    asked = [f"{side} {_shown(name)}" for side, name in (("user", why.user), ("item", why.item)) if name is not None]
+    asked = [f"{side} {printable(name)}" for side, name in (("user", why.user), ("item", why.item)) if name is not None]
     lines = [" and ".join(asked)]
     if why.score is not None:
         rating = ""
@@ -138,7 +135,7 @@ def explanation(why: Explanation, form: str) -> str:
     lines.append("")
     words = (("user", why.user_keywords), ("item", why.item_keywords), ("both", why.overlap))
     lines += [
-        f"keywords of {side}: {', '.join(f'{_shown(each.word)} ({each.weight:.2g})' for each in found)}"
+        f"keywords of {side}: {', '.join(f'{printable(each.word)} ({each.weight:.2g})' for each in found)}"
         for side, found in words
         if found
     ]
@@ -146,10 +143,10 @@ def explanation(why: Explanation, form: str) -> str:
         lines.append("keywords of both: none")
     if why.modalities:
         lines.append(
-            "modalities: " + ", ".join(f"{_shown(name)} {share:.0%}" for name, share in why.modalities.items())
+            "modalities: " + ", ".join(f"{printable(name)} {share:.0%}" for name, share in why.modalities.items())
         )
     if why.neighbours:
-        close = ", ".join(f"{_shown(each.item)} ({each.cosine:.2f})" for each in why.neighbours)
+        close = ", ".join(f"{printable(each.item)} ({each.cosine:.2f})" for each in why.neighbours)
         lines.append(f"most alike{' of what the user has met' if why.user else ''}: {close}")
     for side, found in (("user", why.user_interactions), ("item", why.item_interactions)):
         if found:
@@ -159,23 +156,23 @@ def explanation(why: Explanation, form: str) -> str:
             elif found[0].attention is not None:
                 order = "by the attention to their reviews"
             lines += ["", f"last interactions of the {side}, {order}"]
-            lines += [_past(each, side) for each in found[:PAST]]
-            if len(found) > PAST:
-                lines.append(f"  and {len(found) - PAST} more; --format=json lists them all")
+            lines += [_past(each, side) for each in found[:MOST_INTERACTIONS]]
+            if len(found) > MOST_INTERACTIONS:
+                lines.append(f"  and {len(found) - MOST_INTERACTIONS} more; --format=json lists them all")
     if why.notes:
         lines += ["", *why.notes]
     return "\n".join(lines)
 
 
 def _past(each: PastInteraction, side: str) -> str:
-    """A line on an interaction of the `side`, which is not named."""
+    """Return a line on an interaction of the `side`, which itself is not named in it."""
     change = "" if each.change is None else f"{each.change:+8.4f}{' ' if each.exact else '*'} "
     change += "" if each.attention is None else f"{each.attention:5.0%} "
     day = f"{_day(each.timestamp)} " if each.timestamp else ""  # of data without times it is 0
     rating = "" if each.rating is None else f" rated {each.rating:g}"
-    text = each.text if len(each.text) <= CUT else f"{each.text[: CUT - 1]}…"
-    text = f": {_shown(text)}" if text else ""
-    return f"  {change}{day}{_shown(each.item if side == 'user' else each.user)}{rating}{text}"
+    text = each.text if len(each.text) <= MOST_CHARACTERS else f"{each.text[: MOST_CHARACTERS - 1]}…"
+    text = f": {printable(text)}" if text else ""
+    return f"  {change}{day}{printable(each.item if side == 'user' else each.user)}{rating}{text}"
 
 
 def _day(seconds: float) -> str:
@@ -187,10 +184,5 @@ def _of(scale: tuple[float, float]) -> str:
 
 
 def _json(value: Any) -> str:
-    """ASCII, so that no terminal and no pipe can make other bytes of it."""
+    """Return JSON in ASCII, which every terminal and pipe keeps as it is."""
     return json.dumps(value, indent=2)
-
-
-def _shown(text: str) -> str:
-    """Text of somebody else's on a terminal: what does not print is escaped."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

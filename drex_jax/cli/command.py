@@ -1,18 +1,22 @@
-"""The command line's meaning: flags, an experiment file and overrides to one checked, locked configuration."""
+"""The command line of `drex` without a subcommand: from flags, experiment file and overrides to one configuration."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib.util
 import inspect
+import logging
 import os
 import pathlib
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from drex_jax.cli.flags import at_least
 from drex_jax.common.errors import UserError
 from drex_jax.config import tree
 from drex_jax.runs.layout import RunLayout
@@ -21,29 +25,31 @@ from drex_jax.training.settings import Settings, read_settings, require_agreemen
 MODES = ("train", "evaluate", "recommend", "explain", "update", "report")
 WRITERS = ("train", "update", "report")  # modes that write to the run directory; the others only read it
 FORMATS = ("table", "json")
-QUESTIONS = {  # flags, and the modes that read them
+QUESTIONS = {  # modes that read each flag
     "user": ("recommend", "explain"),
     "item": ("explain",),
     "k": ("recommend",),
     "interactions": ("update",),
     "format": ("recommend", "explain", "update"),
 }
+EXPERIMENTS = "experiments"  # the folder of the repository, and the package drex_jax.experiments of the wheel
+LOGGER = logging.getLogger(__name__)
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One checked command.
+    """A checked command.
 
     Attributes:
       mode: one of `MODES`.
       workdir: the run directory.
       settings: the checked settings of the run.
-      user: who asks, in modes recommend and explain.
-      item: what mode explain explains.
-      k: how long a list is.
-      interactions: the file that mode update reads.
-      format: of answers, one of `FORMATS`.
+      user: id of the user, in modes recommend and explain.
+      item: id of the item that mode explain explains.
+      k: length of the list that mode recommend returns.
+      interactions: file that mode update reads.
+      format: form of the answers, one of `FORMATS`.
     """
 
     mode: str
@@ -57,21 +63,23 @@ class Command:
 
 
 def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
-    """The command in `argv` (the program's name first); None where it asks for help.
+    """Return the command in `argv` (the program's name first), or None if it asks for help.
 
-    A configuration comes from `--config` and its overrides, or else from the run in `--workdir`. Where both exist they
-    must agree, so that nobody resumes or evaluates a run under settings it was not made with. `suffix` ends the name of
-    the default run directory.
+    The configuration comes from `--config` and its overrides, or else from the run in `--workdir`. If both exist they
+    must agree, so that no run is resumed or evaluated under settings it was not made with.
+
+    Args:
+      argv: the command line.
+      suffix: end of the name of the default run directory.
 
     Raises:
-      UserError: an unknown flag or field, a wrong value, no or a broken experiment file, a disagreement.
+      UserError: an unknown flag or field, a wrong value, a missing or broken experiment file, or a disagreement.
     """
     values = _flags()
     try:
         remaining = values(list(argv), known_only=True)[1:]
     except (flags.Error, ValueError) as error:
-        number = re.match(r"flag (--k=.*?): invalid literal", str(error), re.DOTALL)
-        raise UserError(f"{number[1]}: it must be a whole number, 1 or more" if number else str(error)) from None
+        raise UserError(str(error)) from None
     if values.help:
         return None
     for argument in remaining:
@@ -108,22 +116,23 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
 
 
 def usage() -> str:
-    """The flags, and every field of the configuration with its default and help, for `--help`."""
+    """Return the flags, and every field of the configuration with its default and help, for `--help`."""
     flag_help = _flags().get_help(include_special_flags=False)
     return f"{flag_help}\n\nFields of the configuration:\n{tree.describe(Settings)}"
 
 
 def load_experiment(reference: str) -> ConfigDict:
-    """The configuration that the file FILE returns from `get_config()`, or from `get_config(ARGUMENT)`.
+    """Return the configuration that `get_config()` or `get_config(ARGUMENT)` of an experiment file returns.
 
     Args:
-      reference: `FILE` or `FILE:ARGUMENT`.
+      reference: `FILE` or `FILE:ARGUMENT`. If `experiments/NAME.py` does not exist here, the experiment of that name
+        in this package is used.
 
     Raises:
       UserError: the file is missing, fails, has no `get_config`, or does not take the argument.
     """
     file, _, argument = reference.partition(":")
-    get_config = _get_config(pathlib.Path(file))
+    get_config = _get_config(_experiment_file(pathlib.Path(file)))
     arguments = (argument,) if argument else ()
     try:
         inspect.signature(get_config).bind(*arguments)
@@ -166,12 +175,40 @@ def _flags() -> flags.FlagValues:
     )
     flags.DEFINE_string("user", None, "Id of the user, known or not.", flag_values=values)
     flags.DEFINE_string("item", None, "Id of the item to explain, known or not.", flag_values=values)
-    flags.DEFINE_integer("k", 10, "How many items to recommend.", flag_values=values)
+    flags.DEFINE(_Count(), "k", 10, "How many items to recommend.", values, flags.ArgumentSerializer())
     flags.DEFINE_string("interactions", None, "File of new interactions.", flag_values=values)
     flags.DEFINE_enum("format", "table", FORMATS, "Answers for people, or for programs.", flag_values=values)
     flags.DEFINE_boolean("help", False, "Show this help.", short_name="h", flag_values=values)
     values.set_gnu_getopt(True)  # so that `--config.train.epochs 5` does not end the flags at the 5
     return values
+
+
+class _Count(flags.ArgumentParser):
+    """The type of a flag that takes whole numbers from 1 on."""
+
+    def parse(self, argument: Any) -> int:
+        """Return the number. Raises ValueError with the rule if `argument` is another."""
+        try:
+            return at_least(1)(str(argument))
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(str(error)) from None
+
+    def flag_type(self) -> str:
+        """Return the name of the type."""
+        return "int"
+
+
+def _experiment_file(file: pathlib.Path) -> pathlib.Path:
+    """Return `file`, or the packaged experiment that an installation without a checkout has in its place."""
+    if file.exists() or file.parent != pathlib.Path(EXPERIMENTS):
+        return file
+    package = importlib.util.find_spec(f"drex_jax.{EXPERIMENTS}")
+    for folder in (package and package.submodule_search_locations) or ():
+        packaged = pathlib.Path(folder, file.name)
+        if packaged.is_file():
+            LOGGER.info("%s does not exist here; using the packaged %s", file, packaged)
+            return packaged
+    return file
 
 
 def _get_config(file: pathlib.Path) -> Callable[..., object]:
@@ -194,7 +231,12 @@ def _get_config(file: pathlib.Path) -> Callable[..., object]:
 
 
 def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
-    """`config` with `--config.FIELD=VALUE` applied, each value read as its field's type."""
+    """Apply `--config.FIELD=VALUE` arguments to `config`; each value is read as the type of its field."""
+    groups: list[list[str]] = []  # a flag each, and the value that follows it as a word of its own
+    for argument in overrides:
+        if not groups or _OVERRIDE.match(argument):
+            groups.append([])
+        groups[-1].append(argument)
     matches = [match for match in map(_OVERRIDE.match, overrides) if match]
     for match in matches:
         tree.add_key(Settings, config, match[1])
@@ -202,20 +244,27 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     for match in matches:
         if match[1] not in fields:
             raise UserError(f"unknown configuration field {match[1]}; {tree.suggestion(match[1], fields)}")
+    for group in groups:
+        _override(config, group)
+    return config
+
+
+def _override(config: ConfigDict, group: list[str]) -> None:
+    """Apply one override: `--config.FIELD=VALUE`, or its two words."""
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
-    argv = ["", *overrides]
+    argv = ["", *group]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
         surplus = values(argv)[1:]
     except (flags.Error, TypeError, ValueError) as error:
-        field = _OVERRIDE.search(str(error))
-        known = tree.fields_of(Settings).get(field[1]) if field else None
+        match = _OVERRIDE.match(group[0])
+        known = tree.fields_of(Settings).get(match[1]) if match else None
         rule = known.rule if known else None
-        raise UserError(f"{str(error).partition(': ')[0]}: it must be {rule.wants}" if rule else f"{error}") from None
+        given = group[0] if "=" in group[0] else "=".join(group[:2])
+        raise UserError(f"{given}: it must be {rule.wants}" if rule else str(error)) from None
     if surplus:
         raise UserError(f"unknown argument {surplus[0]}; --help lists the flags")
-    return config
 
 
 def _workdir(given: str | None, reference: str | None, suffix: str, writes: bool) -> pathlib.Path:

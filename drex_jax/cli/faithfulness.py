@@ -1,110 +1,101 @@
-"""How faithful the explanations of a finished DReX run are: `drex_jax.explain.curves` over its test, as tables for people."""
+"""Test whether the explanations of a finished DReX run name what moves it: deletion and insertion curves.
+
+    drex faithfulness --workdir=runs/quickstart [--pairs=200] [--json=FILE]
+
+A pair is a test interaction at the moment just before it; its user and its item have at least 5 earlier interactions.
+`deletion` removes the first k parts of an explanation and measures how far the predicted rating moves (score), how it
+changes (change) or how far the state moves (state). Parts are the last 20 interactions, ordered by occlusion, or the
+words of the keyword profile in the reviews of these interactions. `insertion` keeps only those k parts and measures how
+far the result still is from the full one. `area` is the mean height of a curve with its 95% bootstrap interval over
+pairs; the last column is its difference from the area of random parts. For score and state, high is good in deletion
+and low is good in insertion. Random words are as frequent as the words of the profile. Synthetic data have more
+orders: `true aspects` are other words of the aspects that belong to the user or the item, `sentiment` is praise and
+blame, `background` is all other words.
+"""
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from drex_jax.cli.exit_status import print_stdout
+from drex_jax.cli.flags import Parser, add_json_flag, at_least, write_json_file
 from drex_jax.common.errors import UserError
-from drex_jax.data.synthetic.text import BLAME, PRAISE
-from drex_jax.data.synthetic.world import generate_world
-from drex_jax.data.tokens import Tokens
-from drex_jax.explain import curves
-from drex_jax.explain.occlusion import Occlusion
-from drex_jax.explain.profiles import KeywordProfiles
-from drex_jax.models.drex.core import Refiner
-from drex_jax.runs.dataset import Dataset, open_dataset
-from drex_jax.runs.layout import RunLayout
-from drex_jax.serving.finished_run import open_run
-from drex_jax.training.settings import read_settings
+from drex_jax.common.tables import format_table
 
-SIDES = ("user", "item")
-SEED = 0
-INTERACTIONS = {"score": ("most", "least", "random"), "change": ("for", "against", "random")}  # shown of each measure
+INTERACTIONS = {"score": ("most", "least", "random"), "change": ("for", "against", "random")}  # orders, by measure
 KEYWORD_ORDERS = {"score": None, "state": None}  # all orders
 
 
-def measured(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
-    """All figures of a run.
+def run(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Raises:
+      UserError: a wrong flag, or a run that cannot be measured.
+    """
+    parser = Parser("drex faithfulness", __doc__)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of a finished run of DReX")
+    parser.add_argument("--pairs", type=at_least(1), default=200, help="test interactions; default %(default)s")
+    add_json_flag(parser)
+    options = parser.parse_args(arguments)
+    figures = measure(options.workdir, options.pairs)
+    print_stdout(describe(figures))
+    write_json_file(options.json, figures)
+
+
+def measure(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
+    """Measure a finished run: `run`, `data` and what `drex_jax.explain.faithfulness.measure_run` returns.
 
     Raises:
       UserError: there is no finished DReX run, or it is damaged, or too small for a pair.
     """
-    config = read_settings(RunLayout(workdir).config)
-    if config.model.name != "drex":
-        raise UserError(f"{workdir}: a run of {config.model.name}; only DReX is explained")
-    run = open_run(workdir)
-    assert isinstance(run.scorer, Refiner)
-    dataset = open_dataset(config, workdir)
-    occlusion = Occlusion(run.scorer, run.params, dataset.events)
-    rng = np.random.default_rng(SEED)
-    chosen = curves.choose_pairs(occlusion, sum(dataset.sizes[:2]), pairs, rng)
-    if not chosen:
-        least = curves.LEAST_INTERACTIONS
-        raise UserError(f"{workdir}: no test interaction has {least} earlier ones of its user and of its item")
-    answers: dict[str, Any] = {"run": str(workdir), "data": config.data.name, "steps": curves.STEPS}
-    for side in SIDES:
-        questions = curves.interaction_questions(occlusion, chosen, side, rng)
-        answers[f"interactions of the {side}"] = curves.measure(occlusion, questions)
-    if dataset.events.tokens is not None:
-        found = KeywordProfiles.load(RunLayout(workdir).keywords)
-        words, number = _words(dataset, dataset.events.tokens)
-        named = [number.get(name, -1) for name in found.words]
-        for side, profiles in zip(SIDES, (found.users, found.items), strict=True):
-            own = [[named[word] for word in of if word >= 0] for of in profiles.word.tolist()]
-            pools = _pools(config, dataset, side, number)
-            questions = curves.keyword_questions(occlusion, chosen, side, words, own, pools, rng)
-            answers[f"keywords of the {side}"] = curves.measure(occlusion, questions)
-    figures = {key: curves.figures(value) for key, value in answers.items() if isinstance(value, curves.Effects)}
-    return {key: answers[key] for key in ("run", "data", "steps")} | {"pairs": len(chosen)} | figures
+    # Imported late, as they import JAX: a mistake in the flags is answered at once.
+    from drex_jax.data.synthetic.world import generate_world
+    from drex_jax.explain.faithfulness import measure_run
+    from drex_jax.explain.occlusion import Occlusion
+    from drex_jax.models.drex.core import Refiner
+    from drex_jax.runs.dataset import open_dataset
+    from drex_jax.runs.layout import RunLayout
+    from drex_jax.serving.finished_run import open_run
+    from drex_jax.training.settings import read_settings
+
+    settings = read_settings(RunLayout(workdir).config)
+    if settings.model.name != "drex":
+        raise UserError(f"{workdir}: a run of {settings.model.name}; only DReX is explained")
+    finished = open_run(workdir)
+    assert isinstance(finished.scorer, Refiner)
+    dataset = open_dataset(settings, workdir)
+    world = None
+    if settings.data.format == "synthetic":
+        world = generate_world(**settings.data.synthetic.arguments())
+    occlusion = Occlusion(finished.scorer, finished.params, dataset.events)
+    return {"run": str(workdir), "data": settings.data.name} | measure_run(workdir, occlusion, dataset, world, pairs)
 
 
-def _words(dataset: Dataset, tokens: Tokens) -> tuple[Tokens, dict[str, int]]:
-    """The reviews as word numbers, token by token, and the number of each word."""
-    assert dataset.vocabulary is not None
-    words = dataset.vocabulary.words(tokens)
-    return tokens._replace(ids=words.word), {name: number for number, name in enumerate(words.names)}
+def describe(figures: dict[str, Any]) -> str:
+    """Return one table for each kind of parts."""
+    from drex_jax.explain import curves
 
-
-def _pools(config: Any, dataset: Dataset, side: str, number: dict[str, int]) -> dict[str, list[list[int]]]:
-    """Of synthetic data: words of each owner's true aspects, and words of none at all."""
-    if config.data.format != "synthetic":
-        return {}
-    world = generate_world(**config.data.synthetic.arguments())
-    position = {name: place for place, name in enumerate(getattr(world, f"{side}_ids"))}
-    owners = [position[name] for name in getattr(dataset.interactions, f"{side}_ids")]
-    aspects = [[number[word] for word in words if word in number] for words in world.aspect_words]
-    sentiment = [number[word] for word in (*PRAISE, *BLAME) if word in number]
-    background = sorted(set(number.values()) - {word for words in (*aspects, sentiment) for word in words})
-    truth = getattr(world, f"{side}_aspects")[owners].tolist()
-    return {
-        "true aspects": [[word for aspect in set(of) for word in aspects[aspect]] for of in truth],
-        "sentiment": [sentiment] * len(owners),
-        "background": [background] * len(owners),
-    }
-
-
-def describe(answers: dict[str, Any]) -> str:
-    """Tables for people."""
-    facts = f"{answers['data']}, {answers['pairs']:,} test pairs, {curves.DRAWS} random draws each"
-    lines = [f"{answers['run']}: {facts}"]
-    for title, found in answers.items():
+    lines = [f"{figures['run']}: {figures['data']}, {figures['pairs']:,} test pairs, {curves.DRAWS} random draws each"]
+    headings = ["", "way", "order", *(f"k={k}" for k in figures["steps"]), "area (interval)", "less that of random"]
+    for title, found in figures.items():
         if not isinstance(found, dict):
             continue
-        taken = ", ".join(f"{name} {count:.1f}" for name, count in found["removed"].items())
-        lines += ["", f"{title}: {found['pairs']:,} pairs; taken away at the last step: {taken}"]
-        steps = "".join(f"{f'k={k}':>8}" for k in answers["steps"])
+        removed = ", ".join(f"{name} {count:.1f}" for name, count in found["removed"].items())
+        lines += ["", f"{title}: {found['pairs']:,} pairs; removed at the last step: {removed}"]
+        rows = [headings]
         for measure, orders in (KEYWORD_ORDERS if title.startswith("keywords") else INTERACTIONS).items():
-            lines.append(f"{measure:<7}{'way':<10}{'order':<13}{steps}   {'area (interval)':<29}less that of random")
-            for way in curves.WAYS:
-                shown = {order: one for order, one in found[measure][way].items() if orders is None or order in orders}
-                lines += [_line(way, order, one) for order, one in shown.items()]
+            rows += [
+                [measure, way, order, *_cells(order, values)]
+                for way in curves.WAYS
+                for order, values in found[measure][way].items()
+                if orders is None or order in orders
+            ]
+        lines += format_table(rows, right=range(3, 3 + len(figures["steps"])))
     return "\n".join(lines)
 
 
-def _line(way: str, order: str, one: dict[str, list[float]]) -> str:
-    curve = "".join(f"{value:8.4f}" for value in one["curve"])
-    area, less = ("{:+.4f} ({:+.4f} to {:+.4f})".format(*one[key]) for key in ("area", "against_random"))
-    return f"{'':<7}{way:<10}{order:<13}{curve}   {area}{'' if order == 'random' else f'  {less}'}"
+def _cells(order: str, values: dict[str, list[float]]) -> list[str]:
+    area, less = ("{:+.4f} ({:+.4f} to {:+.4f})".format(*values[key]) for key in ("area", "against_random"))
+    return [*(f"{value:.4f}" for value in values["curve"]), area, "" if order == "random" else less]

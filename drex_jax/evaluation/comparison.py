@@ -16,6 +16,7 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
+from drex_jax.common.tables import format_table
 from drex_jax.metrics import significance
 from drex_jax.metrics.ranking import ranking_per_list
 from drex_jax.runs.layout import RunLayout
@@ -212,14 +213,9 @@ def format_comparison(comparison: dict[str, Any]) -> str:
     better = "below 0" if lower else "above 0"
     lines = [
         f"test, {comparison['way']}: {metric} of {comparison['lists']:,} {unit}, each averaged over a run's seeds",
-        *_columns(runs),
+        *format_table(runs),
         "",
         f"difference: first run less the other; {better} the first is better",
-        *_columns(rows),
+        *format_table(rows),
     ]
     return "\n".join(lines)
-
-
-def _columns(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

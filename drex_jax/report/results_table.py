@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from drex_jax.common.tables import format_table
 from drex_jax.metrics.names import ERROR_METRICS
 
 RANKINGS = ("ndcg", "recall", "hr", "mrr")
@@ -75,8 +76,7 @@ def _table(results: Mapping[str, Any], way: str) -> list[str]:
     for name, entry in entries:
         seeds = [one[way] for one in entry.get("per_seed") or () if way in one]
         rows.append([name, *(_cell(entry["test"][way], seeds, metric) for metric in metrics)])
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return format_table(rows)
 
 
 def columns_of(way: str, entries: Sequence[Mapping[str, float]]) -> list[str]:

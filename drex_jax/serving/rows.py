@@ -18,6 +18,7 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.sides import Side
+from drex_jax.common.spelling import shown
 from drex_jax.data.events import REVIEW
 from drex_jax.data.interactions import MAX_TIMESTAMP, MIN_TIMESTAMP, Interactions
 from drex_jax.data.readers import fields
@@ -25,7 +26,6 @@ from drex_jax.data.readers.chunk import Chunk, Row
 from drex_jax.data.strings import Strings
 
 COLUMNS = ("user", "item", "rating", "timestamp", "text")
-SHOWN = 80  # characters of a value in a message
 
 
 class Refusal(NamedTuple):
@@ -249,15 +249,6 @@ def _plain_list(value: object) -> object:
         items: Sequence[object] = value
         return [item.item() if isinstance(item, np.number) else item for item in items]
     return plain(value)
-
-
-def shown(value: object) -> str:
-    """Return a value as messages show it: as Python spells it, cut to 80 characters."""
-    try:
-        spelt = repr(value)
-    except ValueError:
-        return "<a number of thousands of digits>"
-    return spelt if len(spelt) <= SHOWN else f"{spelt[: SHOWN - 1]}…"
 
 
 # Arguments of questions

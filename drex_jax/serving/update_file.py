@@ -8,7 +8,7 @@ import pathlib
 import tempfile
 from typing import Any, NamedTuple
 
-from drex_jax.common.errors import UserError
+from drex_jax.common.errors import BadRowsError, UserError
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.load import DataSettings, load_interactions
 from drex_jax.data.readers import find, table
@@ -93,8 +93,8 @@ def read(path: pathlib.Path, settings: Settings, run: Interactions) -> UpdateFil
             interactions, report = load_interactions(
                 options, listed, widths={name: v.shape[1] for name, v in run.vectors.items()}
             )
-        except UserError as error:
-            raise UserError(str(error).replace(f"; each is listed in {listed}", "")) from None
+        except BadRowsError as error:  # the list is deleted with its folder
+            raise UserError(error.reason) from None
         rejected = [json.loads(line) for line in listed.read_text().splitlines()]
     torn = next((each for each in rejected if each["reason"] == TORN), None)
     if torn is not None:

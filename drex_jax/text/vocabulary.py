@@ -7,7 +7,6 @@ import hashlib
 import html
 import io
 import itertools
-import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import sentencepiece
 from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.cores import available_cores
 from drex_jax.common.errors import UserError
+from drex_jax.common.foreign_messages import smallest_vocabulary
 from drex_jax.common.progress import progress_bar
 from drex_jax.data.strings import Strings, allocate
 from drex_jax.data.tokens import Tokens
@@ -243,8 +243,8 @@ def train(
             minloglevel=2,
         )
     except RuntimeError as error:
-        needed = re.search(r"(\d+) vs (\d+)", str(error))
-        remedy = f"use at least {needed[2]}" if needed else "use a larger one"
+        needed = smallest_vocabulary(error)
+        remedy = "use a larger one" if needed is None else f"use at least {needed}"
         raise UserError(f"text.vocabulary_size={size} cannot hold the texts' different characters; {remedy}") from None
     return Vocabulary(model.getvalue(), _digest(texts, rows))
 

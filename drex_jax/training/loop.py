@@ -7,9 +7,8 @@ import dataclasses
 import logging
 import math
 import pathlib
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ import optax
 
 from drex_jax.common.errors import DivergedError, Stopped, UserError
 from drex_jax.common.progress import progress_bar as progress_bar
+from drex_jax.common.signals import record_signals
 from drex_jax.config.groups import TrainSettings
 from drex_jax.devices import processes
 from drex_jax.devices.mesh import Devices
@@ -148,7 +148,7 @@ def fit(
     trainer = Trainer(model, optimizer, seeds, devices)
     state = trainer.begin(params)
     progress = Progress([Replica(seed) for seed in seeds])
-    with _stop_requests() as stop, Checkpoints(layout.checkpoints) as checkpoints:  # left last: closing still saves
+    with record_signals() as stop, Checkpoints(layout.checkpoints) as checkpoints:  # left last: closing still saves
         restored = checkpoints.restore(state)
         if restored is not None:
             step, state, facts = restored
@@ -190,7 +190,7 @@ def fit(
                     at_end = progress.step % steps_per_epoch == 0
                     overdue = time.monotonic() - saved_at >= options.checkpoint_seconds
                     overdue |= _passed(options.checkpoint_steps, saved_step, progress.step)
-                    due, stopping = processes.agree(overdue, bool(stop.requested))
+                    due, stopping = processes.agree(overdue, bool(stop.signal))
                     if not (at_end or due or stopping or len(pending) == FLUSH):
                         if len(pending) > AHEAD:
                             jax.block_until_ready(pending[-AHEAD][0])
@@ -204,7 +204,7 @@ def fit(
                         ]
                         values = [metric[options.selection] for metric in metrics]
                         state = _judge(state, progress, values, epoch + 1, options, trainer)
-                        (stopping,) = processes.agree(bool(stop.requested))  # validation takes its time
+                        (stopping,) = processes.agree(bool(stop.signal))  # validation takes its time
                         bar.set_postfix({options.selection: f"{np.mean(values):.4f}"})
                     if progress.step == total:
                         for replica in progress.replicas:
@@ -215,11 +215,11 @@ def fit(
                         checkpoints.save(progress.step, state, dataclasses.asdict(progress))
                         saved_at, saved_step = time.monotonic(), progress.step
                     if stopping:  # agreed on: what has come since waits for the next step
-                        cause = stop.requested or "a signal to another process"
+                        cause = stop.signal or "a signal to another process"
                         raise Stopped(f"stopped by {cause} at step {progress.step}, saved; run the same command")
                     begun, pending = time.monotonic(), []
-    if processes.agree(bool(stop.requested))[0]:  # since the last step
-        cause = stop.requested or "a signal to another process"
+    if processes.agree(bool(stop.signal))[0]:  # since the last step
+        cause = stop.signal or "a signal to another process"
         raise Stopped(f"stopped by {cause} after the last step, saved; run the same command")
     timing = {
         "train_seconds": progress.seconds,
@@ -316,29 +316,3 @@ def _judge(
             replica.best_value, replica.best_epoch = value, epoch
         replica.finished |= epoch - replica.best_epoch >= options.patience
     return state._replace(best=trainer.choose(better, state.params, state.best))
-
-
-@dataclasses.dataclass
-class _Stop:
-    """The name of the signal that asked for a stop, or an empty string."""
-
-    requested: str = ""
-
-
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[_Stop]:
-    """While inside, SIGTERM and SIGINT are noted instead of obeyed. Off the main thread they stay as they are."""
-    stop = _Stop()
-
-    def note(number: int, _: object) -> None:
-        stop.requested = signal.Signals(number).name
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:
-        before = {}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import write_text
+from drex_jax.common.tables import format_table
 from drex_jax.config.tree import to_json
 from drex_jax.devices import processes
 from drex_jax.metrics.names import lower_is_better
@@ -114,8 +115,7 @@ def format_tuned(tuned: Tuned) -> str:
     fields = list(tuned.best.constants)
     rows = [["trial", tuned.metric, "epoch", "seconds", *fields]]
     rows += [[*_figures(trial), *(str(trial.constants[field]) for field in fields)] for trial in [*done, *failed]]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = format_table(rows)
     lines += [f"trial {trial.number} failed: {trial.failure}" for trial in failed]
     lines += [tuned.notice] if tuned.notice else []
     return "\n".join([*lines, "", f"the best on validation is trial {tuned.best.number}:", overrides(tuned.best)])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import drex_jax
+import drex_jax.training
 from drex_jax import main
 from drex_jax.cli import command
 from drex_jax.common.errors import Stopped, UserError
@@ -62,7 +62,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
 
     fake.train, fake.evaluate = train, evaluate
     monkeypatch.setitem(sys.modules, "drex_jax.training.experiment", fake)  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr(drex_jax, "train", fake, raising=False)
+    monkeypatch.setattr(drex_jax.training, "experiment", fake, raising=False)
     return fake
 
 
@@ -139,7 +139,8 @@ def test_exceptions_with_a_status(
 @pytest.mark.parametrize("way", ["reader", "full", "latin-1", "utf-8"])
 def test_output_that_cannot_be_written(way: str) -> None:
     text, times = "\u00f6\u0151 \udcff", 1 << 16 if way == "reader" else 1
-    code = f"import sys, drex_jax.cli.exit_status as e; sys.exit(e.status_of(lambda: e.say({text!a} * {times})))"
+    code = "import sys; from drex_jax.cli.exit_status import exit_code, print_stdout; "
+    code += f"sys.exit(exit_code(lambda: print_stdout({text!a} * {times})))"
     environment = os.environ | {"PYTHONIOENCODING": way if "-" in way else "utf-8"}
     with open("/dev/full", "w") as full:
         out = full if way == "full" else subprocess.PIPE

@@ -7,13 +7,14 @@ import pathlib
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from drex_jax.cli import compare
+from drex_jax import main
 from drex_jax.evaluation import comparison
 from drex_jax.metrics.ranking import ranking_per_list
 from drex_jax.runs.lists import read_lists, write_lists
@@ -137,34 +138,38 @@ REFUSALS = {
 }
 
 
+def drex(arguments: Sequence[str]) -> int:
+    return main.run(["drex", "compare", *arguments])
+
+
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refused_in_one_line(case: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, flags, message = REFUSALS[case]
     first = make_run(tmp_path / "first", **({"split": {"kind": "random", "sizes": {}}} if case == "seeds" else {}))
     other = make(tmp_path / "other")
-    assert compare.run([str(first), str(other), *flags]) == 2
+    assert drex([str(first), str(other), *flags]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("compare.py: ")
+    assert said.err.startswith("drex_jax: ")
     assert said.err.count("\n") == 1
     assert re.search(message, said.err.strip())
 
 
 def test_one_run_lost_and_damaged_lists(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [str(make_run(tmp_path / name)) for name in "ab"]
-    assert compare.run(runs[:1]) == 2
+    assert drex(runs[:1]) == 2
     lists = tmp_path / "b" / "lists" / "ranking.npz"
     content = lists.read_bytes()
     for damaged in (content[: len(content) // 2], b"", content.replace(b"ranks", b"rinks")):
         lists.write_bytes(damaged)
-        assert compare.run(runs) == 2
+        assert drex(runs) == 2
         assert "damaged" in capsys.readouterr().err
     lists.unlink()
-    assert compare.run(runs) == 2
+    assert drex(runs) == 2
     assert "cannot be read" in capsys.readouterr().err
     make_run(tmp_path / "b", error=1.0)
     arrays = read_lists(tmp_path / "b" / "lists" / "prequential.npz")
     arrays["predicted"][0] = np.nan
     write_lists(tmp_path / "b" / "lists" / "prequential.npz", arrays)
-    assert compare.run([runs[1], runs[1], "--metric=mse"]) == 2
+    assert drex([runs[1], runs[1], "--metric=mse"]) == 2
     assert "mse of 1 lists is not finite" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def without_training(
     """A stand-in for `fit.fit`, whose programs take most of a tiny run's time: parameters as they start."""
     timing = dict.fromkeys(("train_seconds", "compile_seconds", "interactions_per_second"), 1.0)
     params = jax.jit(model.init)(jax.random.key(0))
-    fitted = loop.Fitted(params, evaluator.Selection.of(params, "mse", 1.0, 2), timing | {"steps": 3, "epochs": 3})
+    fitted = loop.Fitted(params, Selection.of(params, "mse", 1.0, 2), timing | {"steps": 3, "epochs": 3})
     for seed, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
         log_steps(folder, seed, "mse")

@@ -311,7 +311,7 @@ def test_the_command_line_answers(run: pathlib.Path, parts: tuple[Any, ...], cap
     assert [each["rating"] for each in answer["recommendations"]] == (ratings if rates else [None] * 3)
     assert main.run([*arguments, "--user=no\x1bbody"]) == 0
     printed = capsys.readouterr().out
-    assert "no\\x1bbody, whom this run has never met" in printed
+    assert "no\\x1bbody, an unknown user" in printed
     assert len(printed.strip().splitlines()) == 2 + 4 + 2
     assert ("rating is the predicted one, of 1..5" in printed) == rates == ("score  rating" in printed)
     assert main.run([*arguments[:3], "--user=x", "--k=11"]) == 2

@@ -276,7 +276,7 @@ def test_a_finished_run_tells_how_faithful_its_explanations_are(
 ) -> None:
     monkeypatch.setattr(curves, "DRAWS", 1)
     monkeypatch.setattr(occlusion, "LEAST", 8192)  # one program for all
-    answers = faithfulness.measured(whole[0], 4)
+    answers = faithfulness.measure(whole[0], 4)
     kinds = [f"{kind} of the {side}" for kind in ("interactions", "keywords") for side in ("user", "item")]
     assert list(answers) == ["run", "data", "steps", "pairs", *kinds]
     assert answers["pairs"] == 4
@@ -291,4 +291,4 @@ def test_a_finished_run_tells_how_faithful_its_explanations_are(
     (tmp_path / "config.json").write_text(settings.to_json())
     (tmp_path / "scorer.json").write_text("{}")
     with pytest.raises(UserError, match="a run of popularity; only DReX is explained"):
-        faithfulness.measured(tmp_path, 4)
+        faithfulness.measure(tmp_path, 4)

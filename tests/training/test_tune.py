@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import pathlib
-import runpy
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
+from drex_jax import main
 from drex_jax.common.errors import Stopped, UserError
 from drex_jax.evaluation.evaluator import Evaluator
 from drex_jax.runs.selection import Selection
@@ -152,7 +152,7 @@ def test_tool_tells_mistakes_in_one_line(
     flags: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(TOOL.parents[1])
-    assert runpy.run_path(str(TOOL))["run"]([str(TOOL), *flags]) == 2
+    assert main.run(["drex", "tune", *flags]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert message in err

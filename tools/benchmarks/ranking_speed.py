@@ -1,4 +1,6 @@
-"""python tools/ranking_speed.py: an epoch of ranking models, ours and PyTorch's side by side; seconds and memory.
+"""Seconds and memory of an epoch of ranking models, ours and PyTorch's side by side.
+
+    python -m tools.benchmarks.ranking_speed [--data=FOLDER ...] [--models=...] [--scaling] [--json=FILE]
 
 Every implementation runs in a process of its own. Their epochs alternate, one at a time, so that a slow moment of the
 machine hits all of them; the first epoch of each is not counted. Seconds are the median with the fastest and the
@@ -29,11 +31,13 @@ from typing import Any
 
 import numpy as np
 
-from drex_jax.cli.flags import Parser, at_least_one
+from drex_jax.cli.exit_status import exit_code
+from drex_jax.cli.flags import Parser, at_least
 
 # Light modules alone: what this process holds at a worker's start counts as that worker's peak memory.
 from drex_jax.common.cores import available_cores
 from drex_jax.common.errors import UserError
+from drex_jax.common.tables import format_table
 from tools.benchmarks import ranking_data, ranking_peer
 from tools.benchmarks.ranking_race import OURS, BrokenError, Row, Worker, race
 
@@ -46,14 +50,15 @@ ELECTRONICS = (192_403, 63_001, 1_689_188)  # users, items and interactions of t
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Does what the arguments say and returns the exit status."""
+    """Run the command and return its exit status."""
+    return exit_code(lambda: _obey(arguments))
+
+
+def _obey(arguments: Sequence[str]) -> int:
     try:
         return _measure(parse(arguments))
-    except UserError as error:
-        print(f"ranking_speed.py: {' '.join(str(error).split())}", file=sys.stderr)
     except BrokenError as broken:
-        print(f"ranking_speed.py: the data could not be prepared: {broken}", file=sys.stderr)
-    return 2
+        raise UserError(f"the data could not be prepared: {broken}") from None
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -62,12 +67,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
       UserError: an unknown flag, a wrong value, or no data set.
     """
-    parser = Parser(
-        prog="tools/ranking_speed.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("python -m tools.benchmarks.ranking_speed", __doc__)
     flag = parser.add_argument
     flag("--data", action="append", type=pathlib.Path, metavar="FOLDER", help="of a data set in MMRec's layout; repeat")
     flag(
@@ -77,8 +77,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     flag("--implementations", type=_some_of(IMPLEMENTATIONS), help=f"some of {' '.join(IMPLEMENTATIONS)}; default: all")
     flag("--tasks", type=_some_of(TASKS), default=list(TASKS), help="train or evaluate alone; default: both")
-    flag("--layers", type=at_least_one, default=2, help="products with the graph; default %(default)s")
-    flag("--repeats", type=at_least_one, default=5, help="counted epochs of each; default %(default)s")
+    flag("--layers", type=at_least(1), default=2, help="products with the graph; default %(default)s")
+    flag("--repeats", type=at_least(1), default=5, help="counted epochs of each; default %(default)s")
     flag("--scaling", action="store_true", help="ours on made-up sets of growing size instead; one epoch each")
     flag("--items", type=_list_of_numbers, default=list(ITEMS), help="of --scaling; default 1000,2000,4000 to 64000")
     flag("--electronics", action="store_true", help="ours on a made-up set of that size instead; one epoch each")
@@ -89,7 +89,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="feature columns of made-up modalities, with commas; default "
         + ",".join(str(width) for width in ranking_data.WIDTHS),
     )
-    flag("--updates", type=at_least_one, help="seconds of an update of ours, over about the first so many of an epoch")
+    flag("--updates", type=at_least(1), help="seconds of an update of ours, over about the first so many of an epoch")
     flag("--json", type=pathlib.Path, metavar="FILE", help="writes everything as JSON as well")
     options = parser.parse_args(arguments)
     made_up = options.scaling or options.electronics
@@ -247,16 +247,8 @@ WORDS = 5  # columns of words; the rest are numbers
 
 def text(rows: Sequence[Row]) -> str:
     """An aligned table, a line a row; of one that broke down how it did."""
-    cells = [list(HEADINGS), *(_cells(row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*(line[: len(HEADINGS)] for line in cells), strict=True)]
-    lines = []
-    for line in cells:
-        aligned = (
-            cell.ljust(width) if column < WORDS else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=False))
-        )
-        lines.append("  ".join((*aligned, *line[len(HEADINGS) :])).rstrip())
-    return "\n".join(lines)
+    cells = [[*HEADINGS, ""], *(_cells(row) for row in rows)]
+    return "\n".join(format_table(cells, right=range(WORDS, len(HEADINGS))))
 
 
 def _cells(row: Row) -> list[str]:
@@ -272,7 +264,7 @@ def _cells(row: Row) -> list[str]:
         *(f"{facts[name] / 1e6:,.0f}" for name in ("peak_bytes", "base_bytes")),
         f"{facts['start_seconds']:.1f}",
         "-" if facts.get("begin_seconds") is None else f"{facts['begin_seconds']:.2f}",
-        *([row.failed] if row.failed else []),
+        row.failed,
     ]
 
 
@@ -287,7 +279,7 @@ def _processor() -> str:
 
 
 def _list_of_numbers(value: str) -> list[int]:
-    return [at_least_one(part) for part in value.split(",")]
+    return [at_least(1)(part) for part in value.split(",")]
 
 
 def _some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
@@ -299,3 +291,7 @@ def _some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
         return list(dict.fromkeys(chosen))
 
     return read
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,9 +1,9 @@
-"""One implementation in a process of its own, so that its memory is its own.
+"""One implementation in a process of its own, so that its memory is measured alone.
 
-Run as `python -m tools.benchmarks.ranking_worker`. Talks with `tools.benchmarks.ranking_speed` in lines of JSON: reads a
-job, answers with facts when it is ready; then reads numbers of updates (null: all), answers each with the seconds that
-they took and its peak memory (of ours also `Progress`); ends where its input ends. What anything prints goes to
-standard error.
+Started as `python -m tools.benchmarks.ranking_worker` by `tools.benchmarks.ranking_race`, with which it exchanges lines
+of JSON. It reads a job and answers with facts when it is ready. Then it reads numbers of updates (null: all of an epoch)
+and answers each with the seconds that they took and its peak memory (ours also with `Progress`), until its input ends.
+Everything that is printed goes to standard error.
 
 Workers of PyTorch's epochs never import JAX, and ours never PyTorch.
 """

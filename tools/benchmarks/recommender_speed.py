@@ -1,6 +1,6 @@
 """How fast a finished DReX run answers and learns.
 
-    python tools/recommender_speed.py --workdir=runs/quickstart [--batch=10000] [--users=10000 --items=50000]
+    python -m tools.benchmarks.recommender_speed --workdir=runs/quickstart [--batch=10000] [--users=10000 --items=50000]
 
 Nothing is written: updates stay in memory. Loading is timed first, then, each after a first call that compiles: single
 interactions with a rating, batches of interactions with ratings alone (of known and new users and items), lists for
@@ -22,6 +22,7 @@ import numpy as np
 
 from drex_jax import Recommender
 from drex_jax.cli.exit_status import exit_code
+from drex_jax.cli.flags import Parser
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings
 from drex_jax.models.protocol import States
@@ -34,7 +35,7 @@ LATER = 4e9  # seconds since 1970: after everything
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.benchmarks.recommender_speed", __doc__)
     parser.add_argument("--workdir", required=True, help="a finished run of DReX")
     parser.add_argument("--batch", type=int, default=10_000, help="interactions a batch")
     parser.add_argument("--users", type=int, default=10_000, help="users of the stand-in")

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from drex_jax.cli.flags import Parser, at_least_one
+from drex_jax.cli.exit_status import exit_code
+from drex_jax.cli.flags import Parser, at_least
 from drex_jax.common.cores import available_cores
 from drex_jax.common.errors import UserError
 
@@ -34,14 +35,8 @@ T = TypeVar("T")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Does what the arguments say and returns the exit status."""
-    try:
-        options, overrides = parse(arguments)
-        _profile(options, overrides)
-    except UserError as error:
-        print(f"profile.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    """Run the command and return its exit status."""
+    return exit_code(lambda: _profile(*parse(arguments)))
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -50,12 +45,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
       UserError: an unknown flag or a wrong value.
     """
-    parser = Parser(
-        prog="tools/profile.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("tools/profile.py", __doc__)
     stream = parser.add_argument_group("stream")
     stream.add_argument("--interactions", type=int, help="of a synthetic stream; default 100,000")
     stream.add_argument("--users", type=int, help="default: interactions / 10")
@@ -67,11 +57,11 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--config", help="the training split of experiments/NAME.py[:ARGUMENT] instead; --config.FIELD=VALUE changes it"
     )
     case = parser.add_argument_group("what is timed")
-    case.add_argument("--state_size", type=at_least_one, help="default 64")
-    case.add_argument("--feature_size", type=at_least_one, help="default 64")
+    case.add_argument("--state_size", type=at_least(1), help="default 64")
+    case.add_argument("--feature_size", type=at_least(1), help="default 64")
     case.add_argument(
         "--width",
-        type=_list_of(at_least_one),
+        type=_list_of(at_least(1)),
         action="extend",
         help="lanes a step: one, several with commas, or the flag again; default: the width that the table of step "
         "costs gives, its half and its double",
@@ -82,7 +72,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         action="extend",
         help=f"some of {' '.join(IMPLEMENTATIONS)}, with commas; default: all",
     )
-    case.add_argument("--bptt_windows", type=at_least_one, default=1, help="windows of equal size; default %(default)s")
+    case.add_argument("--bptt_windows", type=at_least(1), default=1, help="windows of equal size; default %(default)s")
     case.add_argument(
         "--dtype",
         type=_list_of(_one_of(DTYPES)),
@@ -91,7 +81,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     case.add_argument("--costs", type=pathlib.Path, metavar="FILE", help="of step costs, instead of the shipped one")
     case.add_argument("--peer", choices=("torch",), help="adds PyTorch's rows on the same stream, if it is installed")
-    case.add_argument("--repeats", type=at_least_one, default=5, help="timed calls; default %(default)s")
+    case.add_argument("--repeats", type=at_least(1), default=5, help="timed calls; default %(default)s")
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=pathlib.Path, metavar="FILE", help="writes the table as JSON as well")
     output.add_argument(

@@ -1,6 +1,6 @@
 """What each modality is worth: runs that lose it at train, and a run that loses it at test.
 
-    python tools/robustness.py --folder=DIR [--modalities text rating time] [--seeds=3] \
+    python -m tools.benchmarks.robustness --folder=DIR [--modalities text rating time] [--seeds=3] \
         --config=experiments/amazon.py:Musical_Instruments [--config.FIELD=VALUE ...]
 
 A run for each modality and each share of train interactions that lack it, seeds side by side, in DIR/MODALITY-SHARE,
@@ -17,9 +17,9 @@ import pathlib
 import statistics
 import sys
 
-from drex_jax import main
-from drex_jax.cli import command
+from drex_jax.cli import command, startup
 from drex_jax.cli.exit_status import exit_code
+from drex_jax.cli.flags import Parser
 from drex_jax.report import figures, robustness
 from drex_jax.report.run import Finished
 from drex_jax.training import experiment
@@ -29,7 +29,7 @@ SHARES = (0.0, *robustness.SHARES)
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
     """The command line, and what of it is the experiment's."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.benchmarks.robustness", __doc__)
     parser.add_argument("--folder", required=True, type=pathlib.Path, help="for the runs")
     parser.add_argument("--modalities", nargs="+", default=["text", "rating", "time"], help="rating text time vectors")
     parser.add_argument("--seeds", type=int, default=3, help="of every run at train")
@@ -40,7 +40,8 @@ def run(workdir: pathlib.Path, arguments: list[str]) -> list[float]:
     """The prequential metric of selection on test, a seed each."""
     parsed = command.parse(["robustness", f"--workdir={workdir}", *arguments])
     assert parsed is not None
-    main.begin(parsed.settings)
+    startup.set_up_logging()
+    startup.join_processes(parsed.settings)
     results = experiment.train(parsed.settings, workdir)
     metric = results["selection"]["metric"]
     return [each["prequential"][metric] for each in results["per_seed"]]
@@ -53,7 +54,7 @@ def table(found: dict[str, list[str]]) -> None:
         print(f"| {share:.0%} | {' | '.join(column[place] for column in found.values())} |")
 
 
-def tool() -> None:
+def main() -> None:
     """The command."""
     given, experiment = parse()
     experiment += [f"--config.replicas={given.seeds}", "--config.baselines=()"]
@@ -86,4 +87,4 @@ def tool() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(tool))
+    sys.exit(exit_code(main))

@@ -1,6 +1,6 @@
 """The whole of experiments/yelp.py on made-up files of several sizes: seconds, rates and memory of each stage.
 
-    python tools/scale.py --folder=DIR [--reviews 70000 700000 7000000]
+    python -m tools.benchmarks.scale --folder=DIR [--reviews 70000 700000 7000000]
 
 For every size a file in Yelp's format is written into the folder (once), of as many users and items for each review as
 the real one has, and the experiment is run over it for one epoch, windows of `--window` interactions, as a command of
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 
 from drex_jax.cli.exit_status import exit_code
+from drex_jax.cli.flags import Parser
 from drex_jax.common.errors import UserError
 from drex_jax.runs.layout import results_of
 from tools.benchmarks import yelp_like
@@ -31,7 +32,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.benchmarks.scale", __doc__)
     parser.add_argument("--folder", required=True, type=pathlib.Path, help="for files, runs and what is kept")
     parser.add_argument("--reviews", type=int, nargs="+", default=[70_000, 700_000, yelp_like.REVIEWS])
     parser.add_argument("--window", type=int, default=10_000, help="interactions a window")

@@ -1,4 +1,4 @@
-"""The table of step costs that `drex_jax.models.drex.step_costs` keeps, measured: what a training step of each width takes."""
+"""Measure the table of `drex_jax.models.drex.step_costs`: how long a training step of each width takes."""
 
 from __future__ import annotations
 

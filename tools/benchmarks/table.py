@@ -12,6 +12,7 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import write_text
+from drex_jax.common.tables import format_table
 from tools.benchmarks.peaks import Peaks
 from tools.benchmarks.streams import Stream
 from tools.benchmarks.timing import Rate
@@ -177,6 +178,7 @@ HEADINGS = (
     *("forward/s", "±", "train/s", "±", "us/step", "train us/step", "compile s", "temp MB"),
     *("flops", "train flops", "bytes", "train bytes"),
 )
+WORDS = 3  # columns of words; the rest are numbers
 
 
 def text(case: Case, peaks: Peaks, rows: Sequence[Row]) -> str:
@@ -186,16 +188,7 @@ def text(case: Case, peaks: Peaks, rows: Sequence[Row]) -> str:
     equations ask for, forward and in training, as a share of the device's peaks.
     """
     cells = [list(HEADINGS), *(_text_row(case, peaks, row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    named = 3  # the first columns are words, the rest are numbers
-    lines = (
-        "  ".join(
-            cell.ljust(width) if column < named else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(format_table(cells, right=range(WORDS, len(HEADINGS))))
 
 
 def comparison(rows: Sequence[Row]) -> list[str]:

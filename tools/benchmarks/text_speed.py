@@ -1,6 +1,6 @@
 """Reviews a second through the text encoder, forward and forward + backward.
 
-    python tools/text_speed.py [--budgets 4096 8192] [--reviews=4096] [--tokens=128]
+    python -m tools.benchmarks.text_speed [--budgets 4096 8192] [--reviews=4096] [--tokens=128]
 
 The texts are random, full to the last token, with Zipfian ids. Forward is `encode`; training is the value and gradient
 of a sum of squares of its features, in two phases, dropout on. Each figure is the median of the repeats with the lowest
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from drex_jax.cli.exit_status import exit_code
+from drex_jax.cli.flags import Parser
 from drex_jax.text import batching
 from drex_jax.text import encoder as text_encoder
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("python -m tools.benchmarks.text_speed", __doc__)
     parser.add_argument("--reviews", type=int, default=4096, help="reviews a call")
     parser.add_argument("--tokens", type=int, default=128, help="tokens a review")
     parser.add_argument("--vocabulary", type=int, default=8000, help="vocabulary size")
@@ -85,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

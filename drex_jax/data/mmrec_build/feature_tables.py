@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from drex_jax.common.errors import UserError
+from drex_jax.common.spelling import shown
 from drex_jax.data.readers import item_features
-from drex_jax.data.readers.quarantine import shown
 
 BINARY_WIDTH = 4096
 _ID_BYTES = 10

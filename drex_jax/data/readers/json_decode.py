@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from drex_jax.common.spelling import shown
 from drex_jax.data.interactions import MAX_TIMESTAMP, MIN_TIMESTAMP
 from drex_jax.data.readers import fields
 from drex_jax.data.readers.chunk import Chunk, Row
 from drex_jax.data.readers.lines import MAX_LINE_BYTES, parsed
-from drex_jax.data.readers.quarantine import shown
 from drex_jax.data.strings import Strings, offsets_of
 
 VERSION = 1  # of the decoded arrays; part of the cache key

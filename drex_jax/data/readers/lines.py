@@ -10,6 +10,7 @@ from typing import BinaryIO
 import orjson
 
 from drex_jax.common.errors import UserError
+from drex_jax.common.foreign_messages import is_lone_surrogate
 from drex_jax.common.progress import progress_bar
 from drex_jax.data.readers.fields import BadField
 from drex_jax.data.readers.quarantine import TORN, Quarantine
@@ -209,17 +210,17 @@ def parsed(line: bytes) -> dict:
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise BadField(_fault(line, str(error)), str(error)) from None
+        raise BadField(_fault(line, error), str(error)) from None
     if type(row) is not dict:
         raise BadField("not a JSON object", row)
     return row
 
 
-def _fault(line: bytes, message: str) -> str:
+def _fault(line: bytes, error: orjson.JSONDecodeError) -> str:
     if b"\x00" in line:
         return "NUL byte"
     try:
         line.decode()
     except UnicodeDecodeError:
         return "invalid UTF-8"
-    return "lone surrogate" if "surrogate" in message else "invalid JSON"
+    return "lone surrogate" if is_lone_surrogate(error) else "invalid JSON"

@@ -9,18 +9,10 @@ from types import TracebackType
 import orjson
 
 from drex_jax.common.errors import UserError
+from drex_jax.common.spelling import shown
 
-MAX_VALUE_CHARACTERS = 80
 MAX_LISTED = 10_000_000  # rows: a list is longer than the file whose every second byte ends a bad row
 TORN = "the file ends early"
-
-
-def shown(value: object) -> str:
-    """What a report says of a value: ASCII, cut to 80 characters."""
-    try:
-        return ascii(value)[:MAX_VALUE_CHARACTERS]
-    except RecursionError:
-        return "<nested too deep to be shown>"
 
 
 class Quarantine:

@@ -12,6 +12,7 @@ import collections
 import csv
 from collections.abc import Iterator
 
+from drex_jax.common.foreign_messages import is_unfinished_quote
 from drex_jax.data.readers.lines import MAX_LINE_BYTES, Lines
 from drex_jax.data.readers.quarantine import Quarantine
 
@@ -93,7 +94,7 @@ def records(
         except _RecordError as error:
             fault = str(error)
         except csv.Error as error:
-            fault = UNFINISHED if "unexpected end" in str(error) else "malformed quoting"
+            fault = UNFINISHED if is_unfinished_quote(error) else "malformed quoting"
         if fault is None and width is None:
             width = len(fields)
         if fault is None and len(fields) == width:

@@ -14,7 +14,6 @@ from drex_jax.common.errors import UserError
 from drex_jax.data.load import DataSettings, load_interactions
 from drex_jax.data.mmrec_build.build import EXPECTED, Sources, build_mmrec, held_out, split_labels
 
-TOOL = pathlib.Path(__file__).parents[3] / "tools" / "build_mmrec.py"
 USERS, ITEMS = 8, 12
 
 
@@ -216,7 +215,8 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "drex_jax", "build_mmrec", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_tool(tmp_path):
@@ -234,7 +234,7 @@ def test_the_tool(tmp_path):
     ]
     again = run(*flags)
     assert again.returncode == 2
-    assert again.stderr.startswith("build_mmrec: ")
+    assert again.stderr.startswith("drex_jax: ")
     assert again.stderr.count("\n") == 1
 
 
@@ -243,7 +243,7 @@ def test_the_tool(tmp_path):
     [
         ([], "--reviews"),
         (["--reviews=x", "--out=y", "--moon"], "--moon"),
-        (["--reviews=x", "--out=y", "--text_width=0"], "at least 1"),
+        (["--reviews=x", "--out=y", "--text_width=0"], "1 or more"),
         (["--reviews=x", "--out=y", "--features", "v=a.npy"], "NAME=ARRAY.npy:IDS.txt"),
         (["--reviews=x", "--out=y", "--features", "v=a:b", "v=c:d"], "v is given twice"),
     ],

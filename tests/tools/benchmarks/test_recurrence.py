@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -13,21 +11,10 @@ from drex_jax.models.drex.schedule import StepCosts
 from tools.benchmarks import kernels, peaks, recurrence_speed
 from tools.benchmarks.step_costs import stream as measured_stream
 
-TOOL = pathlib.Path(__file__).parents[3] / "tools" / "profile.py"
-
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peaks, "measure", lambda: peaks.Peaks(1e11, 1e10))
-
-
-def test_the_script_does_not_hide_the_standard_module() -> None:
-    code = f"import runpy, sys; sys.path.insert(0, {str(TOOL.parent)!r}); sys.argv = ['profile.py', '--help']\n"
-    code += f"try: runpy.run_path({str(TOOL)!r}, run_name='__main__')\nfinally: import cProfile"
-    for arguments in ([str(TOOL), "--help"], ["-c", code]):
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "--item_skew" in done.stdout
 
 
 @pytest.mark.parametrize(
