@@ -13,7 +13,7 @@ from drex_jax.training.settings import settings_of
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 ARGUMENTS = {"amazon": ":Musical_Instruments"}
-FILES = sorted(FOLDER.glob("*.py"))
+FILES = sorted(file for file in FOLDER.glob("*.py") if file.stem != "__init__")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -6,6 +6,8 @@ import importlib.metadata
 import pathlib
 import pkgutil
 import re
+import subprocess
+import sys
 import tomllib
 
 import drex_jax
@@ -27,9 +29,21 @@ def test_version_and_metadata() -> None:
 
 
 def test_every_folder_with_code_is_a_package_of_the_wheel() -> None:
-    assert PROJECT["tool"]["setuptools"]["packages"]["find"]["include"] == ["drex_jax*"]
+    setuptools = PROJECT["tool"]["setuptools"]
+    assert setuptools["package-dir"] == {"drex_jax.experiments": "experiments"}
     folders = {file.parent for file in (ROOT / "drex_jax").rglob("*.py")}
     assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
+    names = [".".join(folder.relative_to(ROOT).parts) for folder in folders]
+    assert setuptools["packages"] == sorted([*names, "drex_jax.experiments"])
+
+
+def test_the_command_is_the_same_by_each_name() -> None:
+    assert PROJECT["project"]["scripts"] == {"drex": "drex_jax.main:drex"}
+    for module in ("drex_jax", "drex_jax.main"):
+        command = [sys.executable, "-m", module, "--moon"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("drex_jax: unknown flag --moon")
 
 
 def test_every_module_imports() -> None:

@@ -1,8 +1,11 @@
 """Flags, experiment files and overrides become one checked configuration, or one line that says what is wrong."""
 
 import functools
+import importlib.util
+import logging
 import os
 import pathlib
+import types
 from typing import Any
 
 import pytest
@@ -150,6 +153,24 @@ def test_file_and_argument_that_do_not_fit(experiment: pathlib.Path, tmp_path: p
     (tmp_path / "words.txt").touch()
     with pytest.raises(UserError, match=r"must end in \.py"):
         parse(f"--config={tmp_path / 'words.txt'}")
+
+
+def test_a_packaged_experiment_serves_where_there_is_no_checkout(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    package = types.SimpleNamespace(submodule_search_locations=[str(tmp_path / "packaged")])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: package if name == "drex_jax.experiments" else None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "packaged").mkdir()
+    (tmp_path / "packaged" / "plain.py").write_text(PLAIN)
+    with caplog.at_level(logging.INFO, "drex_jax"):
+        command.load_experiment("experiments/plain.py")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"experiments/plain.py does not exist here; using the packaged {tmp_path}/packaged/plain.py"
+    ]
+    for elsewhere in ("plain.py", "other/plain.py", str(tmp_path / "experiments" / "plain.py"), "experiments/other.py"):
+        with pytest.raises(UserError, match="there is no file"):
+            command.load_experiment(elsewhere)
 
 
 def test_columns_of_vector_modalities(experiment: pathlib.Path, tmp_path: pathlib.Path) -> None:
