@@ -34,8 +34,8 @@ def measure_run(
       pairs: how many test interactions to take, at most.
 
     Returns:
-      `steps`, `pairs` (how many were taken) and, for each kind of parts ("interactions of the user" ...), what
-      `curves.figures` returns.
+      `steps`, `pairs` (how many were taken) and, for each kind of parts ("interactions of the user" ...) that some
+      pair has, what `curves.figures` returns.
 
     Raises:
       UserError: no test interaction has enough earlier ones, or the keyword profiles are damaged.
@@ -45,12 +45,26 @@ def measure_run(
     if not chosen:
         least = curves.LEAST_INTERACTIONS
         raise UserError(f"{workdir}: no test interaction has {least} earlier ones of its user and of its item")
-    figures: dict[str, Any] = {"steps": curves.STEPS, "pairs": len(chosen)}
+    effects: dict[str, curves.Effects | None] = {}
     for side in SIDES:
         questions = curves.interaction_questions(occlusion, chosen, side, rng)
-        figures[f"interactions of the {side}"] = curves.figures(curves.measure(occlusion, questions))
-    if dataset.events.tokens is None:
-        return figures
+        effects[f"interactions of the {side}"] = curves.measure(occlusion, questions)
+    if dataset.events.tokens is not None:
+        effects |= _keyword_effects(workdir, occlusion, dataset, world, chosen, rng)
+    figures = {parts: curves.figures(found) for parts, found in effects.items() if found is not None}
+    return {"steps": curves.STEPS, "pairs": len(chosen)} | figures
+
+
+def _keyword_effects(
+    workdir: pathlib.Path,
+    occlusion: Occlusion,
+    dataset: Dataset,
+    world: World | None,
+    chosen: list[curves.Pair],
+    rng: np.random.Generator,
+) -> dict[str, curves.Effects | None]:
+    assert dataset.events.tokens is not None
+    effects = {}
     found = KeywordProfiles.load(RunLayout(workdir).keywords)
     words, number = _words(dataset, dataset.events.tokens)
     named = [number.get(name, -1) for name in found.words]
@@ -58,8 +72,8 @@ def measure_run(
         own = [[named[word] for word in profile if word >= 0] for profile in profiles.word.tolist()]
         pools = {} if world is None else _pools(world, dataset, side, number)
         questions = curves.keyword_questions(occlusion, chosen, side, words, own, pools, rng)
-        figures[f"keywords of the {side}"] = curves.figures(curves.measure(occlusion, questions))
-    return figures
+        effects[f"keywords of the {side}"] = curves.measure(occlusion, questions)
+    return effects
 
 
 def _words(dataset: Dataset, tokens: Tokens) -> tuple[Tokens, dict[str, int]]:

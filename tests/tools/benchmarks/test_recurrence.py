@@ -88,7 +88,7 @@ def test_the_width_is_the_cheapest_by_the_table_of_costs(
 
 
 def test_costs_are_measured_and_written(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_costs, "LANES", 64)
+    monkeypatch.setattr("tools.benchmarks.step_costs.LANES", 64)
     monkeypatch.setattr(step_costs, "FEWEST_STEPS", 4)
     monkeypatch.setattr(step_costs, "WIDTHS", (1, 8))
     file = tmp_path / "costs.json"
