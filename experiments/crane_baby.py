@@ -3,7 +3,7 @@
 Command:  python -m drex_jax.main --config=experiments/crane_baby.py:crane
           (crane, the default, crane_released crane_released_axis_fixed lightgcn freedom vbpr bpr popularity)
 Data:     `baby.inter` with `image_feat.npy` and `text_feat.npy`, in `$DREX_JAX_DATA/baby/`, or in `data/baby/` where
-          DREX_JAX_DATA is not set; --config.data.path=FOLDER names any other place. tools/build_mmrec.py makes them
+          DREX_JAX_DATA is not set; --config.data.path=FOLDER names any other place. drex build_mmrec makes them
           of the public reviews, metadata and features of 2014. lightgcn, bpr and popularity need no features
 Expected: lightgcn and bpr: docs/results.md. Others were not measured: the features of this set were not at hand
 """

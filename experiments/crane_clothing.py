@@ -4,7 +4,7 @@ Command:  python -m drex_jax.main --config=experiments/crane_clothing.py:crane
           (crane, the default, crane_released crane_released_axis_fixed lightgcn freedom vbpr bpr popularity)
 Data:     `clothing.inter` with `image_feat.npy` and `text_feat.npy`, in `$DREX_JAX_DATA/clothing/`, or in
           `data/clothing/` where DREX_JAX_DATA is not set; --config.data.path=FOLDER names any other place.
-          tools/build_mmrec.py makes them of the public reviews, metadata and features of 2014. lightgcn, bpr and
+          drex build_mmrec makes them of the public reviews, metadata and features of 2014. lightgcn, bpr and
           popularity need no features
 Expected: not measured: the data were not at hand
 """

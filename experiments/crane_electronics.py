@@ -5,7 +5,7 @@ Command:  python -m drex_jax.main --config=experiments/crane_electronics.py:cran
           catalogue is too large)
 Data:     `electronics.inter` with `image_feat.npy` and `text_feat.npy`, in `$DREX_JAX_DATA/electronics/`, or in
           `data/electronics/` where DREX_JAX_DATA is not set; --config.data.path=FOLDER names any other place.
-          tools/build_mmrec.py makes them of the public reviews, metadata and features of 2014. lightgcn, bpr and
+          drex build_mmrec makes them of the public reviews, metadata and features of 2014. lightgcn, bpr and
           popularity need no features
 Expected: not measured: the data were not at hand
 """

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from drex_jax.training.settings import ranking
 
-TUNED: dict[str, dict[str, Any]] = {  # by tools/tune.py, on validation; docs/results.md has the trials
+TUNED: dict[str, dict[str, Any]] = {  # by drex tune, on validation; docs/results.md has the trials
     "crane": {
         "ranker.layers": 2,
         "ranker.edge_dropout": 0.3,

@@ -32,7 +32,7 @@ RANKER_SETTINGS: dict[str, dict[str, Any]] = {  # where a model has others than 
     "vbpr": {"ranker.l2": 0.1},
     "bpr": {"ranker.l2": 1e-2},
 }
-RANKER_SPACES: dict[str, tuple[str, ...]] = {  # what tools/tune.py tries
+RANKER_SPACES: dict[str, tuple[str, ...]] = {  # what drex tune tries
     "crane": (
         "ranker.layers=2,3",
         "ranker.edge_dropout=0.3,0.5,0.8",

@@ -19,7 +19,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed  # for its key-value store, of which JAX has no public view
+
+# Public `jax.distributed` has initialize, is_initialized and shutdown. Missing is its client: the key-value store and the
+# barrier with a time limit, which do not need the devices. Looked for in `jax`, `jax.extend` and `jax.experimental` of
+# JAX 0.10.2 (`multihost_utils` has collectives of devices alone, and takes the client from the same private module).
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from drex_jax.common import files

@@ -140,7 +140,7 @@ def _table(run: Finished, way: str) -> Table:
     rows = []
     for name in names:
         own = run.models[name]["test"][way]
-        rows.append([name] + [_figure(own.get(metric), spread.get((name, metric), "")) for metric in metrics])
+        rows.append([name] + [_value(own.get(metric), spread.get((name, metric), "")) for metric in metrics])
     meaning = f" ({MEANING[way]})" if way in MEANING else ""
     return Table(f"Test, {way}{meaning}", ("", *metrics), rows)
 
@@ -150,5 +150,5 @@ def _seeds(entry: dict[str, Any], way: str, metric: str) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _figure(value: float | None, spread: str) -> str:
+def _value(value: float | None, spread: str) -> str:
     return "-" if value is None else f"{value:.4f}{spread}"

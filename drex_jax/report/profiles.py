@@ -37,7 +37,7 @@ def keyword_profiles(run: Finished) -> Section:
         "The words of somebody's own train reviews that the model attends to beyond what the whole corpus has anyway, "
         "the strongest first.",
         f"Here are {who}."
-        + (" tools/keywords.py prints any other." if any(counts[side] < all_of[side] for side in counts) else ""),
+        + (" drex keywords prints any other." if any(counts[side] < all_of[side] for side in counts) else ""),
     ]
     return Section("keywords", title, sentences, profiles=data)
 

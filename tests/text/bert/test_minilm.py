@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 on real reviews, against what PyTorch made of them (tools/bert_reference.py)."""
+"""all-MiniLM-L6-v2 on real reviews, against what PyTorch made of them (tools.benchmarks.bert_reference)."""
 
 import gzip
 import hashlib

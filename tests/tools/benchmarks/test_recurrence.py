@@ -9,7 +9,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.models.drex import schedule, step_costs
 from drex_jax.models.drex.schedule import StepCosts
 from tools.benchmarks import kernels, peaks, recurrence_speed
-from tools.benchmarks.step_costs import stream as measured_stream
+from tools.benchmarks import step_costs as measured
 
 
 @pytest.fixture
@@ -88,9 +88,9 @@ def test_the_width_is_the_cheapest_by_the_table_of_costs(
 
 
 def test_costs_are_measured_and_written(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.benchmarks.step_costs.LANES", 64)
-    monkeypatch.setattr(step_costs, "FEWEST_STEPS", 4)
-    monkeypatch.setattr(step_costs, "WIDTHS", (1, 8))
+    monkeypatch.setattr(measured, "LANES", 64)
+    monkeypatch.setattr(measured, "FEWEST_STEPS", 4)
+    monkeypatch.setattr(measured, "WIDTHS", (1, 8))
     file = tmp_path / "costs.json"
     assert recurrence_speed.run([f"--write_costs={file}", "--state_size=4"]) == 0
     found = step_costs.load("cpu", "cpu", 4, file)
@@ -100,7 +100,7 @@ def test_costs_are_measured_and_written(tmp_path: pathlib.Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("width", [1, 8, 1024])
 def test_every_step_of_the_stream_of_costs_is_full(width: int) -> None:
-    turns = measured_stream(width)
+    turns = measured.stream(width)
     packed = schedule.build_schedule(turns.user, turns.item, width)
     assert (packed.steps * width, packed.fill) == (len(turns), 1.0)
 
