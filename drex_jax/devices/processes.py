@@ -20,9 +20,9 @@ from typing import Any
 import jax
 import numpy as np
 
-# Public `jax.distributed` has initialize, is_initialized and shutdown. Missing is its client: the key-value store and the
-# barrier with a time limit, which do not need the devices. Looked for in `jax`, `jax.extend` and `jax.experimental` of
-# JAX 0.10.2 (`multihost_utils` has collectives of devices alone, and takes the client from the same private module).
+# Public `jax.distributed` has initialize, is_initialized and shutdown. Its client is missing: the key-value store and
+# the barrier with a time limit, which do not need the devices. Looked for in `jax`, `jax.extend` and `jax.experimental`
+# of JAX 0.10.2 (`multihost_utils` has collectives of devices alone, and takes the client from the same private module).
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
