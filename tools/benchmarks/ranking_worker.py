@@ -1,11 +1,11 @@
 """One implementation in a process of its own, so that its memory is measured alone.
 
-Started as `python -m tools.benchmarks.ranking_worker` by `tools.benchmarks.ranking_race`, with which it exchanges lines
-of JSON. It reads a job and answers with facts when it is ready. Then it reads numbers of updates (null: all of an
-epoch) and answers each with the seconds that they took and its peak memory (ours also with `Progress`), until its input ends.
-Everything that is printed goes to standard error.
+`tools.benchmarks.ranking_race` starts `python -m tools.benchmarks.ranking_worker` and exchanges lines of JSON with it.
+The worker reads a job and answers with facts when it is ready. Then it reads numbers of updates (null: all of an
+epoch) and answers each with the seconds that they took and its peak memory (our implementation also with `Progress`),
+until its input ends. Everything that is printed goes to standard error.
 
-Workers of PyTorch's epochs never import JAX, and ours never PyTorch.
+Workers of PyTorch's epochs never import JAX, and ours never import PyTorch.
 """
 
 from __future__ import annotations
