@@ -26,6 +26,7 @@ from drex_jax.report import breakdowns, examples, figures, headline, page, profi
 from drex_jax.report.run import Finished
 from drex_jax.runs.dataset import open_dataset
 from drex_jax.runs.lists import read_lists
+from drex_jax.runs.selection import Selection
 from drex_jax.runs.trained import load_trained
 from drex_jax.serving.explanation import Explanation, Keyword, Neighbour, PastInteraction
 from drex_jax.training import experiment, loop, registry
