@@ -103,7 +103,7 @@ def run_of_two(*arguments: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def scripts(first: str, second: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Commands that join two processes and then do different things."""
-    begin = "import os, pathlib, time\nfrom drex_jax import processes\nprocesses.connect(True)\nprocesses.agree(True)\n"
+    begin = "import os, pathlib, time\nfrom drex_jax.devices import processes\nprocesses.connect(True)\nprocesses.agree(True)\n"
     return ("-c", begin + first), ("-c", begin + second)
 
 
@@ -205,16 +205,16 @@ def test_a_killed_process_does_not_leave_the_other_waiting(pair: Any) -> None:
 def test_a_folder_that_is_not_shared_is_told(pair: Any, tmp_path: pathlib.Path) -> None:
     script = f"""
 processes.SHARED_SECONDS = 1.0
-for name in ("shared", str(processes.is_first())):
+for name in ("shared", str(processes.is_main_process())):
     here = pathlib.Path({str(tmp_path)!r}) / name
-    if processes.is_first():
+    if processes.is_main_process():
         here.touch()
     try:
         processes.await_file(here)
     except ValueError as error:
         print("told", error)
     else:
-        print("seen", processes.first_sees(here), processes.first_sees(here / "missing"))
+        print("seen", processes.exists_on_main_process(here), processes.exists_on_main_process(here / "missing"))
 """
     for process in pair(*scripts(script, script)).ended():
         assert "seen True False\n" in process.out, process.err

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drex_jax.metrics.ranking import METRICS, ranking_metrics, ranking_per_list, rated_items_ranks
+from drex_jax.metrics.names import RANKING_METRICS
+from drex_jax.metrics.ranking import ranking_metrics, ranking_per_list, rated_items_ranks
 
 
 def slow_metrics(ranks, cutoff):
@@ -43,10 +44,10 @@ def test_equals_a_walk_down_each_list(rankings, random):
     cutoffs = (1, 5, 20, 40)
     per_list = ranking_per_list(ranks, lists, len(rankings), cutoffs)
     means = ranking_metrics(ranks, lists, len(rankings), cutoffs)
-    assert set(means) == set(per_list) == {f"{name}@{k}" for name in METRICS for k in cutoffs}
+    assert set(means) == set(per_list) == {f"{name}@{k}" for name in RANKING_METRICS for k in cutoffs}
     for cutoff in cutoffs:
         expected = [slow_metrics(ranks, cutoff) for ranks in rankings]
-        for name in METRICS:
+        for name in RANKING_METRICS:
             column = [values[name] for values in expected]
             np.testing.assert_allclose(per_list[f"{name}@{cutoff}"], column, rtol=1e-12, atol=1e-15)
             assert means[f"{name}@{cutoff}"] == pytest.approx(sum(column) / len(column), rel=1e-12, abs=1e-15)

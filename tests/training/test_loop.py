@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 
 from drex_jax.common.errors import Stopped, UserError
+from drex_jax.config.groups import TrainSettings
 from drex_jax.devices.axis import ALONE, Axis, Program
 from drex_jax.devices.mesh import Devices
 from drex_jax.runs.checkpoint import Checkpoints
 from drex_jax.runs.selection import Selection
 from drex_jax.training import loop as loop
-from drex_jax.training.loop import LoopOptions, fit
+from drex_jax.training.loop import fit
 
 STEPS, EPOCHS = 3, 4  # batches an epoch
-OPTIONS = LoopOptions(
+OPTIONS = TrainSettings(
     epochs=EPOCHS,
     learning_rate=0.05,
     warmup_steps=2,

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from ml_collections import ConfigDict
 
 from drex_jax.common.errors import DivergedError, Stopped
-from drex_jax.config.defaults import Config
 from drex_jax.models.drex.model import DReX
 from drex_jax.training import experiment
 from drex_jax.training.settings import settings_of
@@ -36,7 +36,7 @@ def ranking_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def stopped_and_gone_on(
-    patch: pytest.MonkeyPatch, at: Container[int], settings: list[Config], workdir: pathlib.Path
+    patch: pytest.MonkeyPatch, at: Container[int], settings: list[ConfigDict], workdir: pathlib.Path
 ) -> tuple[dict[str, Any], int]:
     """A run to which a signal comes at some calls of the device; each start takes the next of `settings`.
 
