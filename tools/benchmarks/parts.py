@@ -25,7 +25,7 @@ from tools.benchmarks.table import Case
 
 
 def measure(case: Case, width: int, products: str, count: int) -> dict[str, float]:
-    """Seconds of each part for all windows of `critical_path`, in the order in which they run.
+    """Measure the seconds of each part for all windows of `critical_path`, in the order in which they run.
 
     Args:
       case: what is run.
@@ -72,7 +72,7 @@ def measure(case: Case, width: int, products: str, count: int) -> dict[str, floa
 
 
 def text(parts: dict[str, float], interactions: int) -> list[str]:
-    """A line a part: microseconds an interaction, and its share of all."""
+    """Format one line for each part: microseconds an interaction, and its share of all."""
     whole = np.sum(list(parts.values()))
     return [
         f"{name:<17}{1e6 * seconds / interactions:>7.2f} us an interaction {seconds / whole:>6.1%}"

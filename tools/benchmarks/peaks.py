@@ -1,4 +1,4 @@
-"""What the device can do at best, measured: a large matrix product, and a large array read and written once."""
+"""Measure what the device can do at best: a large matrix product, and a large array read and written once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Peaks(NamedTuple):
 
 
 def measure(size: int | None = None, megabytes: int | None = None) -> Peaks:
-    """The best of several products and passes on the default device.
+    """Return the best of several products and passes on the default device.
 
     Args:
       size: rows and columns of the matrices; None: 2,048 on a CPU, 8,192 on an accelerator.
@@ -41,7 +41,7 @@ def measure(size: int | None = None, megabytes: int | None = None) -> Peaks:
 
 
 def _fastest(function: Callable[[jax.Array], jax.Array], value: jax.Array) -> float:
-    """Seconds of the fastest call of a chain, each call fed the result of the one before."""
+    """Return the seconds of the fastest call of a chain; each call gets the result of the one before."""
     fastest = float("inf")
     for _ in range(REPEATS + 1):  # the first one compiles; it is never the fastest
         begin = time.perf_counter()

@@ -64,7 +64,7 @@ class _Window(NamedTuple):
 
 
 def rows(case: Case) -> tuple[list[Row], list[str]]:
-    """The three rows, and one line for each thing that a reader of them must know.
+    """Return the three rows, and a line for each fact that their reader must know.
 
     Raises:
       UserError: PyTorch is not installed.
@@ -143,7 +143,7 @@ class Peer:
         return params, self.torch.optim.Adam(params.values(), lr=LEARNING_RATE, fused=True)
 
     def params(self, values: dict[str, np.ndarray]) -> Params:
-        """Trainable copies of arrays."""
+        """Return trainable copies of arrays."""
         return {name: self.torch.tensor(array, requires_grad=True) for name, array in values.items()}
 
     def forward(self, params: Params) -> tuple[Tensor, list[Tensor]]:
@@ -157,7 +157,7 @@ class Peer:
         return table, before
 
     def train(self, params: Params, optimizer: Any) -> float:
-        """One epoch: an update a window. Returns the sum of the windows' losses."""
+        """Run one epoch, with one update for each window. Returns the sum of the windows' losses."""
         table, total = self._start(params), self.torch.zeros(())
         for window in self.windows:
             after, before = self._window(params, table, window)
@@ -211,7 +211,7 @@ def _row(name: str, stream: Stream, case: Case) -> Row:
 
 
 def _set_threads(name: str, stream: Stream, case: Case) -> None:
-    """One thread for each core, or one in all where that is faster: on a busy machine threads wait for each other."""
+    """Choose one thread for each core, or one in all if that is faster: on a busy machine threads wait."""
     peer = Peer(name, stream, case)
     params, optimizer = peer.beginning(case)
     rates: dict[int, float] = {}

@@ -17,7 +17,7 @@ WIDTHS = (128, 128)  # feature columns of each
 
 
 class Size(NamedTuple):
-    """Of a made-up data set.
+    """The size of a made-up data set.
 
     Attributes:
       users, items: all of whom occur.
@@ -30,7 +30,7 @@ class Size(NamedTuple):
 
 
 def write(folder: pathlib.Path, size: Size, widths: Sequence[int] = WIDTHS, seed: int = 0) -> None:
-    """Writes a made-up data set with two random modalities, of `widths` columns.
+    """Write a made-up data set with two random modalities, of `widths` columns.
 
     Users and items are drawn independently by power laws; everyone's first interaction is train.
 
@@ -50,14 +50,14 @@ def write(folder: pathlib.Path, size: Size, widths: Sequence[int] = WIDTHS, seed
 
 
 def add_features(folder: pathlib.Path, items: int, widths: Sequence[int] = WIDTHS, seed: int = 0) -> None:
-    """Writes a random array [items, width] for each modality, standard normal."""
+    """Write a random array [items, width] for each modality, standard normal."""
     rng = np.random.default_rng((seed, items))
     for name, width in zip(MODALITIES, widths, strict=True):
         np.save(folder / f"{name}_feat.npy", rng.standard_normal((items, width), np.float32))
 
 
 def with_features(folder: pathlib.Path, source: pathlib.Path, widths: Sequence[int] = WIDTHS) -> bool:
-    """Makes `folder` a data set with features: that of `source` by links, with random ones where it has none.
+    """Make `folder` a data set with features: links to the files of `source`, and random features if none are there.
 
     Returns:
       Whether the features are random.
@@ -85,7 +85,7 @@ def _largest_item(table: pathlib.Path) -> int:
 
 
 def _pairs(rng: np.random.Generator, size: Size) -> np.ndarray:
-    """Distinct pairs user * items + item, int64 [interactions], ascending; every user and every item is in one."""
+    """Return distinct pairs user * items + item, int64 [interactions], ascending; each user and item is in one."""
     users, items, interactions = size
     longer = max(users, items)
     everyone = np.unique(np.resize(rng.permutation(users), longer) * items + np.resize(rng.permutation(items), longer))

@@ -45,7 +45,7 @@ Tensor = Any  # torch is imported only when asked for, so its types cannot be na
 
 
 class Train(NamedTuple):
-    """What a model learns from.
+    """The training data of a model.
 
     Attributes:
       user, item: int64 [n], each pair once.
@@ -63,7 +63,7 @@ class Train(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PeerOptions:
-    """Constants of both models, the meaning of each as in `drex_jax.config.defaults` (`ranker`)."""
+    """The constants of both models; `ranker` of the configuration has the same fields."""
 
     size: int = 64
     batch_size: int = 2048
@@ -177,11 +177,11 @@ class Peer:
 
     @property
     def updates(self) -> int:
-        """Of an epoch."""
+        """The number of updates of an epoch."""
         return -(-len(self.data.user) // self.options.batch_size)
 
     def epoch(self, limit: int | None = None) -> float:
-        """One epoch, or its first `limit` updates. Returns the mean of their losses."""
+        """Run one epoch, or its first `limit` updates. Returns the mean of their losses."""
         self.begin_epoch()
         torch, total, done = self.torch, self.torch.zeros(()), 0
         order = torch.randperm(len(self._user), generator=self._random)
@@ -198,7 +198,7 @@ class Peer:
         return float(total) / done
 
     def begin_epoch(self) -> None:
-        """Draws the interactions of FREEDOM's graph in an epoch."""
+        """Draw the interactions of FREEDOM's graph in an epoch."""
         if self.name == "freedom":
             kept = int(len(self._user) * (1 - self.options.edge_dropout))
             chosen = self.torch.multinomial(self._edges, kept, generator=self._random)
@@ -206,7 +206,7 @@ class Peer:
             self.graph = self._bipartite(user, item, self._normalised(user, item))
 
     def negatives(self, users: Tensor) -> Tensor:
-        """An item that is not in the train of each user, int64 [n]."""
+        """Draw an item for each user that is not in the user's train part, int64 [n]."""
         torch, items = self.torch, self.data.num_items
         found = torch.randint(items, users.shape, generator=self._random)
         again = torch.arange(len(users))
@@ -218,7 +218,7 @@ class Peer:
         return found
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Of a batch, int64 [b] each."""
+        """Return the loss of a batch; each argument is int64 [b]."""
         torch, params, options = self.torch, self.params, self.options
         items = torch.cat([positives, negatives])
         rows = torch.cat([users, items + self.data.num_users])
@@ -235,7 +235,7 @@ class Peer:
         return loss
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """(users [U, D], items [I, D]) that rank by their products, on the graph as it is now."""
+        """Return (users [U, D], items [I, D]), whose products rank the items, on the current graph."""
         with self.torch.inference_mode():
             final = self._sums() / (self.options.layers + 1)
             users, items = final.split([self.data.num_users, self.data.num_items])

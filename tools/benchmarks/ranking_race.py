@@ -1,4 +1,4 @@
-"""Implementations side by side: each a process of its own, one epoch of one at a time, in turns."""
+"""Run implementations side by side, each in a process of its own; their epochs alternate, one at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BrokenError(Exception):
 
 @dataclasses.dataclass
 class Row:
-    """One implementation of one task.
+    """The result of one implementation of one task.
 
     Attributes:
       data: the data set's name.
@@ -54,12 +54,12 @@ class Row:
 
     @property
     def median(self) -> float:
-        """Of the seconds; NaN where there are none."""
+        """The median of the seconds; NaN if there are none."""
         return float(np.median(self.seconds)) if self.seconds else float("nan")
 
     @property
     def own_bytes(self) -> int:
-        """Peak memory above what the framework alone takes; 0 where it broke down."""
+        """The peak memory above that of the framework alone; 0 if the worker failed."""
         return self.facts.get("peak_bytes", 0) - self.facts.get("base_bytes", 0)
 
 
@@ -87,7 +87,7 @@ class Worker:
             raise
 
     def run(self, updates: int | None = None) -> float:
-        """The seconds of an epoch or evaluation; of ours those of an update, over about the first `updates`."""
+        """Return the seconds of an epoch or evaluation; for ours those of an update, over about the first `updates`."""
         answer = self._ask(updates)
         self.facts["peak_bytes"] = answer["peak_bytes"]
         self.facts["begin_seconds"] = answer.get("begin_seconds")
@@ -96,7 +96,7 @@ class Worker:
         return (answer["seconds"] - answer["begin_seconds"]) / answer["updates"]
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
@@ -132,7 +132,7 @@ def race(
     warm_up: int | None = None,
     updates: int | None = None,
 ) -> list[Row]:
-    """Runs jobs side by side, one epoch of one at a time.
+    """Run jobs side by side, one epoch of one at a time.
 
     Args:
       jobs: of each worker.

@@ -62,7 +62,7 @@ def _obey(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags, with what was not given filled in.
+    """Return the parsed flags, with the defaults filled in.
 
     Raises:
       UserError: an unknown flag, a wrong value, or no data set.
@@ -157,7 +157,7 @@ def _measure(options: argparse.Namespace) -> int:
 
 
 def _prepare(workdirs: Iterable[pathlib.Path], notes: list[str], **data: Any) -> dict[str, Any]:
-    """Reads or makes up a data set, in a process of its own: this one stays small. Returns facts about it."""
+    """Read or make up a data set in a process of its own, so that this one stays small; return facts about it."""
     workdir = str(next(iter(workdirs)))
     worker = Worker(task="prepare", workdir=workdir, **data)
     facts: dict[str, Any] = {**worker.facts, "workdir": workdir}
@@ -173,7 +173,7 @@ def _prepare(workdirs: Iterable[pathlib.Path], notes: list[str], **data: Any) ->
 
 
 def _side_by_side(facts: dict[str, Any], options: argparse.Namespace, models: Sequence[str]) -> list[Row]:
-    """Every implementation of every model, and of the evaluation, over one data set."""
+    """Measure every implementation of every model, and of the evaluation, on one data set."""
     torch = importlib.util.find_spec("torch") is not None
     chosen = options.implementations or (IMPLEMENTATIONS if torch else (OURS,))
     rows: list[Row] = []
@@ -188,7 +188,7 @@ def _side_by_side(facts: dict[str, Any], options: argparse.Namespace, models: Se
 
 
 def _one_by_one(facts: dict[str, Any], options: argparse.Namespace) -> list[Row]:
-    """One epoch of each model, after one chunk of updates; only one process is alive at a time."""
+    """Measure one epoch of each model, after one chunk of updates; only one process runs at a time."""
     rows: list[Row] = []
     for model in options.models or ("crane", "lightgcn", "freedom"):
         for name in options.implementations or (OURS,):
@@ -246,7 +246,7 @@ WORDS = 5  # columns of words; the rest are numbers
 
 
 def text(rows: Sequence[Row]) -> str:
-    """An aligned table, a line a row; of one that broke down how it did."""
+    """Format an aligned table, one line for each row; a failed row says why it failed."""
     cells = [[*HEADINGS, ""], *(_cells(row) for row in rows)]
     return "\n".join(format_table(cells, right=range(WORDS, len(HEADINGS))))
 

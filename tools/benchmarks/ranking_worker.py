@@ -42,7 +42,7 @@ Run = Callable[[int | None], Any]  # of updates (None: all); of ours it returns 
 
 
 class Progress(NamedTuple):
-    """What a run of ours came to: updates, and the seconds before the first, in which an epoch's graphs are made."""
+    """The progress of our implementation: updates, and the seconds before the first, for the graphs of an epoch."""
 
     updates: int
     begin_seconds: float
@@ -50,7 +50,7 @@ class Progress(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a worker is to do.
+    """The task of a worker.
 
     Attributes:
       task: `prepare` (a data set), `train` (epochs) or `evaluate` (full rankings).
@@ -74,7 +74,7 @@ class Job:
 
 
 def main(lines: TextIO, answers: TextIO) -> int:
-    """Does one job; returns the exit status."""
+    """Do one job and return the exit status."""
 
     def answer(**values: Any) -> None:
         print(json.dumps(values), file=answers, flush=True)
@@ -98,12 +98,12 @@ def main(lines: TextIO, answers: TextIO) -> int:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had."""
+    """Return the peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def configuration(job: Job) -> Settings:
-    """The experiment of a job, with the constants of PyTorch's side: only FREEDOM samples edges."""
+    """Return the settings of a job, with the constants of PyTorch's side: only FREEDOM samples edges."""
     config: Any = ranking(job.model, "", "")
     config.data.path = job.workdir
     config.data.cache_dir = str(pathlib.Path(job.workdir) / "cache")
@@ -121,7 +121,7 @@ def configuration(job: Job) -> Settings:
 
 
 def train_of(data: Dataset) -> ranking_peer.Train:
-    """What the peer learns from, features by the names of their modalities in alphabetical order, missing rows zero."""
+    """Return the training data of the peer: features by modality in alphabetical order, missing rows are zero."""
     events = data.events
     user, item = (side.astype(np.int64) for side in train_pairs(events, data.sizes))
     vectors = events.item_vectors
@@ -177,7 +177,7 @@ def _ready(job: Job) -> tuple[dict[str, Any], Run]:
 
 
 def _set_threads(torch: Any, run: Run) -> int:
-    """One thread for each core, or one in all where that is faster: on a busy machine threads wait for each other."""
+    """Choose one thread for each core, or one in all if that is faster: on a busy machine threads wait."""
     seconds: dict[int, float] = {}
     for threads in (1, available_cores()):
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""How fast a finished DReX run answers and learns.
+"""Measure how fast a finished DReX run answers and learns.
 
     python -m tools.benchmarks.recommender_speed --workdir=runs/quickstart [--batch=10000] [--users=10000 --items=50000]
 
@@ -34,7 +34,7 @@ LATER = 4e9  # seconds since 1970: after everything
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the parsed flags."""
     parser = Parser("python -m tools.benchmarks.recommender_speed", __doc__)
     parser.add_argument("--workdir", required=True, help="a finished run of DReX")
     parser.add_argument("--batch", type=int, default=10_000, help="interactions a batch")
@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
 
 
 def timed(call: Callable[[int], object], repeats: int) -> np.ndarray:
-    """Seconds of calls 1 to `repeats`, after call 0."""
+    """Return the seconds of calls 1 to `repeats`, after call 0."""
     seconds = []
     for number in range(repeats + 1):
         begin = time.perf_counter()
@@ -55,12 +55,12 @@ def timed(call: Callable[[int], object], repeats: int) -> np.ndarray:
 
 
 def shown(what: str, values: np.ndarray, unit: str) -> None:
-    """A line: the median, and the lowest and the highest."""
+    """Print a line: the median, the lowest and the highest value."""
     print(f"{what:<58} {np.median(values):>10,.1f} {unit} ({values.min():,.1f} to {values.max():,.1f})")
 
 
 def stand_in(workdir: pathlib.Path, users: int, items: int) -> Recommender:
-    """A run of random rows that answers as a ranker does."""
+    """Make a run of random rows that answers like a ranker."""
     rng = np.random.default_rng(0)
     ids = [Strings.of(str(number) for number in range(count)) for count in (users, items)]
     seen = 20 * users
@@ -82,7 +82,7 @@ def stand_in(workdir: pathlib.Path, users: int, items: int) -> Recommender:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     given = parse()
     begin = time.perf_counter()
     recommender = Recommender.load(given.workdir)

@@ -1,4 +1,6 @@
-"""python tools/profile.py: a stream through each implementation of the recurrence, a row an implementation and width.
+"""Measure how fast each implementation of the recurrence processes a stream, one row for each width.
+
+    python tools/profile.py [--interactions=N] [--width=W,W] [--peer=torch] [--json=FILE]
 
 Each row times the states of a stream forward, and a whole training step (forward, backward and an Adam update), on
 random features; after a warm-up the median of several calls is shown with its spread. docs/performance.md explains the
@@ -40,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The flags, and the `--config.FIELD=VALUE` among the arguments.
+    """Return the parsed flags, and the `--config.FIELD=VALUE` among the arguments.
 
     Raises:
       UserError: an unknown flag or a wrong value.
@@ -173,7 +175,7 @@ def _stream(options: argparse.Namespace, overrides: Sequence[str]) -> Stream:
 
 
 def _widths(options: argparse.Namespace, stream: Stream, state_size: int) -> tuple[list[int], str]:
-    """The cheapest width for the device, its half and its double; and where that is from."""
+    """Return the cheapest width for the device, its half and its double; and the source of the costs."""
     import jax
 
     from drex_jax.models.drex import step_costs, window

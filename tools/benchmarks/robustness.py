@@ -1,4 +1,4 @@
-"""What each modality is worth: runs that lose it at train, and a run that loses it at test.
+"""Measure what each modality is worth: runs without it in train, and a run that loses it at test.
 
     python -m tools.benchmarks.robustness --folder=DIR [--modalities text rating time] [--seeds=3] \
         --config=experiments/amazon.py:Musical_Instruments [--config.FIELD=VALUE ...]
@@ -28,7 +28,7 @@ SHARES = (0.0, *robustness.SHARES)
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
-    """The command line, and what of it is the experiment's."""
+    """Return the parsed flags, and the other arguments, which belong to the experiment."""
     parser = Parser("python -m tools.benchmarks.robustness", __doc__)
     parser.add_argument("--folder", required=True, type=pathlib.Path, help="for the runs")
     parser.add_argument("--modalities", nargs="+", default=["text", "rating", "time"], help="rating text time vectors")
@@ -37,7 +37,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
 
 
 def run(workdir: pathlib.Path, arguments: list[str]) -> list[float]:
-    """The prequential metric of selection on test, a seed each."""
+    """Train a run and return the prequential test value of the selection metric, one for each seed."""
     parsed = command.parse(["robustness", f"--workdir={workdir}", *arguments])
     assert parsed is not None
     startup.set_up_logging()
@@ -48,14 +48,14 @@ def run(workdir: pathlib.Path, arguments: list[str]) -> list[float]:
 
 
 def table(found: dict[str, list[str]]) -> None:
-    """Prints a line for each share."""
+    """Print a table with a line for each share."""
     print(f"\n| missing | {' | '.join(found)} |\n|{'---|' * (len(found) + 1)}")
     for place, share in enumerate(SHARES):
         print(f"| {share:.0%} | {' | '.join(column[place] for column in found.values())} |")
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     given, experiment = parse()
     experiment += [f"--config.replicas={given.seeds}", "--config.baselines=()"]
     whole = run(given.folder / "whole", experiment)

@@ -1,4 +1,4 @@
-"""The whole of experiments/yelp.py on made-up files of several sizes: seconds, rates and memory of each stage.
+"""Measure the whole of experiments/yelp.py on made-up files of several sizes: seconds, rates and memory of each stage.
 
     python -m tools.benchmarks.scale --folder=DIR [--reviews 70000 700000 7000000]
 
@@ -31,7 +31,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the parsed flags."""
     parser = Parser("python -m tools.benchmarks.scale", __doc__)
     parser.add_argument("--folder", required=True, type=pathlib.Path, help="for files, runs and what is kept")
     parser.add_argument("--reviews", type=int, nargs="+", default=[70_000, 700_000, yelp_like.REVIEWS])
@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(folder: pathlib.Path, reviews: int, window: int) -> tuple[dict, float]:
-    """The results of one size, and the gigabytes that its process had at the most.
+    """Run one size; return its results and the peak memory of its process in gigabytes.
 
     Raises:
       UserError: the experiment failed.
@@ -64,7 +64,7 @@ def run(folder: pathlib.Path, reviews: int, window: int) -> tuple[dict, float]:
 
 
 def own_memory(pid: int) -> float:
-    """Gigabytes of a process that are its own: not those of mapped files, which the system may drop at any time."""
+    """Return the own memory of a process in gigabytes, without mapped files, which the system may drop at any time."""
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
     except OSError:  # it has just ended, or this is no Linux
@@ -86,7 +86,7 @@ COLUMNS: dict[str, tuple[str, Callable[[dict, float], float]]] = {  # of the tab
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     given = parse()
     try:
         given.folder.mkdir(parents=True, exist_ok=True)

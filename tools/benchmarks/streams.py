@@ -1,4 +1,4 @@
-"""The streams that are timed: who touched what, in time order, without anything else that an interaction carries."""
+"""The streams that are timed: users and items in time order, without ratings or texts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Stream:
         return len(self.user)
 
     def head(self, count: int) -> Stream:
-        """The first `count` interactions, with all users and items."""
+        """Return the first `count` interactions, with all users and items."""
         return dataclasses.replace(self, user=self.user[:count], item=self.item[:count])
 
 
@@ -57,7 +57,7 @@ def synthetic(
     item_skew: float = 0.8,
     seed: int = 0,
 ) -> Stream:
-    """Users and items drawn independently, number k with probability proportional to (k + 1) ** -skew.
+    """Draw users and items independently, number k with probability proportional to (k + 1) ** -skew.
 
     All users are drawn before all items by `Generator.choice`, so a stream is fixed by its arguments.
 
@@ -91,7 +91,7 @@ def synthetic(
 
 
 def from_config(reference: str, overrides: Sequence[str] = ()) -> Stream:
-    """The training interactions of an experiment, in the order of learning.
+    """Return the train interactions of an experiment, in the order of learning.
 
     The data are read and split as `drex_jax.main` does, in a temporary folder, without texts.
 

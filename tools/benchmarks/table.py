@@ -1,4 +1,4 @@
-"""What a profile found, as a table for people and as JSON for programs."""
+"""The results of tools/profile.py, as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tools.benchmarks.timing import Rate
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What every implementation is given.
+    """The input that every implementation gets.
 
     Attributes:
       stream: N interactions.
@@ -67,7 +67,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One implementation at one width. None: not measured, or without a meaning here.
+    """The figures of one implementation at one width; None means not measured, or without a meaning here.
 
     Attributes:
       implementation: its name.
@@ -104,14 +104,14 @@ class Row:
     temp_bytes: int | None = None
 
     def microseconds(self, rate: Rate | None) -> float | None:
-        """Of one step at `rate`."""
+        """Return the microseconds of one step at `rate`."""
         return 1e6 * self.interactions / rate.median / self.steps if rate and self.steps else None
 
 
 def document(
     case: Case, device: str, peaks: Peaks, rows: Sequence[Row], parts: Mapping[str, float], peak_bytes: int
 ) -> dict[str, Any]:
-    """The profile as JSON values; rates that were measured come with their spread, [lowest, highest].
+    """Return the results as JSON values; measured rates come with their spread, [lowest, highest].
 
     Args:
       case: what was run.
@@ -143,7 +143,7 @@ def document(
 
 
 def write_json(path: pathlib.Path, profile: dict[str, Any]) -> None:
-    """Writes what `document` returned.
+    """Write what `document` returned.
 
     Raises:
       UserError: the file cannot be written.
@@ -182,7 +182,7 @@ WORDS = 3  # columns of words; the rest are numbers
 
 
 def text(case: Case, peaks: Peaks, rows: Sequence[Row]) -> str:
-    """An aligned table, one line a row; `-` is not measured.
+    """Format an aligned table, one line for each row; `-` means not measured.
 
     `±` is half the distance between the slowest and the fastest call. The last four columns are the least work that the
     equations ask for, forward and in training, as a share of the device's peaks.
@@ -192,7 +192,7 @@ def text(case: Case, peaks: Peaks, rows: Sequence[Row]) -> str:
 
 
 def comparison(rows: Sequence[Row]) -> list[str]:
-    """A line for each other implementation: how much faster `critical_path` trains and runs forward, best to best.
+    """Format a line for each other implementation: how much faster `critical_path` trains and runs forward.
 
     Only float32 rows count.
     """

@@ -1,4 +1,4 @@
-"""Reviews a second through the text encoder, forward and forward + backward.
+"""Measure reviews a second through the text encoder, forward and forward + backward.
 
     python -m tools.benchmarks.text_speed [--budgets 4096 8192] [--reviews=4096] [--tokens=128]
 
@@ -27,7 +27,7 @@ from drex_jax.text import encoder as text_encoder
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the parsed flags."""
     parser = Parser("python -m tools.benchmarks.text_speed", __doc__)
     parser.add_argument("--reviews", type=int, default=4096, help="reviews a call")
     parser.add_argument("--tokens", type=int, default=128, help="tokens a review")
@@ -41,7 +41,7 @@ def parse() -> argparse.Namespace:
 
 
 def seconds(function: Callable[..., Any], *arguments: Any, repeats: int) -> tuple[float, np.ndarray]:
-    """(of the first call, with compilation; of each later one [repeats])."""
+    """Return the seconds of the first call, with compilation, and of each later one [repeats]."""
     times = []
     for _ in range(repeats + 1):
         begin = time.perf_counter()
@@ -51,7 +51,7 @@ def seconds(function: Callable[..., Any], *arguments: Any, repeats: int) -> tupl
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     given = parse()
     reviews, tokens = given.reviews, given.tokens
     rng = np.random.default_rng(0)

@@ -27,12 +27,12 @@ class Rate:
 
     @property
     def spread(self) -> float:
-        """Highest less lowest, as a share of the median."""
+        """The highest less the lowest, as a share of the median."""
         return (self.highest - self.lowest) / self.median
 
 
 def measure(call: Callable[[], object], interactions: int, repeats: int = 5, seconds: float = 20.0) -> Rate:
-    """Times `call` after one call that is not counted.
+    """Time `call`, after one call that is not counted.
 
     Args:
       call: does all its work before it returns.

@@ -9,7 +9,7 @@ from drex_jax.common.errors import UserError
 
 
 def load() -> Any:
-    """The module torch.
+    """Import and return the module torch.
 
     Raises:
       UserError: it is not installed.

@@ -24,7 +24,7 @@ _LINE = (
 
 
 def write(path: Path, reviews: int, users: int, items: int, seed: int = 0) -> None:
-    """Writes a file of JSON lines, whole or not at all; the same arguments give the same bytes.
+    """Write a file of JSON lines, whole or not at all; the same arguments give the same bytes.
 
     Users and items are drawn by Zipf's law, moments evenly and in no order; the stars of a review are those of its user
     and of its item, which drift slowly, and chance. What a text says has nothing to do with its stars: the files are to
@@ -67,7 +67,7 @@ def _blocks(reviews: int, users: int, items: int, seed: int) -> Iterator[list[by
 
 
 def _corpus(rng: np.random.Generator) -> tuple[bytes, np.ndarray]:
-    """One long text, and where each of its words begins: int64 [words + 1]."""
+    """Return one long text, and where each of its words begins: int64 [words + 1]."""
     lexicon = Lexicon.create(rng, 20)
     n = CORPUS_WORDS // 30
     texts = lexicon.write(rng, rng.integers(0, 20, (n, 2)), rng.random((n, 2)), np.ones(n, bool))
@@ -77,6 +77,6 @@ def _corpus(rng: np.random.Generator) -> tuple[bytes, np.ndarray]:
 
 
 def _shares(count: int, skew: float) -> np.ndarray:
-    """float64 [count]: cumulative shares of Zipf's law."""
+    """Return the cumulative shares of Zipf's law, float64 [count]."""
     weights = np.cumsum(np.arange(1, count + 1) ** -skew)
     return weights / weights[-1]

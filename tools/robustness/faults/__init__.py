@@ -1,1 +1,1 @@
-"""Faults, injected into runs of this package: see tools/faults.py."""
+"""Fault injection into runs of this package (`tools/faults.py`)."""

@@ -1,4 +1,4 @@
-"""Processes to injure: commands on small runs, forked where everything is imported, and what they must leave."""
+"""Commands on small runs, in forked processes that faults disturb, and checks of what the commands leave."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ Prepare = Callable[[], object]
 
 
 class Ended(NamedTuple):
-    """How a process ended: its exit status, negative by a signal, and what it said on stderr."""
+    """The end of a process: its exit status (negative for a signal), and what it wrote to stderr."""
 
     status: int
     err: str
 
     def told(self, *words: str) -> bool:
-        """Whether it said one line of the command's own, with these words, and no traceback."""
+        """Return True if stderr has exactly one line of the command, with these words, and no traceback."""
         own = [line for line in self.err.splitlines() if line.startswith("drex_jax: ")]
         return len(own) == 1 and all(word in own[0] for word in words) and "Traceback" not in self.err
 
 
 class Undisturbed(NamedTuple):
-    """What disturbed runs of a model are held against.
+    """An undisturbed run of a model, the reference for disturbed ones.
 
     Attributes:
       model: its name.
@@ -60,7 +60,7 @@ class Undisturbed(NamedTuple):
 
 
 class Lab:
-    """Where trials are made.
+    """The place of all trials: runs, data and reference runs in one folder.
 
     Attributes:
       draw: random numbers.
@@ -91,17 +91,17 @@ class Lab:
             (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def place(self) -> pathlib.Path:
-        """A run directory that is not yet there."""
+        """Return the path of a new run directory."""
         return self.folder / "runs" / str(next(self._numbers))
 
     def clear(self) -> None:
-        """Removes the run directories of trials that have ended."""
+        """Remove the run directories of trials that have ended."""
         for each in (self.folder / "runs").iterdir():
             if each not in self.keep:
                 shutil.rmtree(each)
 
     def start(self, work: Callable[[], int], prepare: Prepare = lambda: None) -> tuple[int, int]:
-        """A process that does `work`, forked before JAX has begun; `wait` for it."""
+        """Fork a process that does `work`, before JAX has started a thread; `wait` for it."""
         sys.stdout.flush()
         here, there = os.pipe()  # a file would be subject to limits on files
         with warnings.catch_warnings():
@@ -124,22 +124,22 @@ class Lab:
             os._exit(status)
 
     def wait(self, started: tuple[int, int]) -> Ended:
-        """How a process ends."""
+        """Wait for a process and return how it ended."""
         with os.fdopen(started[1], errors="replace") as stderr:
             err = stderr.read()
         _, status = os.waitpid(started[0], 0)
         return Ended(os.waitstatus_to_exitcode(status), err)
 
     def run(self, work: Callable[[], int], prepare: Prepare = lambda: None) -> Ended:
-        """The same, waited for."""
+        """Start a process and wait for it."""
         return self.wait(self.start(work, prepare))
 
     def train(self, workdir: pathlib.Path, model: str) -> Callable[[], int]:
-        """The command that trains."""
+        """Return a function that runs the command that trains."""
         return command(f"--config={self.folder / model}.py", f"--workdir={workdir}")
 
     def next(self) -> Undisturbed:
-        """The next model whose turn it is, as it trains where nothing disturbs it."""
+        """Return the undisturbed run of the next model in turn."""
         model = next(self._turns)
         if model not in self._undisturbed:
             self._undisturbed[model] = self._leave_alone(model)
@@ -167,12 +167,12 @@ class Lab:
         return Undisturbed(model, workdir, saved, {part: counted.value for part, counted in touches.items()})
 
     def require(self, ended: Ended, status: int) -> None:
-        """Raises RuntimeError where a process ended otherwise."""
+        """Raise RuntimeError unless a process ended with this exit status."""
         if ended.status != status:
             raise RuntimeError(f"exit status {ended.status} and not {status}: {ended.err[-2000:]}")
 
     def resumed(self, workdir: pathlib.Path, alone: Undisturbed) -> str:
-        """Gives the command again; what is lost, or nothing."""
+        """Run the command again; return what is lost, or an empty string."""
         log = self.folder / "restored"
         log.unlink(missing_ok=True)
 
@@ -201,29 +201,29 @@ class Lab:
 
 
 def command(*arguments: str) -> Callable[[], int]:
-    """A command of the package."""
+    """Return a function that runs a command of the package."""
     return lambda: main.run(["main", *arguments])
 
 
 def digest_of(arrays: Any) -> str:
-    """The digest that checkpoints have of a tree of arrays."""
+    """Return the digest that checkpoints have for a tree of arrays."""
     return checkpoint._digest(checkpoint._values(checkpoint._without_empty(arrays)))
 
 
 def note(log: pathlib.Path, checkpoints: Checkpoints, newest: int, step: int, arrays: Any) -> None:
-    """Adds to a file: whose checkpoints, which of them is the newest, which was saved or restored, and its digest."""
+    """Add a line to a file: folder of the checkpoints, newest step, step that was saved or restored, and its digest."""
     with log.open("a") as file:
         file.write(json.dumps([str(checkpoints.folder), newest, step, digest_of(arrays)]) + "\n")
 
 
 def noted_in(log: pathlib.Path) -> list[tuple[pathlib.Path, int, int, str]]:
-    """What `note` wrote."""
+    """Return what `note` wrote."""
     lines = log.read_text().splitlines() if log.exists() else []
     return [(pathlib.Path(folder), *rest) for folder, *rest in map(json.loads, lines)]
 
 
 def watch(workdir: pathlib.Path, part: str, seen: Callable[[int], object]) -> None:
-    """Calls `seen` with a number, from 1, whenever a file of the directory is touched whose path contains `part`."""
+    """Call `seen` with a number, from 1, whenever a file of the directory is touched whose path contains `part`."""
     numbers, folder = itertools.count(1), str(workdir)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -234,7 +234,7 @@ def watch(workdir: pathlib.Path, part: str, seen: Callable[[int], object]) -> No
 
 
 def signalled(workdir: pathlib.Path, at: int, part: str, number: signal.Signals, delay: float) -> Prepare:
-    """A process that gets a signal so long after the touch number `at`."""
+    """Return a preparation that sends the process a signal, `delay` seconds after touch number `at`."""
 
     def seen(count: int) -> None:
         if count == at and delay:
@@ -246,13 +246,13 @@ def signalled(workdir: pathlib.Path, at: int, part: str, number: signal.Signals,
 
 
 def other_end(workdir: pathlib.Path, alone: Undisturbed) -> str:
-    """In what a finished run ends otherwise than one that was left alone; nothing where it does not."""
+    """Return how a finished run differs from the undisturbed one; an empty string if it does not."""
     found, expected = what_is_left(workdir), what_is_left(alone.folder)
     return " ".join(f"{name} ends otherwise" for name in found | expected if found.get(name) != expected.get(name))
 
 
 def what_is_left(workdir: pathlib.Path) -> dict[str, Any]:
-    """Of a finished run: its last checkpoints by their digests, its logs, and its results less times."""
+    """Return a finished run's last checkpoints by their digests, its logs, and its results without times."""
     left: dict[str, Any] = {}
     for folder in workdir.rglob("checkpoints"):
         newest = max(int(each.name) for each in folder.iterdir() if each.name.isdigit())

@@ -1,4 +1,4 @@
-"""A run of each model that trains by batches, as small as can be: an epoch is several calls of the device."""
+"""Small runs of each model that trains in batches; an epoch is several calls of the device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RANKER = {"size": 4, "batch_size": 3, "neighbours": 3}  # 34 batches an epoch: t
 
 
 def write_ranking_data(folder: pathlib.Path) -> None:
-    """Writes users, items and two modalities in MMRec's layout; an item lacks its image."""
+    """Write users, items and two modalities in MMRec's layout; an item lacks its image."""
     draw = np.random.default_rng(0)
     folder.mkdir()
     rows = ["userID\titemID\trating\ttimestamp\tx_label"]
@@ -33,7 +33,7 @@ def write_ranking_data(folder: pathlib.Path) -> None:
 
 
 def settings(name: str, ranking_data: pathlib.Path) -> ConfigDict:
-    """The configuration of a run that trains one of `MODELS`, or popularity, on one device."""
+    """Return the configuration of a run that trains one of `MODELS`, or popularity, on one device."""
     settings: Any = ranking(name, "small", "small") if name in RANKERS else base()
     settings.baselines = BESIDE_NARRE if name == "narre" else ()
     settings.model.name = name

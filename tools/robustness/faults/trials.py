@@ -1,4 +1,7 @@
-"""Faults, each with what a run promises of it: a trial says what was lost, nothing, or that the fault came too late."""
+"""The faults, each with the promise that it tests.
+
+A trial returns what was lost, "" if nothing was, and None if the fault came too late.
+"""
 
 from __future__ import annotations
 
@@ -66,12 +69,12 @@ PROMISES = {
 
 
 class MountsRefusedError(Exception):
-    """Nothing can be mounted here, so that these trials cannot be made."""
+    """Nothing can be mounted here, so these trials are impossible."""
 
 
 @contextlib.contextmanager
 def mounted(folder: pathlib.Path, *arguments: str) -> Iterator[None]:
-    """A file system over a folder, for as long as it lasts.
+    """Mount a file system over a folder, inside the block.
 
     Raises:
       MountsRefusedError: it cannot be had.
@@ -88,12 +91,12 @@ def mounted(folder: pathlib.Path, *arguments: str) -> Iterator[None]:
 
 
 def mount(*arguments: str) -> None:
-    """The command. Raises CalledProcessError or OSError where it may not be given."""
+    """Run `mount`. Raises CalledProcessError or OSError if it is not allowed."""
     subprocess.run(["mount", *arguments], check=True, capture_output=True)  # noqa: S607
 
 
 def killed(lab: Lab, part: str, numbers: tuple[signal.Signals, ...], status: int) -> str | None:
-    """A signal at a random point of training, and the same command again. None: it came too late."""
+    """Send a signal at a random point of training, and run the same command again."""
     alone, workdir = lab.next(), lab.place()
     at = lab.draw.randint(1, alone.touches[part])
     prepare = signalled(workdir, at, part, lab.draw.choice(numbers), lab.draw.choice((0.0, lab.draw.random() * 0.02)))
@@ -106,7 +109,7 @@ def killed(lab: Lab, part: str, numbers: tuple[signal.Signals, ...], status: int
 
 
 def full(lab: Lab) -> str | None:
-    """No file may grow beyond a random size, from a random touch on."""
+    """Limit the size of files, from a random touch on."""
     alone, workdir = lab.next(), lab.place()
     sizes = [each.stat().st_size for each in alone.folder.rglob("*") if each.is_file()]
     room, at = lab.draw.randint(1, max(sizes)), lab.draw.randint(1, alone.touches[""])
@@ -120,7 +123,7 @@ def full(lab: Lab) -> str | None:
 
 
 def tmpfs(lab: Lab) -> str | None:
-    """A run directory that is a file system of its own, of fewer pages than the run needs; then of more."""
+    """Train on a file system with fewer pages than the run needs; then again with more."""
     alone, workdir = lab.next(), lab.place()
     pages = sum(-(-each.stat().st_size // 4096) for each in alone.folder.rglob("*") if each.is_file())
     room = lab.draw.randint(1, pages) * 4096
@@ -140,7 +143,7 @@ def _without_room(lab: Lab, alone: Undisturbed, workdir: pathlib.Path, ended: En
 
 
 def damaged(lab: Lab, trials: int) -> list[str | None]:
-    """Damages the newest checkpoint of a model in many ways; all trials in one process."""
+    """Damage the newest checkpoint of a model in many ways; all trials in one process."""
     alone, workdir, log = lab.next(), lab.place(), lab.folder / "damaged"
     shutil.copytree(alone.folder, workdir)
     for done in [*workdir.rglob("run.json"), *workdir.rglob("results.json")]:
@@ -207,7 +210,7 @@ DAMAGES: dict[str, Callable[[pathlib.Path, random.Random, pathlib.Path], object]
 
 
 class Finished(NamedTuple):
-    """A finished run of popularity: as it was before, and after, and how often its directory is touched."""
+    """A finished run of popularity: its digest before and after an update, and how often its directory is touched."""
 
     run: pathlib.Path
     old: str
@@ -216,7 +219,7 @@ class Finished(NamedTuple):
 
 
 def finished(lab: Lab) -> Finished:
-    """Makes it, with one update and a report."""
+    """Make a finished run of popularity, with one update and a report."""
     run, after = lab.place(), lab.place()
     lab.keep.append(run)
     counted = multiprocessing.Value("i", 0)
@@ -234,7 +237,7 @@ def finished(lab: Lab) -> Finished:
 
 
 def state_of(lab: Lab, run: pathlib.Path) -> str:
-    """The digest of everything that updates move in a run, as it is loaded."""
+    """Return the digest of all that an update changes in a run, as a command loads it."""
     log = lab.folder / "digest"
 
     def work() -> int:
@@ -248,7 +251,7 @@ def state_of(lab: Lab, run: pathlib.Path) -> str:
 
 
 def interrupted(lab: Lab, base: Finished, mode: str) -> str | None:
-    """SIGKILL at a random point of `update` or `report`, and the same command again. None: it came too late."""
+    """Send SIGKILL at a random point of `update` or `report`, and run the same command again."""
     run = lab.place()
     shutil.copytree(base.run, run)
     extra = (f"--interactions={lab.folder / 'new.jsonl'}",) if mode == "update" else ()
@@ -268,7 +271,7 @@ def interrupted(lab: Lab, base: Finished, mode: str) -> str | None:
 
 
 def two(lab: Lab) -> str | None:
-    """A second process while the first one trains."""
+    """Start a second process while the first one trains."""
     alone, workdir = lab.next(), lab.place()
     at = lab.draw.randint(5, alone.touches[""])
     work, reached = lab.train(workdir, alone.model), multiprocessing.Event()
@@ -286,7 +289,7 @@ def two(lab: Lab) -> str | None:
 
 
 def clock(lab: Lab) -> str | None:
-    """The clock that can be set jumps by years, both ways, at every look at it; the process is killed as well."""
+    """Make the wall clock jump by years, both ways, at every reading; also kill the process."""
     alone, workdir = lab.next(), lab.place()
     draw, now = random.Random(lab.draw.random()), time.time
 
@@ -307,7 +310,7 @@ def clock(lab: Lab) -> str | None:
 
 
 def rights(lab: Lab) -> str | None:
-    """A run directory in which its user may write nothing."""
+    """Train in a run directory that the user may not write to."""
     alone, workdir = _copied(lab)
     for each in (workdir, *workdir.rglob("*")):
         each.chmod(0o555 if each.is_dir() else 0o444)
@@ -315,7 +318,7 @@ def rights(lab: Lab) -> str | None:
 
 
 def readonly(lab: Lab) -> str | None:
-    """A run directory on a file system that is mounted read-only."""
+    """Train in a run directory on a file system that is mounted read-only."""
     alone, workdir = _copied(lab)
     with mounted(workdir, "--bind", str(workdir)):
         mount("-o", "remount,bind,ro", str(workdir))
@@ -323,7 +326,7 @@ def readonly(lab: Lab) -> str | None:
 
 
 def _copied(lab: Lab) -> tuple[Undisturbed, pathlib.Path]:
-    """A copy of a run, finished or, of half of them, not quite."""
+    """Copy a run; half of the copies lack their results."""
     alone, workdir = lab.next(), lab.place()
     shutil.copytree(alone.folder, workdir)
     if lab.draw.random() < 0.5:
@@ -341,7 +344,7 @@ def _unwritable(lab: Lab, alone: Undisturbed, workdir: pathlib.Path, prepare: Pr
 
 
 def suite(lab: Lab, name: str, trials: int) -> tuple[int, list[str]]:
-    """Injects a fault `trials` times. Returns how often it came in time, and what was lost.
+    """Inject a fault `trials` times. Returns how often it came in time, and what was lost.
 
     Raises:
       MountsRefusedError: it cannot be injected here.

@@ -1,1 +1,1 @@
-"""Hostile input, made at random, and what must hold of everything that reads it (`tools/fuzz.py`)."""
+"""Fuzzing: random hostile input for everything that reads a file (`tools/fuzz.py`)."""

@@ -1,4 +1,4 @@
-"""Arrays, run directories, updates and BERTs: whatever is in their files, an answer or a `UserError`."""
+"""Targets: arrays, run directories, updates and BERTs. Any content gives an answer or a `UserError`."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _settings() -> Settings:
 
 
 def _finished(folder: pathlib.Path) -> Settings:
-    """All of a finished run of popularity but for its model, without training it."""
+    """Write a finished run of popularity, except for its model, without training."""
     settings = _settings()
     folder.mkdir()
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""What happens to files: bytes flip, lines move, encodings mix, values go mad, gzip streams break."""
+"""Random damage to files: flipped bytes, moved lines, mixed encodings, odd values, broken gzip streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORD = re.compile(rb'"[^"\n]{0,40}"|[\w.+-]+')
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:
-    """The bytes of a file after one to four accidents; a gzip file may be unpacked for them and packed again."""
+    """Return the bytes of a file after one to four random changes, perhaps inside its gzip stream."""
     packed = data.startswith(GZIP)
     if packed and draw.random() < 0.7:
         with contextlib.suppress(OSError, EOFError, zlib.error):
@@ -35,7 +35,7 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
 
 
 def _span(data: bytes, draw: random.Random) -> tuple[int, int]:
-    """A part of the data, seldom a long one."""
+    """Return the limits of a part of the data, seldom a long one."""
     begin = draw.randint(0, len(data))
     return begin, min(len(data), begin + int(draw.paretovariate(0.7)))
 
@@ -73,7 +73,7 @@ def _cut(data: bytes, draw: random.Random) -> bytes:
 
 
 def _value(data: bytes, draw: random.Random) -> bytes:
-    """Another value in the place of a word or a number."""
+    """Replace a word or a number by another value."""
     found = list(_WORD.finditer(data))
     if not found:
         return _insert(data, draw)
@@ -83,7 +83,7 @@ def _value(data: bytes, draw: random.Random) -> bytes:
 
 
 def _lines(data: bytes, draw: random.Random) -> bytes:
-    """Lines that are shuffled, repeated, lost or joined."""
+    """Shuffle, repeat, remove or join lines."""
     lines = data.split(b"\n")
     place = draw.randrange(len(lines))
     match draw.randrange(5):
@@ -101,25 +101,25 @@ def _lines(data: bytes, draw: random.Random) -> bytes:
 
 
 def _ends(data: bytes, draw: random.Random) -> bytes:
-    """Other ends of lines."""
+    """Change the ends of lines."""
     return data.replace(b"\n", draw.choice((b"\r\n", b"\r", b"\n\n", b"\n\r", b"\xe2\x80\xa8", b"\x00")))
 
 
 def _encoded(data: bytes, draw: random.Random) -> bytes:
-    """Another encoding of all, or of the rest."""
+    """Encode all, or the rest, in another way."""
     place = draw.choice((0, draw.randint(0, len(data))))
     text = data[place:].decode("utf-8", "replace")
     return data[:place] + text.encode(draw.choice(("utf-16", "utf-8-sig", "latin-1", "utf-7", "cp037")), "replace")
 
 
 def _quoted(data: bytes, draw: random.Random) -> bytes:
-    """Quotes around a part, or one quote."""
+    """Put quotes around a part, or insert one quote."""
     begin, end = _span(data, draw)
     return data[:begin] + b'"' + data[begin:end] + draw.choice((b'"', b"", b'""', b'"\n')) + data[end:]
 
 
 def _keys(data: bytes, draw: random.Random) -> bytes:
-    """An object with a key twice, or a new one."""
+    """Add a key to an object, new or a second time."""
     place = data.find(b"{", draw.randint(0, len(data)))
     words = [found for found in _WORD.findall(data) if found.startswith(b'"')] or [b'"a"']
     if place < 0:
@@ -128,7 +128,7 @@ def _keys(data: bytes, draw: random.Random) -> bytes:
 
 
 def _repacked(data: bytes, draw: random.Random) -> bytes:
-    """A gzip file of the data: whole, of two members, cut, with something after it, or damaged."""
+    """Pack the data with gzip: whole, in two members, cut, with something after it, or damaged."""
     place = draw.randint(0, len(data))
     match draw.randrange(6):
         case 0:

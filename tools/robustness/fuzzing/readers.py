@@ -1,4 +1,4 @@
-"""Every reader of interactions: each row of a file is kept, merged or rejected, in whatever order they come."""
+"""Targets: every reader of interactions. Each row of a file is kept, merged or rejected, in any order of rows."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class _Reader:
     """One format: a folder with a file that is rewritten for each input."""
 
     def __init__(self, place: pathlib.Path, options: DataSettings, count: Callable[[bytes], int | None]):
-        """`place`: of the file; `count`: how many rows there are in a content, if that can be told."""
+        """`place` is the file; `count` returns the number of rows of a content, or None if it is uncertain."""
         self.place, self.count = place, count
         self.options = dataclasses.replace(options, path=str(place), max_bad_share=1.0)
         self.listed = place.with_name(".quarantine.jsonl")
 
     def check(self, data: bytes) -> None:
-        """Reads a file and counts its rows; of some it makes the table, and that of the rows in another order."""
+        """Read a file and count its rows; for some files compare the table with that of the rows in another order."""
         self.place.write_bytes(data)
         quarantine, content = Quarantine(), content_of(data)
         expected = None if content is None else self.count(content)
@@ -59,7 +59,7 @@ class _Reader:
             assert again[1].by_reason == report.by_reason, "another order, other rows rejected"
 
     def read(self, data: bytes) -> tuple[Interactions, ReadReport] | None:
-        """The table and the report, of which every row is accounted for; None: the file was refused."""
+        """Return the table and the report, in which every row is accounted for, or None if the file was refused."""
         self.place.write_bytes(data)
         try:
             interactions, report = load.load_interactions(self.options, self.listed)
@@ -73,7 +73,7 @@ class _Reader:
         return interactions, report
 
     def shuffled(self, content: bytes) -> bytes | None:
-        """The content with its rows in another order; None where it cannot be told what a row is."""
+        """Return the content with its rows in another order, or None if the rows are uncertain."""
         json_lines = content.lstrip().startswith(b"{")
         if (b'"' in content and not json_lines) or any(mark in content for mark in (BOM, GZIP)):
             return None

@@ -1,4 +1,4 @@
-"""Good files, of which bad ones are made: small ones of every format, and the first lines of real ones."""
+"""Good files, from which bad ones are made: small ones of every format, and the first lines of real ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def parquet(rows: list[dict[str, Any]], **options: Any) -> bytes:
 
 
 def real(*names: str) -> list[bytes]:
-    """The first lines of real files below DREX_JAX_DATA, where it is set."""
+    """Return the first lines of real files below DREX_JAX_DATA, if it is set."""
     found = []
     for name in names:
         path = pathlib.Path(os.environ.get("DREX_JAX_DATA", os.devnull), name)

@@ -1,4 +1,4 @@
-"""Something that reads input, and how many rows a file has by another count than the reader's."""
+"""A target of fuzzing, and independent counts of the rows of a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.robustness.fuzzing.mutations import BOM, GZIP
 
 
 class Target(NamedTuple):
-    """Something that reads.
+    """A target: code that reads input.
 
     Attributes:
       seeds: good inputs, of which bad ones are made.
@@ -25,12 +25,12 @@ class Target(NamedTuple):
 
 
 def require_words(error: UserError) -> None:
-    """A refusal says why."""
+    """Check that an error has a message."""
     assert str(error).strip(), "refused without a word"
 
 
 def content_of(data: bytes) -> bytes | None:
-    """What is in a file, without a byte order mark; None of a broken gzip file."""
+    """Return the content of a file without a byte order mark, or None for a broken gzip file."""
     if not data.startswith(GZIP):
         return data.removeprefix(BOM)
     content = b""
@@ -47,12 +47,12 @@ def content_of(data: bytes) -> bytes | None:
 
 
 def count_json(content: bytes) -> int:
-    """How many rows there are."""
+    """Return the number of rows of JSON lines."""
     return sum(bool(line.strip()) for line in content.split(b"\n"))
 
 
 def count_records(content: bytes, delimiter: str, width: int | None = None) -> int | None:
-    """How many records of a width there are, or after a header; None where quotes leave that open."""
+    """Return the number of records of a width, or after a header; None if quotes make it uncertain."""
     text = content.decode("utf-8", "surrogateescape")
     header = width is None
     if '"' not in text:

@@ -1,4 +1,4 @@
-"""Everything that reads what need not be trusted, by name."""
+"""All targets of fuzzing, by name."""
 
 from __future__ import annotations
 
