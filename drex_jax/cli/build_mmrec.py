@@ -1,4 +1,4 @@
-"""Build a data set in MMRec's layout (`data.format=mmrec`) from raw Amazon files (McAuley lab).
+r"""Build a data set in MMRec's layout (`data.format=mmrec`) from raw Amazon files (McAuley lab).
 
     drex build_mmrec --reviews=reviews_Baby_5.json.gz --out=data/baby \
         [--meta=meta_Baby.json.gz [--text_features]] [--image_features=image_features_Baby.b] \

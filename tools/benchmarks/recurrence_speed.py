@@ -2,9 +2,9 @@
 
     python tools/profile.py [--interactions=N] [--width=W,W] [--peer=torch] [--json=FILE]
 
-Each row times the states of a stream forward, and a whole training step (forward, backward and an Adam update), on
-random features; after a warm-up the median of several calls is shown with its spread. docs/performance.md explains the
-output. Exit status: 0 done; 2 a mistake of yours, told in one line.
+Each row has the time of the states of a stream (forward), and of a whole training step (forward, backward and an Adam
+update), on random features: the median of several calls after a warm-up, with its spread. docs/performance.md explains
+the output. Exit status: 0 done; 2 a mistake of the user, told in one line.
 """
 
 from __future__ import annotations

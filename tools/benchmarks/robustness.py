@@ -1,13 +1,13 @@
-"""Measure what each modality is worth: runs without it in train, and a run that loses it at test.
+r"""Measure what each modality is worth: runs without it in train, and a run that loses it at test.
 
     python -m tools.benchmarks.robustness --folder=DIR [--modalities text rating time] [--seeds=3] \
         --config=experiments/amazon.py:Musical_Instruments [--config.FIELD=VALUE ...]
 
-A run for each modality and each share of train interactions that lack it, seeds side by side, in DIR/MODALITY-SHARE,
-and one that lacks nothing in DIR/whole; what is finished is read back. At test it is the run DIR/whole that loses them,
-on its first seed (as in its report.html). Without any train rating there is nothing to learn to predict ratings from:
-that run is left out. The prequential metric that selects epochs is printed as two tables, and
-drawn: DIR/train.svg and DIR/test.svg (extra `report`).
+There is a run for each modality and each share of train interactions that lack it, in DIR/MODALITY-SHARE with all its
+seeds, and one with everything in DIR/whole. Finished runs are read back. At test, the first seed of DIR/whole loses the
+modalities, as in its report.html. The run without any train rating is left out, as it cannot learn to predict ratings.
+The prequential value of the selection metric is printed as two tables and drawn in DIR/train.svg and DIR/test.svg
+(extra `report`).
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python -m tools.benchmarks.scale --folder=DIR [--reviews 70000 700000 7000000]
 
-For every size a file in Yelp's format is written into the folder (once), of as many users and items for each review as
-the real one has, and the experiment is run over it for one epoch, windows of `--window` interactions, as a command of
-its own, whose highest memory is measured (on Linux; without mapped files, which the system may drop at any time).
-Between two sizes stands the slope of the logarithms: 1 is linear. What is left of an earlier run is used: remove
-DIR/runs to start over. Seven million reviews are a file of 6.3 GB, and need 30 GB on the disk.
+For every size a file in Yelp's format is written into the folder (once), with the real proportions of users, items and
+reviews. The experiment runs on it for one epoch, with windows of `--window` interactions, as a process of its own. Its
+peak memory is measured (on Linux; without mapped files, which the system may drop at any time). Between two sizes is
+the slope of the logarithms: 1 means linear. Runs that exist are used again: remove DIR/runs to start over. Seven
+million reviews are a file of 6.3 GB, and need 30 GB on the disk.
 """
 
 from __future__ import annotations

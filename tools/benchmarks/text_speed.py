@@ -2,9 +2,10 @@
 
     python -m tools.benchmarks.text_speed [--budgets 4096 8192] [--reviews=4096] [--tokens=128]
 
-The texts are random, full to the last token, with Zipfian ids. Forward is `encode`; training is the value and gradient
-of a sum of squares of its features, in two phases, dropout on. Each figure is the median of the repeats with the lowest
-and the highest; load is the machine's average over the last minute, which must be near 0 for the figures to mean much.
+The texts are random, with Zipfian token ids, and have no padding. Forward is `encode`; training is the value and the
+gradient of a sum of squares of its features, in two phases, with dropout. Each figure is the median of the repeats with
+the lowest and the highest. Load is the average of the machine over the last minute; it must be near 0 for the figures
+to mean much.
 """
 
 from __future__ import annotations
