@@ -26,7 +26,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -261,27 +261,13 @@ def _write(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 Arrays = dict[str, np.ndarray]
-
-
-class Cache(Protocol):
-    """A function that memoises `make`, such as `Store.arrays`; see there for the arguments."""
-
-    def __call__(
-        self,
-        kind: str,
-        inputs: Mapping[str, np.ndarray],
-        options: Mapping[str, Any],
-        version: int,
-        make: Callable[[], Mapping[str, np.ndarray]],
-    ) -> Arrays: ...
+Make = Callable[[], Mapping[str, np.ndarray]]
+Cache = Callable[[str, Mapping[str, np.ndarray], Mapping[str, Any], int, Make], Arrays]
+"""A function that memoises `make`, such as `Store.arrays`: (kind, inputs, options, version, make) -> arrays."""
 
 
 def no_cache(
-    kind: str,
-    inputs: Mapping[str, np.ndarray],
-    options: Mapping[str, Any],
-    version: int,
-    make: Callable[[], Mapping[str, np.ndarray]],
+    kind: str, inputs: Mapping[str, np.ndarray], options: Mapping[str, Any], version: int, make: Make
 ) -> Arrays:
     """Call `make`: a `Cache` that stores nothing."""
     return dict(make())

@@ -178,25 +178,24 @@ class Interactions:
             require_rows(column, len(values), rows)
             return values
 
-        strings: dict[str, Any] = {column: storage.read_strings(folder, column, mmap) for column in _STRINGS}
-        require_rows("text.offsets", len(strings["text"]), n)
-        numbers = {column: read(column, dtype, n) for column, dtype in _NUMBERS.items()}
+        columns: dict[str, Any] = {column: storage.read_strings(folder, column, mmap) for column in _STRINGS}
+        require_rows("text.offsets", len(columns["text"]), n)
+        columns |= {column: read(column, dtype, n) for column, dtype in _NUMBERS.items()}
         for side in ("user", "item"):
-            count = len(strings[f"{side}_ids"])
-            if n and not 0 <= numbers[side].min() <= numbers[side].max() < count:
+            count = len(columns[f"{side}_ids"])
+            if n and not 0 <= columns[side].min() <= columns[side].max() < count:
                 raise UserError(
                     f"{folder / f'{side}.npy'}: numbers beyond the {count:,} ids of {side}_ids; "
                     "the run directory is damaged"
                 )
-        items = len(strings["item_ids"])
+        items = len(columns["item_ids"])
         return cls(
             name=name,
             vectors={name: read(f"vector{k}", np.float32, n, 2) for k, name in enumerate(names)},
             rating_range=low_high,
             given_split=read("given_split", np.int8, n) if has_split else None,
             item_vectors={name: read(f"item_vector{k}", np.float32, items, 2) for k, name in enumerate(item_names)},
-            **strings,
-            **numbers,
+            **columns,
         )
 
     def sha256(self) -> str:

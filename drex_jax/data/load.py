@@ -261,20 +261,18 @@ def _scale(options: DataSettings, default: tuple[float, float] | None) -> Any:
 
 def _refuse_bad(options: DataSettings, source: str, good: int, quarantine: Quarantine) -> None:
     """Raise `UserError` if there is no good row, or too large a share of bad rows."""
-    rejected = quarantine.rejected
+    rejected, reasons = quarantine.rejected, quarantine.reasons()
     listed = "" if quarantine.path is None else f"; each is listed in {quarantine.path}"
     if not good:
         expected = READERS[options.format].EXPECTED
         if not rejected:
             raise UserError(f"{source}: no rows; expected {expected}")
-        raise UserError(
-            f"{source}: none of {rejected:,} rows is good: {quarantine.reasons()}; expected {expected}{listed}"
-        )
+        raise UserError(f"{source}: none of {rejected:,} rows is good: {reasons}; expected {expected}{listed}")
     share = rejected / (good + rejected)
     if share > options.max_bad_share:
         raise UserError(
             f"{source}: {share:.1%} of {good + rejected:,} rows are bad, above data.max_bad_share="
-            f"{options.max_bad_share:g}: {quarantine.reasons()}{listed}"
+            f"{options.max_bad_share:g}: {reasons}{listed}"
         )
 
 

@@ -72,7 +72,9 @@ def wide(n=30):
 
 CASES = {
     "yelp": ("yelp_academic_dataset_review.json", json_lines(yelp_row), DataSettings("yelp")),
-    "amazon of 2014": ("reviews_Baby_5.json.gz", gzip.compress(json_lines(amazon_row), mtime=0), DataSettings("amazon")),
+    "amazon of 2014": (
+        "reviews_Baby_5.json.gz", gzip.compress(json_lines(amazon_row), mtime=0), DataSettings("amazon")
+    ),
     "amazon of 2018": ("Gift_Cards_5.json", json_lines(amazon_row), DataSettings("amazon", rating_max=4)),
     "amazon of 2023": ("Gift_Cards.jsonl", json_lines(amazon_2023_row), DataSettings("amazon")),
     "amazon, a torn file": ("x y.json.gz", gzip.compress(json_lines(amazon_row, 400))[:-200], DataSettings("amazon")),
