@@ -1,4 +1,4 @@
-"""Assembles the chunks of a reader into one table: sort, merge duplicates, cut, filter, number."""
+"""Assemble the chunks of a reader into one table: sort, merge duplicates, cut, filter, number."""
 
 from __future__ import annotations
 
@@ -232,13 +232,13 @@ def _order(columns: _Columns, user_rank: np.ndarray, item_rank: np.ndarray) -> n
     # Only tied rows need a hash: 128 bits decide their order and equality.
     tied = follows.copy()
     tied[:-1] |= follows[1:]
-    places = np.flatnonzero(tied)
-    hashes = np.array([_row_hash(columns, row) for row in order[places]], np.dtype("S32"))
-    group = np.cumsum(~follows)[places]
+    positions = np.flatnonzero(tied)
+    hashes = np.array([_row_hash(columns, row) for row in order[positions]], np.dtype("S32"))
+    group = np.cumsum(~follows)[positions]
     within = np.lexsort((hashes, group))
-    order[places] = order[places][within]
+    order[positions] = order[positions][within]
     repeat = np.zeros(len(order), bool)
-    repeat[places[1:]] = (hashes[within][1:] == hashes[within][:-1]) & (np.diff(group) == 0)
+    repeat[positions[1:]] = (hashes[within][1:] == hashes[within][:-1]) & (np.diff(group) == 0)
     return order[~repeat]
 
 

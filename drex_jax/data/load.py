@@ -1,4 +1,4 @@
-"""Reads a data set: from settings to a validated table and a report of every row."""
+"""Read a data set: from settings to a validated table and a report of every row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Converts raw Amazon files to the layout of MMRec: k-core, a split for each user, numeric ids, aligned features.
+"""Convert raw Amazon files to the layout of MMRec: k-core, a split for each user, numeric ids, aligned features.
 
 The output is read by `drex_jax.data.readers.mmrec`: `NAME.inter`, `*_feat.npy`, and the ids in `u_id_mapping.csv` and
 `i_id_mapping.csv` (tab separated, as MMRec writes them).

@@ -1,4 +1,4 @@
-"""Rearranges published feature arrays into one row for each item; an item without features gets a row of NaN."""
+"""Rearrange published feature arrays into one row for each item; an item without features gets a row of NaN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads Amazon metadata files (McAuley lab) as one text for each item.
+"""Read Amazon metadata files (McAuley lab) as one text for each item.
 
 The releases of 2018 and 2023 are JSON lines. The lines of 2014 are Python literals, which are parsed as literals and
 never executed. Field names: `asin` or `parent_asin`; `title`; `brand` or `store`; `categories` or `category`;

@@ -1,4 +1,4 @@
-"""Reads feature arrays of items, `NAME_feat.npy`: checks every row and sorts the rows by item number."""
+"""Read feature arrays of items, `NAME_feat.npy`: checks every row and sorts the rows by item number."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def _read(name: str, path: Path, ids: np.ndarray, notices: list[str]) -> np.ndar
     absent = np.empty(len(ids), bool)
     order = np.argsort(ids)  # read the file from its beginning to its end
     step = max(_BLOCK_BYTES // (4 * width), 1)
-    for places in (order[begin : begin + step] for begin in range(0, len(order), step)):
-        values[places], absent[places] = checked(path, array[ids[places]], ids[places])
+    for targets in (order[begin : begin + step] for begin in range(0, len(order), step)):
+        values[targets], absent[targets] = checked(path, array[ids[targets]], ids[targets])
     if absent.all():
         raise UserError(f"{path}: every row is NaN or zeros: no item has {name} features")
     if absent.any():

@@ -1,4 +1,4 @@
-"""Decodes lines of JSON into columns, hundreds of lines at once.
+"""Decode lines of JSON into columns, hundreds of lines at once.
 
 The rules for a row are in `drex_jax.data.readers.fields`. Checking each row with them costs more than parsing it, so a
 run of lines is first decoded as columns: if every value is of the ordinary kind (right type, nothing to refuse), a few

@@ -1,4 +1,4 @@
-"""Reads any CSV, TSV, JSON lines or Parquet file, with a mapping from our column names to those of the file.
+"""Read any CSV, TSV, JSON lines or Parquet file, with a mapping from our column names to those of the file.
 
 The kind of file is recognised by its first bytes, not by its name. In CSV and TSV the first record is the header; with
 a tab in it the file is a TSV, otherwise with a semicolon and no comma the separator is a semicolon. Numbers may be
