@@ -52,7 +52,7 @@ class Store:
     already returned stay valid (POSIX keeps a mapped file until its last user is gone).
 
     Args:
-      folder: created with the first entry; `size()` and `du` say how much it holds.
+      folder: created with the first entry; `du` says how much it holds.
       max_bytes: limit for all entries together. After each new entry the least recently used ones are removed until
         the rest fits (the new one always stays). None: no limit; see `trim`.
       verify_bytes: entries up to this size have the checksums of their arrays verified whenever they are opened (at
@@ -123,10 +123,6 @@ class Store:
         if fault:
             LOGGER.warning("%s was damaged and is made anew: %s", entry, fault)
         return stored
-
-    def size(self) -> int:
-        """Return the bytes of all entries."""
-        return sum(size for _, size, _ in self._entries())
 
     def trim(self, max_bytes: int, keep: Path | None = None) -> None:
         """Remove the least recently used entries until the rest takes at most `max_bytes`; 0 removes all but `keep`.

@@ -167,10 +167,12 @@ def load_interactions(
     with Quarantine(quarantine_path) as quarantine:
         source = open_source(options, quarantine, cache, widths or {})
         path, is_mmrec = Path(source.name), options.format == "mmrec"
+        name = mmrec.name_of(path) if is_mmrec else path.name
+        name = name if options.format == "synthetic" else f"{options.format}:{name}"
         features = item_features.find(path.parent, options.item_features) if is_mmrec else {}
         assembled = assemble_interactions(
             source.chunks,
-            options.name or _default_name(options.format, source.name),
+            options.name or name,
             source.rating_range,
             options.max_interactions,
             options.k_core,
@@ -200,13 +202,6 @@ def _check(options: DataSettings) -> None:
         raise UserError(
             f"data.item_features={','.join(options.item_features)}: only data.format=mmrec has features of items"
         )
-
-
-def _default_name(data_format: str, source: str) -> str:
-    if data_format == "synthetic":
-        return source
-    path = Path(source)
-    return f"{data_format}:{mmrec.name_of(path) if data_format == 'mmrec' else path.name}"
 
 
 def open_source(
