@@ -122,7 +122,7 @@ class Interactions:
         for name, values in self.vectors.items():
             _require(_present_or_absent(values), f"vector {name} has a row that is not finite")
         for name, values in self.item_vectors.items():
-            _require(len(values) == self.num_items, f"item vector {name} has {len(values)} rows, not one an item")
+            _require(len(values) == self.num_items, f"item vector {name} has {len(values)} rows, not {self.num_items}")
             _require(values.dtype == np.float32, f"item vector {name} is {values.dtype}, not float32")
             _require(_present_or_absent(values), f"item vector {name} has a row that is not finite")
         if self.given_split is not None:

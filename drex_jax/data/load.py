@@ -52,7 +52,7 @@ MODALITIES = Rule(
     ),
     "different names of modalities, such as ('image', 'text')",
 )
-_RATING = optional(number(-1e6, 1e6))  # what float32 can tell apart and square
+_RATING = optional(number(-1e6, 1e6))  # float32 distinguishes such ratings, and their squares are finite
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,8 +59,8 @@ def texts(path: Path, wanted: Container[bytes], quarantine: Quarantine) -> dict[
                 text_by_item.setdefault(name, text)
     if not good:
         raise UserError(
-            f"{path}: no line is metadata; expected a JSON object or a Python literal a line, with asin title brand "
-            "categories description"
+            f"{path}: no line is metadata; expected a JSON object or a Python literal on each line, with asin title "
+            "brand categories description"
         )
     return text_by_item
 

@@ -1,4 +1,4 @@
-"""Read feature arrays of items, `NAME_feat.npy`: checks every row and sorts the rows by item number."""
+"""Read feature arrays of items, `NAME_feat.npy`; check every row and sort the rows by item number."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def open_array(path: Path) -> np.ndarray:
     if array.ndim != 2 or not array.shape[1]:
         raise UserError(f"{path}: holds an array of shape {array.shape}; expected {EXPECTED}")
     if array.shape[1] > MAX_WIDTH:
-        raise UserError(f"{path}: {array.shape[1]:,} numbers an item; at most {MAX_WIDTH:,} are read")
+        raise UserError(f"{path}: {array.shape[1]:,} numbers for an item; at most {MAX_WIDTH:,} are read")
     return array
 
 

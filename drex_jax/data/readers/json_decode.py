@@ -48,7 +48,7 @@ class Keys(NamedTuple):
 
 
 class Format(NamedTuple):
-    """A format of reviews, one JSON object a line.
+    """A format of reviews, one JSON object on each line.
 
     Attributes:
       name: name of the format.

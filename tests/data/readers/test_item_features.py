@@ -85,7 +85,7 @@ def with_value(row, value):
         (WHOLE.replace(b"'<f4'", b"'<q9'"), "damaged"),
         (WHOLE.replace(b"(4, 2)", b"(4,9" + b"0" * 14 + b")"), "damaged"),
         (WHOLE[:10] + b"(" * (len(WHOLE) - 10), "damaged"),
-        (saved(np.save, np.zeros((4, 70_000), np.int8)), "70,000 numbers an item; at most 65,536"),
+        (saved(np.save, np.zeros((4, 70_000), np.int8)), "70,000 numbers for an item; at most 65,536"),
         (
             b"\x80\x04\x95\n\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94K\x01s.",
             "Python objects, which are never loaded",
