@@ -26,7 +26,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class Store:
     already returned stay valid (POSIX keeps a mapped file until its last user is gone).
 
     Args:
-      folder: created with the first entry; `size()` and `du` say how much it holds.
+      folder: created with the first entry; `du` says how much it holds.
       max_bytes: limit for all entries together. After each new entry the least recently used ones are removed until
         the rest fits (the new one always stays). None: no limit; see `trim`.
       verify_bytes: entries up to this size have the checksums of their arrays verified whenever they are opened (at
@@ -123,10 +123,6 @@ class Store:
         if fault:
             LOGGER.warning("%s was damaged and is made anew: %s", entry, fault)
         return stored
-
-    def size(self) -> int:
-        """Return the bytes of all entries."""
-        return sum(size for _, size, _ in self._entries())
 
     def trim(self, max_bytes: int, keep: Path | None = None) -> None:
         """Remove the least recently used entries until the rest takes at most `max_bytes`; 0 removes all but `keep`.
@@ -261,27 +257,13 @@ def _write(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 Arrays = dict[str, np.ndarray]
-
-
-class Cache(Protocol):
-    """A function that memoises `make`, such as `Store.arrays`; see there for the arguments."""
-
-    def __call__(
-        self,
-        kind: str,
-        inputs: Mapping[str, np.ndarray],
-        options: Mapping[str, Any],
-        version: int,
-        make: Callable[[], Mapping[str, np.ndarray]],
-    ) -> Arrays: ...
+Make = Callable[[], Mapping[str, np.ndarray]]
+Cache = Callable[[str, Mapping[str, np.ndarray], Mapping[str, Any], int, Make], Arrays]
+"""A function that memoises `make`, such as `Store.arrays`: (kind, inputs, options, version, make) -> arrays."""
 
 
 def no_cache(
-    kind: str,
-    inputs: Mapping[str, np.ndarray],
-    options: Mapping[str, Any],
-    version: int,
-    make: Callable[[], Mapping[str, np.ndarray]],
+    kind: str, inputs: Mapping[str, np.ndarray], options: Mapping[str, Any], version: int, make: Make
 ) -> Arrays:
     """Call `make`: a `Cache` that stores nothing."""
     return dict(make())

@@ -26,7 +26,4 @@ def progress_bar(what: str, total: int | None, unit: str, **options: Any) -> tqd
 
 def iterated(elements: Sequence[T], what: str, unit: str) -> Iterator[T]:
     """Yield the elements, with a bar that counts them."""
-    with progress_bar(what, len(elements), unit) as bar:
-        for element in elements:
-            yield element
-            bar.update()
+    return iter(progress_bar(what, len(elements), unit, iterable=elements))

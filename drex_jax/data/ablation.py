@@ -1,4 +1,4 @@
-"""Ablation: removes modalities from train interactions, to measure what they contribute."""
+"""Ablation: remove modalities from train interactions, to measure what they contribute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assembles the chunks of a reader into one table: sort, merge duplicates, cut, filter, number."""
+"""Assemble the chunks of a reader into one table: sort, merge duplicates, cut, filter, number."""
 
 from __future__ import annotations
 
@@ -163,11 +163,11 @@ def _gather(chunks: Iterable[Chunk], max_ids: int) -> tuple[_Columns, list[bytes
     widths = {name: vectors.shape[1] for part in parts for name, vectors in part.vectors.items()}
     has_split = any(part.split is not None for part in parts)
     columns = _Columns(
-        user=_concatenate(users, np.int32),
-        item=_concatenate(items, np.int32),
+        user=np.concatenate([np.zeros(0, np.int32), *users]),
+        item=np.concatenate([np.zeros(0, np.int32), *items]),
         # Adding zero makes -0.0 the 0.0 it equals, so that equal rows have equal bytes.
-        timestamp=_concatenate([part.timestamp for part in parts], np.float64) + 0.0,
-        rating=_canonical(_concatenate([part.rating for part in parts], np.float32)),
+        timestamp=np.concatenate([np.zeros(0), *(part.timestamp for part in parts)]) + 0.0,
+        rating=_canonical(np.concatenate([np.zeros(0, np.float32), *(part.rating for part in parts)])),
         text=[part.text for part in parts],
         begins=np.cumsum([0, *(len(part) for part in parts)])[:-1],
         vectors={
@@ -199,10 +199,6 @@ def numbers_of(ids: Strings, numbers: dict[bytes, int], max_ids: int = MAX_IDS) 
     return np.array(of_dictionary, np.int32)[encoded.indices.to_numpy()]
 
 
-def _concatenate(parts: list[np.ndarray], dtype: type) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype)
-
-
 def _canonical(values: np.ndarray) -> np.ndarray:
     """Return the same values with a single bit pattern for NaN and a single one for zero."""
     return np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0))
@@ -232,13 +228,13 @@ def _order(columns: _Columns, user_rank: np.ndarray, item_rank: np.ndarray) -> n
     # Only tied rows need a hash: 128 bits decide their order and equality.
     tied = follows.copy()
     tied[:-1] |= follows[1:]
-    places = np.flatnonzero(tied)
-    hashes = np.array([_row_hash(columns, row) for row in order[places]], np.dtype("S32"))
-    group = np.cumsum(~follows)[places]
+    positions = np.flatnonzero(tied)
+    hashes = np.array([_row_hash(columns, row) for row in order[positions]], np.dtype("S32"))
+    group = np.cumsum(~follows)[positions]
     within = np.lexsort((hashes, group))
-    order[places] = order[places][within]
+    order[positions] = order[positions][within]
     repeat = np.zeros(len(order), bool)
-    repeat[places[1:]] = (hashes[within][1:] == hashes[within][:-1]) & (np.diff(group) == 0)
+    repeat[positions[1:]] = (hashes[within][1:] == hashes[within][:-1]) & (np.diff(group) == 0)
     return order[~repeat]
 
 

@@ -96,16 +96,13 @@ class Interactions:
     def validate(self) -> None:
         """Check every promise of the class. Raise ValueError for the first that is broken (a defect of ours)."""
         n = len(self)
-        columns = {"item": self.item, "timestamp": self.timestamp, "rating": self.rating, "text": self.text}
-        columns |= {f"vector {name}": vectors for name, vectors in self.vectors.items()}
+        columns = {name: (getattr(self, name), dtype) for name, dtype in _NUMBERS.items()}
+        columns |= {f"vector {name}": (values, np.float32) for name, values in self.vectors.items()}
         if self.given_split is not None:
-            columns["given_split"] = self.given_split
-        for name, column in columns.items():
+            columns["given_split"] = (self.given_split, np.int8)
+        _require(len(self.text) == n, f"text has {len(self.text)} rows, user has {n}")
+        for name, (column, dtype) in columns.items():
             _require(len(column) == n, f"{name} has {len(column)} rows, user has {n}")
-        types = {name: (getattr(self, name), dtype) for name, dtype in _NUMBERS.items()}
-        types |= {f"vector {name}": (vectors, np.float32) for name, vectors in self.vectors.items()}
-        types |= {f"item vector {name}": (vectors, np.float32) for name, vectors in self.item_vectors.items()}
-        for name, (column, dtype) in types.items():
             _require(column.dtype == dtype, f"{name} is {column.dtype}, not {np.dtype(dtype)}")
         time = self.timestamp
         _require(bool(np.isfinite(time).all()), "a timestamp is not finite")
@@ -122,11 +119,12 @@ class Interactions:
             # Ratings are float32, so the range is compared as float32.
             inside = (given >= np.float32(low)) & (given <= np.float32(high))
             _require(bool(inside.all()), f"a rating is outside {self.rating_range}")
-        for name, vectors in self.vectors.items():
-            _require(_present_or_absent(vectors), f"vector {name} has a row that is not finite")
-        for name, vectors in self.item_vectors.items():
-            _require(len(vectors) == self.num_items, f"item vector {name} has {len(vectors)} rows, not one an item")
-            _require(_present_or_absent(vectors), f"item vector {name} has a row that is not finite")
+        for name, values in self.vectors.items():
+            _require(_present_or_absent(values), f"vector {name} has a row that is not finite")
+        for name, values in self.item_vectors.items():
+            _require(len(values) == self.num_items, f"item vector {name} has {len(values)} rows, not {self.num_items}")
+            _require(values.dtype == np.float32, f"item vector {name} is {values.dtype}, not float32")
+            _require(_present_or_absent(values), f"item vector {name} has a row that is not finite")
         if self.given_split is not None:
             _require(bool(np.isin(self.given_split, (0, 1, 2)).all()), "given_split is none of 0, 1, 2")
 
@@ -178,25 +176,24 @@ class Interactions:
             require_rows(column, len(values), rows)
             return values
 
-        strings: dict[str, Any] = {column: storage.read_strings(folder, column, mmap) for column in _STRINGS}
-        require_rows("text.offsets", len(strings["text"]), n)
-        numbers = {column: read(column, dtype, n) for column, dtype in _NUMBERS.items()}
+        columns: dict[str, Any] = {column: storage.read_strings(folder, column, mmap) for column in _STRINGS}
+        require_rows("text.offsets", len(columns["text"]), n)
+        columns |= {column: read(column, dtype, n) for column, dtype in _NUMBERS.items()}
         for side in ("user", "item"):
-            count = len(strings[f"{side}_ids"])
-            if n and not 0 <= numbers[side].min() <= numbers[side].max() < count:
+            count = len(columns[f"{side}_ids"])
+            if n and not 0 <= columns[side].min() <= columns[side].max() < count:
                 raise UserError(
                     f"{folder / f'{side}.npy'}: numbers beyond the {count:,} ids of {side}_ids; "
                     "the run directory is damaged"
                 )
-        items = len(strings["item_ids"])
+        items = len(columns["item_ids"])
         return cls(
             name=name,
             vectors={name: read(f"vector{k}", np.float32, n, 2) for k, name in enumerate(names)},
             rating_range=low_high,
             given_split=read("given_split", np.int8, n) if has_split else None,
             item_vectors={name: read(f"item_vector{k}", np.float32, items, 2) for k, name in enumerate(item_names)},
-            **strings,
-            **numbers,
+            **columns,
         )
 
     def sha256(self) -> str:

@@ -1,4 +1,4 @@
-"""Reads a data set: from settings to a validated table and a report of every row."""
+"""Read a data set: from settings to a validated table and a report of every row."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ MODALITIES = Rule(
     ),
     "different names of modalities, such as ('image', 'text')",
 )
-_RATING = optional(number(-1e6, 1e6))  # what float32 can tell apart and square
+_RATING = optional(number(-1e6, 1e6))  # float32 distinguishes such ratings, and their squares are finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,10 +167,12 @@ def load_interactions(
     with Quarantine(quarantine_path) as quarantine:
         source = open_source(options, quarantine, cache, widths or {})
         path, is_mmrec = Path(source.name), options.format == "mmrec"
+        name = mmrec.name_of(path) if is_mmrec else path.name
+        name = name if options.format == "synthetic" else f"{options.format}:{name}"
         features = item_features.find(path.parent, options.item_features) if is_mmrec else {}
         assembled = assemble_interactions(
             source.chunks,
-            options.name or _default_name(options.format, source.name),
+            options.name or name,
             source.rating_range,
             options.max_interactions,
             options.k_core,
@@ -200,13 +202,6 @@ def _check(options: DataSettings) -> None:
         raise UserError(
             f"data.item_features={','.join(options.item_features)}: only data.format=mmrec has features of items"
         )
-
-
-def _default_name(data_format: str, source: str) -> str:
-    if data_format == "synthetic":
-        return source
-    path = Path(source)
-    return f"{data_format}:{mmrec.name_of(path) if data_format == 'mmrec' else path.name}"
 
 
 def open_source(
@@ -261,19 +256,19 @@ def _scale(options: DataSettings, default: tuple[float, float] | None) -> Any:
 
 def _refuse_bad(options: DataSettings, source: str, good: int, quarantine: Quarantine) -> None:
     """Raise `UserError` if there is no good row, or too large a share of bad rows."""
-    rejected = quarantine.rejected
+    rejected, reasons = quarantine.rejected, quarantine.reasons()
     if not good:
         expected = READERS[options.format].EXPECTED
         if not rejected:
             raise UserError(f"{source}: no rows; expected {expected}")
         raise BadRowsError(
-            f"{source}: none of {rejected:,} rows is good: {quarantine.reasons()}; expected {expected}", quarantine.path
+            f"{source}: none of {rejected:,} rows is good: {reasons}; expected {expected}", quarantine.path
         )
     share = rejected / (good + rejected)
     if share > options.max_bad_share:
         raise BadRowsError(
             f"{source}: {share:.1%} of {good + rejected:,} rows are bad, above data.max_bad_share="
-            f"{options.max_bad_share:g}: {quarantine.reasons()}",
+            f"{options.max_bad_share:g}: {reasons}",
             quarantine.path,
         )
 

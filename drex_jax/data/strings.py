@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from drex_jax.common.errors import UserError
 
-_TAKE_ROWS = 1 << 12
+_TAKE_ROWS, _TAKE_BYTES = 1 << 20, 64 << 20  # upper limits of a block of strings that is copied at once
 MAP_FROM_BYTES = 256 << 20  # a smaller array is held in memory
 
 
@@ -105,7 +105,7 @@ def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
 def gather(parts: Sequence[Strings], rows: np.ndarray, scratch: str | Path | None = None) -> Strings:
     """Return strings of several columns as one column.
 
-    Memory is bounded: Arrow takes the strings block by block, as one `take` over all parts would copy them all first.
+    Memory is bounded: Arrow takes the strings block by block, as one `take` over all parts would first copy them all.
 
     Args:
       parts: the columns; a row is a position in all of them end to end.
@@ -118,15 +118,20 @@ def gather(parts: Sequence[Strings], rows: np.ndarray, scratch: str | Path | Non
     lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])
     offsets = offsets_of(lengths[rows])
     data = allocate(int(offsets[-1]), np.uint8, scratch)
-    for first in range(0, len(rows), _TAKE_ROWS):
-        block = rows[first : first + _TAKE_ROWS]
+    first = 0
+    while first < len(rows):
+        within = int(np.searchsorted(offsets, offsets[first] + _TAKE_BYTES, "right")) - 1
+        last = min(max(within, first + 1), first + _TAKE_ROWS, len(rows))
+        block = rows[first:last]
         part = np.searchsorted(begins, block, "right") - 1
-        numbers = np.unique(part).tolist()
-        pieces = [columns[number].take(pa.array(block[part == number] - begins[number])) for number in numbers]
-        back = np.argsort(np.argsort(part, kind="stable"))  # from the order of the parts to that of `rows`
-        taken = pa.concat_arrays(pieces).take(pa.array(back)).buffers()[2]
-        begin, end = offsets[first], offsets[first + len(block)]
-        data[begin:end] = np.frombuffer(taken or b"", np.uint8)[: end - begin]
+        order = np.argsort(part, kind="stable")
+        cuts = np.flatnonzero(np.diff(part[order], prepend=-1))
+        pieces = np.split((block - begins[part])[order], cuts[1:])
+        taken = [columns[number].take(pa.array(piece)) for number, piece in zip(part[order][cuts], pieces, strict=True)]
+        bytes_of_block = pa.concat_arrays(taken).take(pa.array(np.argsort(order))).buffers()[2]
+        begin, end = offsets[first], offsets[last]
+        data[begin:end] = np.frombuffer(bytes_of_block or b"", np.uint8)[: end - begin]
+        first = last
     return Strings(data, offsets)
 
 

@@ -1,4 +1,4 @@
-"""The store: the same request finds the same result, another never does, and no fault of the disk stops a run."""
+"""The store: only an equal request finds a result, and no fault of the disk stops a run."""
 
 import errno
 import hashlib
@@ -29,7 +29,7 @@ MADE = {"steps": np.arange(7, dtype=np.int32), "fill": np.array(0.5), "empty": n
 
 
 def ask(store: Store, made: Mapping[str, np.ndarray] = MADE, inputs: Any = INPUTS, options: Any = OPTIONS):
-    """The result, and whether it had to be made."""
+    """Return the result, and True if it had to be made."""
     calls = []
     result = store.arrays("schedule", inputs, options, 1, lambda: calls.append(1) or made)
     return result, bool(calls)
@@ -46,6 +46,10 @@ def assert_same(result: Mapping[str, np.ndarray], expected: Mapping[str, np.ndar
 
 def entries(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def bytes_in(folder: pathlib.Path) -> int:
+    return sum(path.stat().st_size for path in entries(folder))
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -133,7 +137,7 @@ REQUESTS = st.tuples(st.sampled_from(["a", "a", "a-b"]), INPUT, MOSTLY_NONE, st.
 
 @st.composite
 def near_requests(draw) -> list[tuple]:
-    """Requests, each followed by others that differ from it in one thing at most."""
+    """Draw requests, each followed by others that differ from it in at most one thing."""
     requests = []
     for kind, inputs, options, version in draw(st.lists(REQUESTS, min_size=1, max_size=4)):
         requests.append((kind, inputs, options, version))
@@ -152,8 +156,8 @@ def near_requests(draw) -> list[tuple]:
     return requests
 
 
-def told_in_full(request) -> tuple:
-    """The slow, obvious twin of a key: everything that counts, itself."""
+def full_key(request) -> tuple:
+    """Return the slow, obvious version of a key: everything that counts."""
     kind, inputs, options, version = request
     arrays = tuple(
         (name, inputs[name].dtype.str, inputs[name].shape, inputs[name].tobytes()) for name in sorted(inputs)
@@ -168,10 +172,10 @@ def test_requests_share_an_entry_exactly_if_they_are_equal(requests):
         store, expected = Store(pathlib.Path(folder)), {}
         for number, request in enumerate(requests):
             value = store.arrays(*request, make=lambda number=number: {"number": np.array(number)})["number"]
-            assert value == expected.setdefault(told_in_full(request), number)
+            assert value == expected.setdefault(full_key(request), number)
 
 
-def test_what_looks_alike_is_told_apart_and_what_is_alike_is_not(tmp_path):
+def test_similar_requests_differ_and_equal_requests_do_not(tmp_path):
     one, two = np.zeros(1, np.int32), np.zeros(2, np.int32)
     different = [
         ({"a": one, "b": two}, {}),
@@ -205,13 +209,13 @@ def test_what_looks_alike_is_told_apart_and_what_is_alike_is_not(tmp_path):
 @pytest.mark.parametrize(
     "option", [object(), {1: "int key"}, pathlib.Path("a"), b"a", {"deep": [{"er": {1, 2}}]}, np.zeros(2), 1j]
 )
-def test_an_option_without_a_place_in_a_key_is_refused(tmp_path, option):
+def test_an_option_of_another_type_is_refused(tmp_path, option):
     with pytest.raises(TypeError, match=r"option .* has no place in a key"):
         ask(Store(tmp_path), options={"option": option})
 
 
 @pytest.mark.parametrize("array", [np.array([None]), np.zeros(2, "i4,f4"), np.array(["a"], np.dtypes.StringDType())])
-def test_arrays_that_no_plain_dtype_tells_are_refused(tmp_path, array):
+def test_arrays_without_a_plain_dtype_are_refused(tmp_path, array):
     with pytest.raises(TypeError, match=r"array 'in' of dtype .* cannot be stored"):
         ask(Store(tmp_path), inputs={"in": array})
     with pytest.raises(TypeError, match=r"array 'out' of dtype .* cannot be stored"):
@@ -273,7 +277,7 @@ def test_an_entry_under_another_name_is_not_served(tmp_path, caplog):
 
 
 def test_bytes_are_never_taken_for_objects(tmp_path, caplog):
-    """Addresses, they would be: an entry that somebody has made to fit its checksums."""
+    """They would be taken for addresses in an entry that was forged with matching checksums."""
     store = Store(tmp_path)
     ask(store)
     (entry,) = entries(tmp_path)
@@ -288,7 +292,7 @@ def test_bytes_are_never_taken_for_objects(tmp_path, caplog):
     assert "Python objects" in warnings_of(caplog)[0]
 
 
-def test_a_removed_entry_is_made_again_without_a_word(tmp_path, caplog):
+def test_a_removed_entry_is_made_again_without_a_warning(tmp_path, caplog):
     ask(Store(tmp_path))
     entries(tmp_path)[0].unlink()
     assert ask(Store(tmp_path))[1]
@@ -323,7 +327,7 @@ def test_a_disk_that_cannot_be_used_stops_nothing(tmp_path, caplog, monkeypatch)
     ask(Store(tmp_path / "blocked"))
     (blocked,) = entries(tmp_path / "blocked")
     blocked.unlink()
-    blocked.mkdir()  # neither read nor replaced
+    blocked.mkdir()  # can neither be read nor replaced
 
     def full(file):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -338,7 +342,7 @@ def test_a_disk_that_cannot_be_used_stops_nothing(tmp_path, caplog, monkeypatch)
                 assert made
                 assert_same(result, {"out": array.T, "scalar": np.asarray(np.float32(3))})
             assert array.flags.writeable
-            (message,) = warnings_of(caplog)  # one a store
+            (message,) = warnings_of(caplog)  # one for each store
             assert "cannot keep results" in message
     assert entries(tmp_path) == [tmp_path / "file"]
     assert ask(stores[0])[1]
@@ -372,7 +376,7 @@ def test_a_folder_without_permissions_stops_nothing(tmp_path, caplog):
 
 
 def run(folder: pathlib.Path, script: str, *arguments: object) -> subprocess.Popen:
-    """A process that runs a script in which `ask()` asks the store in `folder` for MADE."""
+    """Start a process with a script in which `ask()` asks the store in `folder` for `made`."""
     prelude = (
         "import os, pathlib, random, sys, time\nimport numpy as np\nfrom drex_jax.common.cache import Store\n"
         "folder = pathlib.Path(sys.argv[1])\nstore = Store(folder)\n"
@@ -404,7 +408,7 @@ def test_processes_that_make_the_same_entry_at_once_all_succeed(tmp_path):
     assert [path.suffix for path in entries(tmp_path / "store")] == [".arrays"]
 
 
-def test_processes_that_share_a_store_with_a_vandal_get_right_results(tmp_path):
+def test_processes_get_right_results_while_entries_are_damaged_and_removed(tmp_path):
     script = (
         "random.seed(int(sys.argv[2]))\n"
         "for _ in range(60):\n"
@@ -447,17 +451,17 @@ def test_a_bound_removes_the_least_recently_used(tmp_path):
         (names[number],) = set(entries(tmp_path)) - set(names.values())
         os.utime(names[number], (number, number))
     size = names[0].stat().st_size
-    assert store.size() == 4 * size
-    ask(store, options={"number": 0})  # used, so now the last to go
+    assert bytes_in(tmp_path) == 4 * size
+    ask(store, options={"number": 0})  # used, so it is the last to be removed
     store.trim(3 * size)
     assert have() == [0, 2, 3]
     ask(Store(tmp_path, max_bytes=3 * size - 1), options={"number": 1})
     assert have() == [0, 1]
-    assert store.size() == 2 * size
+    assert bytes_in(tmp_path) == 2 * size
     ask(Store(tmp_path, max_bytes=0), options={"number": 3})
     assert have() == [3]  # the new one always stays
     store.trim(0)
-    assert store.size() == 0
+    assert bytes_in(tmp_path) == 0
     assert entries(tmp_path) == []
 
 

@@ -1,4 +1,4 @@
-"""Bars of long work: on terminals alone, and only of work that is long."""
+"""Progress bars: only on terminals, and only for long work."""
 
 import io
 
@@ -8,10 +8,10 @@ from drex_jax.common import progress
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
 

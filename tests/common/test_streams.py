@@ -1,4 +1,4 @@
-"""Where the interactions of one user or item stand in a stream."""
+"""Positions of the interactions of one user or item in a stream."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Modalities that train interactions lose."""
+"""Ablation of modalities."""
 
 import numpy as np
 
@@ -17,13 +17,13 @@ def events() -> Events:
     return Events(ids, ids, ids * 1.0, np.ones(n, np.float32), tokens, {"a": np.ones((n, 2), np.float32)}, n, n)
 
 
-def lost(found: Events) -> dict[str, np.ndarray]:
-    assert found.tokens is not None
+def lost(ablated: Events) -> dict[str, np.ndarray]:
+    assert ablated.tokens is not None
     return {
-        "rating": np.isnan(found.rating),
-        "text": found.tokens.lengths == 0,
-        "time": np.isnan(found.timestamp),
-        "vectors": np.isnan(found.vectors["a"]).all(1),
+        "rating": np.isnan(ablated.rating),
+        "text": ablated.tokens.lengths == 0,
+        "time": np.isnan(ablated.timestamp),
+        "vectors": np.isnan(ablated.vectors["a"]).all(1),
     }
 
 
@@ -34,13 +34,13 @@ def test_each_modality_by_itself_in_train_alone() -> None:
     for name in ablation.BLANKS:
         before = np.zeros(len(whole), bool)
         for share in (0.25, 0.75, 1.0):
-            found = lost(ablation.drop_modalities(whole, TRAIN, NOTHING | {name: share}, 0))
-            assert not any(rows.any() for other, rows in found.items() if other != name)
-            assert not found[name][TRAIN:].any()
-            assert abs(found[name][:TRAIN].mean() - share) < 0.05
-            assert (before <= found[name]).all()
-            before = found[name]
-            struck.setdefault(name, found[name])
+            missing = lost(ablation.drop_modalities(whole, TRAIN, NOTHING | {name: share}, 0))
+            assert not any(rows.any() for other, rows in missing.items() if other != name)
+            assert not missing[name][TRAIN:].any()
+            assert abs(missing[name][:TRAIN].mean() - share) < 0.05
+            assert (before <= missing[name]).all()
+            before = missing[name]
+            struck.setdefault(name, missing[name])
     assert len({rows.tobytes() for rows in struck.values()}) == len(struck)
     several = lost(ablation.drop_modalities(whole, TRAIN, NOTHING | {"rating": 1.0, "vectors": 1.0}, 0))
     assert several["rating"][:TRAIN].all()

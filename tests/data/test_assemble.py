@@ -32,7 +32,7 @@ def chunk(rows, vectors=True, split=True):
 
 
 def plain(interactions):
-    """The table as Python rows."""
+    """Return the table as Python rows."""
     vectors = interactions.vectors.get("v")
     return [
         (
@@ -62,8 +62,8 @@ def test_neither_row_order_nor_chunks_change_a_byte(rows, random, size):
 @given(ROWS)
 def test_it_holds_every_distinct_row_once_in_order(rows):
     assembled = assemble_interactions([chunk(rows)], "n", (0, 5))
-    found = plain(assembled.interactions)
-    # The slow twin: a set of rows, in which -0 is 0.
+    rows_read = plain(assembled.interactions)
+    # The slow version: a set of rows, where -0 is 0.
     no_vectors = all(row[5] is None for row in rows)
     expected = {
         (
@@ -77,15 +77,15 @@ def test_it_holds_every_distinct_row_once_in_order(rows):
         )
         for user, item, time, rating, text, vector, part in rows
     }
-    assert set(found) == expected
-    assert len(found) == len(expected) == len(rows) - assembled.duplicates
-    keys = [(time, user.encode(), item.encode()) for user, item, time, *_ in found]
+    assert set(rows_read) == expected
+    assert len(rows_read) == len(expected) == len(rows) - assembled.duplicates
+    keys = [(time, user.encode(), item.encode()) for user, item, time, *_ in rows_read]
     assert keys == sorted(keys)
-    assert list(assembled.interactions.user_ids) == list(dict.fromkeys(row[0] for row in found))
-    assert list(assembled.interactions.item_ids) == list(dict.fromkeys(row[1] for row in found))
+    assert list(assembled.interactions.user_ids) == list(dict.fromkeys(row[0] for row in rows_read))
+    assert list(assembled.interactions.item_ids) == list(dict.fromkeys(row[1] for row in rows_read))
 
 
-def test_almost_equal_rows_are_no_duplicates():
+def test_almost_equal_rows_are_not_duplicates():
     rows = [("u", "i", 1.0, 4.0, "t", None, 0)]
     rows += [
         ("u", "i", 1.0, 5.0, "t", None, 0),
@@ -110,7 +110,7 @@ def test_no_rows():
 
 
 def slow_core(pairs, k):
-    """Removes one interaction at a time until none has to go."""
+    """Remove one interaction at a time until all have k."""
     left = list(enumerate(pairs))
     while True:
         users, items = [pair[0] for _, pair in left], [pair[1] for _, pair in left]
@@ -121,21 +121,21 @@ def slow_core(pairs, k):
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), max_size=40), st.integers(0, 4))
-def test_k_core_against_its_slow_twin(pairs, k):
+def test_k_core_against_a_slow_version(pairs, k):
     array = np.array(pairs, np.int64).reshape(-1, 2)
     assert np.flatnonzero(in_core(array[:, 0], array[:, 1], k)).tolist() == slow_core(pairs, k)
 
 
 def test_a_chain_is_taken_apart_in_the_time_of_its_length(monkeypatch):
-    """Each round removes its two ends alone: looking at all that is left every time would take the square."""
-    looked, n = [], 600
+    """Every round removes only the two ends; visiting all the rest every time would take quadratic time."""
+    visited, n = [], 600
     unique = np.unique
-    monkeypatch.setattr(np, "unique", lambda rows, **options: looked.append(len(rows)) or unique(rows, **options))
-    places = np.arange(n)
-    assert not in_core((places + 1) // 2, places // 2, 2).any()
-    ring = in_core((places + 1) // 2 % (n // 2), places // 2, 2)
+    monkeypatch.setattr(np, "unique", lambda rows, **options: visited.append(len(rows)) or unique(rows, **options))
+    numbers = np.arange(n)
+    assert not in_core((numbers + 1) // 2, numbers // 2, 2).any()
+    ring = in_core((numbers + 1) // 2 % (n // 2), numbers // 2, 2)
     assert ring.all()
-    assert sum(looked) < 6 * n
+    assert sum(visited) < 6 * n
 
 
 @given(ROWS, st.integers(1, 20), st.integers(0, 3))
@@ -144,8 +144,8 @@ def test_the_earliest_are_taken_before_the_core(rows, most, k):
     assembled = assemble_interactions([chunk(rows)], "n", (0, 5), most, k)
     rest = everything[:most]
     core = slow_core([row[:2] for row in rest], k)
-    found = [row[:5] + row[6:] for row in plain(assembled.interactions)]
-    assert found == [rest[number][:5] + rest[number][6:] for number in core]
+    remaining = [row[:5] + row[6:] for row in plain(assembled.interactions)]
+    assert remaining == [rest[number][:5] + rest[number][6:] for number in core]
     assert (assembled.cut, assembled.below_core) == (len(everything) - len(rest), len(rest) - len(core))
     assembled.interactions.validate()
 

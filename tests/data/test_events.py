@@ -1,4 +1,4 @@
-"""Arrays in the order of learning, standardised on train, texts shuffled within their part."""
+"""Arrays in learning order, standardised on train, texts shuffled within their part."""
 
 import itertools
 
@@ -42,7 +42,7 @@ def table(seed=0):
 
 
 def tokens() -> Tokens:
-    """A token a text: its number."""
+    """Return one token for each text: its number."""
     ids = np.array([int(review.split()[1]) + 1 for review in table().text], np.int32)
     return Tokens(ids, np.arange(len(ids) + 1), ids % 2 == 0)
 
@@ -76,7 +76,7 @@ def test_in_the_order_of_learning(kind):
         assert (rows != np.arange(N)).any()
 
 
-def test_who_appears_in_no_part_comes_last():
+def test_users_and_items_without_interactions_come_last():
     interactions = table()
     parts = Split("given", np.arange(30, 34), np.arange(34, 37), np.arange(37, N), {})
     ordered = in_learning_order(interactions, parts)
@@ -88,7 +88,7 @@ def test_who_appears_in_no_part_comes_last():
 def test_standardise_knows_train_only():
     rng = np.random.default_rng(0)
     values = rng.normal(3, 4, (50, 3)).astype(np.float32)
-    values[:, 1] = 0.1  # does not vary
+    values[:, 1] = 0.1  # constant
     values[[4, 33]] = np.nan
     scaled = standardise(values, 30)
     train = np.delete(scaled[:30], 4, axis=0)
@@ -99,7 +99,7 @@ def test_standardise_knows_train_only():
     assert scaled.dtype == np.float32
     other = values.copy()
     other[30:] *= 100
-    other[31, 1] = 7.0  # what does not vary in train says nothing later either
+    other[31, 1] = 7.0  # a column constant in train stays without information
     again = standardise(other, 30)
     np.testing.assert_array_equal(again[:30], scaled[:30])
     assert again[31, 1] == 0
@@ -123,7 +123,7 @@ def test_shuffled_texts_stay_in_their_part():
     np.testing.assert_array_equal(shuffled.user, plain.user)
 
 
-def test_a_part_holds_its_own_rows_and_texts():
+def test_a_part_holds_its_rows_and_texts():
     events = build_events(table(), (25, 8, 7), tokens())
     part = events[25:33]
     assert len(part) == len(part.tokens.lengths) == len(part.tokens.cut) == 8
@@ -141,7 +141,7 @@ def test_a_part_holds_its_own_rows_and_texts():
     assert build_events(table(), (25, 8, 7), None).tokens is None
 
 
-def test_rows_taken_bring_what_is_theirs():
+def test_take_copies_all_columns_of_the_rows():
     events = build_events(table(), (25, 8, 7), tokens())
     rows = np.array([30, 2, 30])
     taken = events.take(rows)

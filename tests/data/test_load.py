@@ -89,7 +89,7 @@ def test_a_split_nested_deeper_than_can_be_spelt(tmp_path):
     assert load_interactions(options)[1].by_reason == {"split is none of 0 train, 1 validation, 2 test": 1}
 
 
-def test_a_torn_gzip_is_said_loudly(tmp_path):
+def test_a_torn_gzip_is_reported(tmp_path):
     data = gzip.compress("\n".join(rows(5000)).encode())
     (tmp_path / "f.gz").write_bytes(data[: len(data) // 2])
     interactions, report = load_interactions(DataSettings("yelp", str(tmp_path / "f.gz")))
@@ -187,10 +187,10 @@ MADE = {
 
 
 def made(kind, numbers):
-    """Rows of a format by their numbers: every fifth is bad, and some are there twice."""
+    """Return rows of a format by their numbers; every fifth row is bad."""
     tables = [samples.table_row(n) | ({"rating": 9} if n % 5 == 0 else {}) for n in numbers]
     for n, row in zip(numbers, tables, strict=True):
-        row["image"] = [0.5, 1.0, n] if n % 4 == 0 else row["image"]  # fewer are three wide
+        row["image"] = [0.5, 1.0, n] if n % 4 == 0 else row["image"]  # the others are two wide
     if kind in ("amazon", "yelp"):
         make = samples.amazon_row if kind == "amazon" else samples.yelp_row
         return samples.json_lines([make(n) | ({"stars": 9, "overall": 9} if n % 5 == 0 else {}) for n in numbers])

@@ -44,7 +44,7 @@ def test_global_time_never_leaks(events, validation, test):
     assert time[parts.validation].max() < time[parts.test].min() == parts.boundaries["test"]
     assert leaks.future("global_time", time, (len(parts.train), len(parts.validation), len(parts.test))) == []
     json.dumps(parts.boundaries)
-    # A part is never smaller than asked for on the early side, and grows only by the ties at its end.
+    # Train is never smaller than requested, and larger only by the ties at its end.
     target = round(len(data) * (1 - validation - test))
     assert len(parts.train) >= target
     assert target == 0 or (time[parts.train][target - 1 :] == time[target - 1]).all()
@@ -61,7 +61,7 @@ def test_an_empty_part_says_why(times):
 
 
 @given(EVENTS)
-def test_leave_last_out_against_its_slow_twin(events):
+def test_leave_last_out_against_a_slow_version(events):
     data = table(*zip(*events, strict=True))
     train, validation, test = [], [], []
     for user in range(data.num_users):
@@ -77,7 +77,7 @@ def test_leave_last_out_against_its_slow_twin(events):
     assert parts.test.tolist() == sorted(test)
 
 
-def test_random_is_the_seed_s():
+def test_random_depends_on_the_seed():
     data = table([0] * 200, range(200))
     one, same, other = (split_interactions(data, "random", seed=seed) for seed in (1, 1, 2))
     assert is_partition(one, 200)
@@ -85,7 +85,7 @@ def test_random_is_the_seed_s():
     assert one.test.tolist() == same.test.tolist() != other.test.tolist()
 
 
-def test_given_is_the_file_s():
+def test_given_is_the_split_of_the_file():
     clean = split_interactions(table([0] * 4, range(4), [0, 0, 1, 2]), "given")
     assert (clean.train.tolist(), clean.validation.tolist(), clean.test.tolist()) == ([0, 1], [2], [3])
     with pytest.raises(UserError, match="no split column"):

@@ -1,4 +1,4 @@
-"""Reads the "ratings only" files of Amazon (McAuley lab): CSV without a header, plain or gzip, seconds since 1970.
+"""Read the "ratings only" files of Amazon (McAuley lab): CSV without a header, plain or gzip, seconds since 1970.
 
 A row of the release of 2014 is `user,item,rating,timestamp`, a row of 2018 is `item,user,rating,timestamp`; nothing in
 the file tells them apart.

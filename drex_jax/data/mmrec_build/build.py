@@ -1,4 +1,4 @@
-"""Converts raw Amazon files to the layout of MMRec: k-core, a split for each user, numeric ids, aligned features.
+"""Convert raw Amazon files to the layout of MMRec: k-core, a split for each user, numeric ids, aligned features.
 
 The output is read by `drex_jax.data.readers.mmrec`: `NAME.inter`, `*_feat.npy`, and the ids in `u_id_mapping.csv` and
 `i_id_mapping.csv` (tab separated, as MMRec writes them).
@@ -7,6 +7,7 @@ The output is read by `drex_jax.data.readers.mmrec`: `NAME.inter`, `*_feat.npy`,
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import shutil
 import tempfile
@@ -149,7 +150,14 @@ def _read(sources: Sources, quarantine: Quarantine) -> tuple[_Table, list[str]]:
     path = find.find_file(sources.reviews, ("*.json", "*.jsonl", "*.csv"), EXPECTED)
     table = _concatenate(_open_reviews(path, sources.columns, quarantine))
     rows = len(table.user)
-    _refuse_bad(path, rows, quarantine.rejected, quarantine.reasons(), sources.max_bad_share)
+    rejected, reasons = quarantine.rejected, quarantine.reasons()
+    if not rows:
+        raise UserError(f"{path}: none of {rejected:,} rows is good: {reasons or 'no rows'}; expected {EXPECTED}")
+    if rejected > sources.max_bad_share * (rows + rejected):
+        raise UserError(
+            f"{path}: {rejected / (rows + rejected):.1%} of {rows + rejected:,} rows are bad, above the share of "
+            f"{sources.max_bad_share:g}: {reasons}"
+        )
     # Keep the earliest of each user and item, in file order: a pair in both train and test would make the test invalid.
     pair = table.user.astype(np.int64) * len(table.item_ids) + table.item
     by_time = np.lexsort((table.timestamp, pair))
@@ -170,7 +178,7 @@ def _read(sources: Sources, quarantine: Quarantine) -> tuple[_Table, list[str]]:
         [table.item_ids[number] for number in items],
     )
     return left, [
-        f"{path}: {rows + quarantine.rejected:,} rows read, {quarantine.rejected:,} rejected, {rows - len(once):,} "
+        f"{path}: {rows + rejected:,} rows read, {rejected:,} rejected, {rows - len(once):,} "
         f"repeated a user and item, {len(once) - len(kept):,} outside the {sources.k_core}-core",
         f"{len(kept):,} interactions of {len(users):,} users and {len(items):,} items",
     ]
@@ -192,20 +200,10 @@ def _concatenate(chunks: Iterable[Chunk]) -> _Table:
     items: dict[bytes, int] = {}
     columns = [
         (numbers_of(chunk.user, users), numbers_of(chunk.item, items), chunk.timestamp, chunk.rating)
-        for chunk in chunks
+        for chunk in itertools.chain([Chunk.of([])], chunks)  # there may be no other chunk
     ]
     user, item, timestamp, rating = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     return _Table(user, item, timestamp, rating, list(users), list(items))
-
-
-def _refuse_bad(path: Path, good: int, rejected: int, reasons: str, max_bad_share: float) -> None:
-    if not good:
-        raise UserError(f"{path}: none of {rejected:,} rows is good: {reasons or 'no rows'}; expected {EXPECTED}")
-    if rejected > max_bad_share * (good + rejected):
-        raise UserError(
-            f"{path}: {rejected / (good + rejected):.1%} of {good + rejected:,} rows are bad, above the share of "
-            f"{max_bad_share:g}: {reasons}"
-        )
 
 
 def held_out(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

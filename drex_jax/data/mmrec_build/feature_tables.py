@@ -1,4 +1,4 @@
-"""Rearranges published feature arrays into one row for each item; an item without features gets a row of NaN."""
+"""Rearrange published feature arrays into one row for each item; an item without features gets a row of NaN."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def align(array: Path, ids: Path, items: Mapping[bytes, int], out: Path) -> int:
     names = _ids(ids)
     if len(names) != len(source):
         raise UserError(
-            f"{ids}: {len(names):,} ids for the {len(source):,} rows of {array}; expected one a line and row"
+            f"{ids}: {len(names):,} ids for the {len(source):,} rows of {array}; expected one id on a line for each row"
         )
     first: dict[bytes, int] = {}
     for row, name in enumerate(names):
@@ -117,4 +117,4 @@ def _ids(path: Path) -> list[bytes]:
     try:
         return [line.strip() for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n")]
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected an item id a line") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected an item id on each line") from error

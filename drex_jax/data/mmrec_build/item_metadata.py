@@ -1,4 +1,4 @@
-"""Reads Amazon metadata files (McAuley lab) as one text for each item.
+"""Read Amazon metadata files (McAuley lab) as one text for each item.
 
 The releases of 2018 and 2023 are JSON lines. The lines of 2014 are Python literals, which are parsed as literals and
 never executed. Field names: `asin` or `parent_asin`; `title`; `brand` or `store`; `categories` or `category`;
@@ -17,7 +17,8 @@ from pathlib import Path
 import orjson
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.readers.lines import MAX_LINE_BYTES, Lines
+from drex_jax.data.readers.fields import BadField
+from drex_jax.data.readers.lines import TOO_LONG, Lines
 from drex_jax.data.readers.quarantine import Quarantine
 
 MAX_LITERAL_BYTES = 1_000_000  # a parsed literal takes hundreds of times its length
@@ -44,50 +45,46 @@ def texts(path: Path, wanted: Container[bytes], quarantine: Quarantine) -> dict[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a literal with an invalid escape
         for number, line in Lines(path, quarantine):
-            if line is None:
-                quarantine.reject(path, number, f"line above {MAX_LINE_BYTES:,} bytes")
-                continue
-            first = _ASIN_FIRST.match(line)
+            first = _ASIN_FIRST.match(line or b"")
             if first and first[1] not in wanted:
                 good += 1
                 continue
-            row = _row(path, number, line, quarantine)
-            if row is None:
+            try:
+                name, text = _row(line)
+            except BadField as bad:
+                quarantine.reject(path, number, bad.reason, bad.value)
                 continue
             good += 1
-            name, text = row
             if text and name in wanted:
                 text_by_item.setdefault(name, text)
     if not good:
         raise UserError(
-            f"{path}: no line is metadata; expected a JSON object or a Python literal a line, with asin title brand "
-            "categories description"
+            f"{path}: no line is metadata; expected a JSON object or a Python literal on each line, with asin title "
+            "brand categories description"
         )
     return text_by_item
 
 
-def _row(path: Path, number: int, line: bytes, quarantine: Quarantine) -> tuple[bytes, str] | None:
-    """Return the item and the text of a line; None, after a record in the quarantine, if there is no item."""
+def _row(line: bytes | None) -> tuple[bytes, str]:
+    """Return the item and the text of a line. Raises `BadField` if there is no item."""
+    if line is None:
+        raise BadField(TOO_LONG)
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
         if len(line) > MAX_LITERAL_BYTES:
-            quarantine.reject(path, number, f"Python literal above {MAX_LITERAL_BYTES:,} bytes")
-            return None
+            raise BadField(f"Python literal above {MAX_LITERAL_BYTES:,} bytes") from None
         try:
             row = ast.literal_eval(line.decode())
         except _NOT_A_LITERAL as error:
-            quarantine.reject(path, number, "neither JSON nor a Python literal", str(error))
-            return None
+            raise BadField("neither JSON nor a Python literal", str(error)) from None
     name = row.get("parent_asin", row.get("asin")) if type(row) is dict else None
     if type(name) is not str or not name:
-        quarantine.reject(path, number, "no asin", row)
-        return None
+        raise BadField("no asin", row)
     try:
         return name.encode("utf-8", "replace"), text_of(row)
     except RecursionError:
-        quarantine.reject(path, number, "nested too deep", name)
-        return None
+        raise BadField("nested too deep", name) from None
 
 
 def text_of(row: dict) -> str:

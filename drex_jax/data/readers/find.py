@@ -1,4 +1,4 @@
-"""Finds the file of a format: a path may name the file itself or the folder that holds it."""
+"""Find the file of a format: a path may name the file itself or the folder that holds it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def find_file(
     try:
         path.stat()
     except FileNotFoundError:
-        pass  # reported below, with the expected format
+        pass  # reported below, with the expected file
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
     if path.is_dir():

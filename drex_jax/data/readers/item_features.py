@@ -1,4 +1,4 @@
-"""Reads feature arrays of items, `NAME_feat.npy`: checks every row and sorts the rows by item number."""
+"""Read feature arrays of items, `NAME_feat.npy`; check every row and sort the rows by item number."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def open_array(path: Path) -> np.ndarray:
     if array.ndim != 2 or not array.shape[1]:
         raise UserError(f"{path}: holds an array of shape {array.shape}; expected {EXPECTED}")
     if array.shape[1] > MAX_WIDTH:
-        raise UserError(f"{path}: {array.shape[1]:,} numbers an item; at most {MAX_WIDTH:,} are read")
+        raise UserError(f"{path}: {array.shape[1]:,} numbers for an item; at most {MAX_WIDTH:,} are read")
     return array
 
 
@@ -116,8 +116,8 @@ def _read(name: str, path: Path, ids: np.ndarray, notices: list[str]) -> np.ndar
     absent = np.empty(len(ids), bool)
     order = np.argsort(ids)  # read the file from its beginning to its end
     step = max(_BLOCK_BYTES // (4 * width), 1)
-    for places in (order[begin : begin + step] for begin in range(0, len(order), step)):
-        values[places], absent[places] = checked(path, array[ids[places]], ids[places])
+    for targets in (order[begin : begin + step] for begin in range(0, len(order), step)):
+        values[targets], absent[targets] = checked(path, array[ids[targets]], ids[targets])
     if absent.all():
         raise UserError(f"{path}: every row is NaN or zeros: no item has {name} features")
     if absent.any():

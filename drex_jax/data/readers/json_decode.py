@@ -1,4 +1,4 @@
-"""Decodes lines of JSON into columns, hundreds of lines at once.
+"""Decode lines of JSON into columns, hundreds of lines at once.
 
 The rules for a row are in `drex_jax.data.readers.fields`. Checking each row with them costs more than parsing it, so a
 run of lines is first decoded as columns: if every value is of the ordinary kind (right type, nothing to refuse), a few
@@ -48,7 +48,7 @@ class Keys(NamedTuple):
 
 
 class Format(NamedTuple):
-    """A format of reviews, one JSON object a line.
+    """A format of reviews, one JSON object on each line.
 
     Attributes:
       name: name of the format.

@@ -1,4 +1,4 @@
-"""Reads files of JSON reviews, one a line: in blocks, on all cores, each block once.
+"""Read files of JSON reviews, one on each line: in blocks, on all cores, each block once.
 
 Worker processes read a file of more than one block and store the decoded blocks in the cache; this process takes them
 from there, memory-mapped. So an interrupted start continues, another run over the same file decodes nothing again, and

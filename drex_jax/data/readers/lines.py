@@ -1,4 +1,4 @@
-"""Reads the lines of a file, plain or gzip, in bounded memory; damage ends a file early, earlier lines are kept."""
+"""Read the lines of a file, plain or gzip, in bounded memory; damage ends a file early, earlier lines are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the layout of MMRec: a folder with `NAME.inter` and feature arrays `*_feat.npy`.
+"""Read the layout of MMRec: a folder with `NAME.inter` and feature arrays `*_feat.npy`.
 
 The table is tab separated with the columns `userID itemID x_label` (0 train, 1 validation, 2 test) and optionally
 `rating timestamp`. Published data sets fill these with placeholders, so a column with one value throughout counts as

@@ -1,4 +1,4 @@
-"""Reads MovieLens: `ratings.csv` with `tags.csv` beside it, plain or gzip, and `u.data` of ML-100K.
+"""Read MovieLens: `ratings.csv` with `tags.csv` beside it, plain or gzip, and `u.data` of ML-100K.
 
 The tags of a user for a movie become the text of the rating of this user and movie, in time order, joined by ", ". The
 text is read at the time of the rating, so only tags no later than the rating are joined: a later tag would reveal the

@@ -1,4 +1,4 @@
-"""Reads the rows of a Parquet file, some thousand at a time."""
+"""Read the rows of a Parquet file, some thousand at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the records of CSV and TSV files (RFC 4180: quoted fields may hold separators, doubled quotes and line breaks).
+"""Read the records of CSV and TSV files (RFC 4180: quoted fields may hold separators, doubled quotes and line breaks).
 
 A missing closing quote swallows all rows up to the next quote. So after a malformed record its later lines are read
 again as separate records, and only its first line is lost. If none of the later lines is a record, they belong to the

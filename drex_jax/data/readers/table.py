@@ -1,4 +1,4 @@
-"""Reads any CSV, TSV, JSON lines or Parquet file, with a mapping from our column names to those of the file.
+"""Read any CSV, TSV, JSON lines or Parquet file, with a mapping from our column names to those of the file.
 
 The kind of file is recognised by its first bytes, not by its name. In CSV and TSV the first record is the header; with
 a tab in it the file is a TSV, otherwise with a semicolon and no comma the separator is a semicolon. Numbers may be
@@ -84,10 +84,10 @@ def read(
         )
     if "timestamp" not in columns:
         quarantine.notices.append(f"{path.name}: no time column, every interaction is at second 0")
-    rows = _rows(path, columns, quarantine)
     vectors = tuple(sorted(set(columns) - set(KNOWN)))
     width_of = {**widths, **_widths(path, columns, set(vectors) - set(widths))}
     parse_time = fields.time_parser(time_format)
+    rows = _rows(path, columns, quarantine)
     low, high = rating_range or (0.0, 0.0)
 
     def check(value: Lookup) -> Row:
@@ -178,7 +178,7 @@ def _delimiter(path: Path, head: bytes) -> str:
     """Return the delimiter of a CSV or TSV file."""
     first = head.split(b"\n", 1)[0]
     if head.lstrip().startswith(b"["):
-        raise UserError(f"{path}: a JSON array; expected {EXPECTED} (one JSON object a line)")
+        raise UserError(f"{path}: a JSON array; expected {EXPECTED} (one JSON object on each line)")
     if b"\x00" in first:
         raise UserError(f"{path}: not a text file; expected {EXPECTED}")
     return "\t" if b"\t" in first else ";" if b";" in first and b"," not in first else ","

@@ -79,14 +79,14 @@ class Lexicon:
         m = np.arange(len(review)) - np.repeat(np.cumsum(mentions) - mentions, mentions)
         low = m * length[review] // mentions[review]
         high = (m + 1) * length[review] // mentions[review] - 1
-        place = begin[review] + rng.integers(low, high)
+        position = begin[review] + rng.integers(low, high)
         which = (WORDS_PER_ASPECT * rng.random(len(review)) ** WORD_SKEW).astype(np.int64)
-        word[place] = aspects[review, m % 2] * WORDS_PER_ASPECT + which
+        word[position] = aspects[review, m % 2] * WORDS_PER_ASPECT + which
         with_sentiment = rng.random(len(review)) < SENTIMENT_CHANCE
-        place = place[with_sentiment] + 1
-        blamed = rng.random(len(place)) >= praise[review, m % 2][with_sentiment]
+        position = position[with_sentiment] + 1
+        blamed = rng.random(len(position)) >= praise[review, m % 2][with_sentiment]
         first_praise = len(self.aspect_words) * WORDS_PER_ASPECT
-        word[place] = first_praise + blamed * len(PRAISE) + rng.integers(0, len(PRAISE), len(place))
+        word[position] = first_praise + blamed * len(PRAISE) + rng.integers(0, len(PRAISE), len(position))
 
         chance = rng.random(len(word))
         ending = np.where(chance < SENTENCE_CHANCE, SENTENCE, SPACE)

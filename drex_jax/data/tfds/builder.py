@@ -228,17 +228,13 @@ class Reviews(_Builder, skip_registration=True):  # pyright: ignore[reportGenera
         most = download_config.max_examples_per_split
         if most == 0:
             return
-        infos = []
-        for name, examples in self._split_generators(dl_manager).items():
-            template = tfds.core.ShardedFileTemplate(
-                split=name, dataset_name=self.name, data_dir=self.data_path, filetype_suffix=FORMAT
-            )
-            kept = itertools.islice(examples, most)
-            lengths, size = _write((records.encode(example) for _, example in kept), template, download_config)
-            infos.append(
-                tfds.core.SplitInfo(name=name, shard_lengths=lengths, num_bytes=size, filename_template=template)
-            )
-        self.info.set_splits(SplitDict(infos))
+        examples = itertools.islice(self._split_generators(dl_manager)[SPLIT], most)
+        template = tfds.core.ShardedFileTemplate(
+            split=SPLIT, dataset_name=self.name, data_dir=self.data_path, filetype_suffix=FORMAT
+        )
+        lengths, size = _write((records.encode(example) for _, example in examples), template, download_config)
+        info = tfds.core.SplitInfo(name=SPLIT, shard_lengths=lengths, num_bytes=size, filename_template=template)
+        self.info.set_splits(SplitDict([info]))
         written = sorted(Path(self.data_dir).glob(f"*.{FORMAT}-*"))
         self.info.metadata["bytes"] = {file.name: file.stat().st_size for file in written}
 

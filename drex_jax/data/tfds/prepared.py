@@ -1,4 +1,4 @@
-"""Reads data sets that TFDS prepared: the same rows as from the raw file, and the same rejected rows.
+"""Read data sets that TFDS prepared: the same rows as from the raw file, and the same rejected rows.
 
 If the raw file is given, the data set prepared from exactly these bytes is read; if there is none, it is prepared.
 Without a raw file, the only prepared data set that fits is read: it can be copied to other machines.

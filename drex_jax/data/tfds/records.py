@@ -1,4 +1,4 @@
-"""Encodes and decodes reviews as records of TFDS: the bytes of a tf.train.Example.
+"""Encode and decode reviews as records of TFDS: the bytes of a tf.train.Example.
 
 The result equals that of the serialiser of TFDS (tests compare them), takes a seventh of the time, and is
 deterministic: TFDS leaves the order of the fields of an example to chance.

@@ -46,8 +46,8 @@ class TripAdvisorReviews(ReviewTable):
         )
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "There is no official file. Put a table with one review a row and the columns author, hotel_id, rating (1 to "
-        "5), date (such as 2012-08-31) and text into manual_dir: CSV or TSV with a header, JSON lines or Parquet."
+        "There is no official file. Put a table with one review in each row and the columns author, hotel_id, rating "
+        "(1 to 5), date (such as 2012-08-31) and text into manual_dir: CSV or TSV with a header, JSON lines or Parquet."
     )
     DESCRIPTION = "Reviews of hotels from TripAdvisor: who rated what how, when, and with which words."
     HOMEPAGE = "https://www.cs.virginia.edu/~hw5x/Data/LARA/TripAdvisor/"

@@ -1,7 +1,8 @@
-"""Raw Amazon files to MMRec's layout and back through the reader, and the tool as a person runs it."""
+"""Raw Amazon files converted to the layout of MMRec and read back, and the command line."""
 
 import collections
 import dataclasses
+import gzip
 import json
 import pathlib
 import subprocess
@@ -18,7 +19,7 @@ USERS, ITEMS = 8, 12
 
 
 def raw(folder, seed=0):
-    """A review file of 8 users and 12 items in no order of time, with metadata, an image binary and an array."""
+    """A review file of 8 users and 12 items, not in time order, with metadata, an image binary and an array."""
     rng = np.random.default_rng(seed)
     pairs = [(user, item) for user in range(USERS) for item in range(ITEMS) if rng.random() < 0.9]
     pairs.append((99, 99))  # outside any core
@@ -31,7 +32,7 @@ def raw(folder, seed=0):
         }
         for user, item in rng.permutation(pairs).tolist()
     ]
-    rows.append({**rows[0], "unixReviewTime": 1_500_000_000})  # a pair once more, later
+    rows.append({**rows[0], "unixReviewTime": 1_500_000_000})  # the same pair again, later
     (folder / "reviews.json").write_text("\n".join(map(json.dumps, rows)))
     (folder / "meta.json").write_text("\n".join(repr({"asin": f"B{k:09}", "title": f"toy {k % 3}"}) for k in range(9)))
     features = rng.normal(size=(ITEMS, 4096)).astype("<f4")
@@ -66,11 +67,11 @@ def test_there_and_back(tmp_path, split):
     inside = [row for row in rows[:-1] if row["reviewerID"] != "U99"]
     for names, key in zip(ids, ("reviewerID", "asin"), strict=True):
         assert names == list(dict.fromkeys(row[key] for row in inside))  # in the order of the file
-    found = {
+    pairs_read = {
         (ids[0][int(table.user_ids[user])], ids[1][int(table.item_ids[item])], float(rating), int(time))
         for user, item, rating, time in zip(table.user, table.item, table.rating, table.timestamp, strict=True)
     }
-    assert found == {(row["reviewerID"], row["asin"], row["overall"], row["unixReviewTime"]) for row in inside}
+    assert pairs_read == {(row["reviewerID"], row["asin"], row["overall"], row["unixReviewTime"]) for row in inside}
     assert table.given_split is not None
     for user in range(table.num_users):
         mine = table.given_split[table.user == user]  # in time order
@@ -182,6 +183,9 @@ def test_rows_that_are_bad(tmp_path):
         build_mmrec(Sources(path), tmp_path / "two", "toys")
     path.write_text("{torn")
     with pytest.raises(UserError, match=r"none of 1 rows is good: invalid JSON \(1\); expected Amazon reviews"):
+        build_mmrec(Sources(path), tmp_path / "two", "toys")
+    path.write_bytes(gzip.compress(b'{"torn in the first line')[:-8])
+    with pytest.raises(UserError, match="none of 1 rows is good: the file ends early"):
         build_mmrec(Sources(path), tmp_path / "two", "toys")
     path.write_text("user,item,rating,timestamp\n")
     with pytest.raises(UserError, match="none of 1 rows is good: time is not a number"):

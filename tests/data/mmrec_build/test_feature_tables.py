@@ -1,4 +1,4 @@
-"""Published feature arrays in the order of the items, against slow twins; every fault with its file and place."""
+"""Published feature arrays in the order of the items, compared with slow versions; errors with file and position."""
 
 import numpy as np
 import pytest
@@ -32,9 +32,9 @@ def test_aligned_rows(tmp_path, monkeypatch, block):
     for name, row in zip(names, values, strict=True):
         if name.encode() in ITEMS and row.any():
             expected[ITEMS[name.encode()]] = row
-    found = np.load(tmp_path / "out.npy")
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, expected)
+    table = np.load(tmp_path / "out.npy")
+    assert table.dtype == np.float32
+    np.testing.assert_array_equal(table, expected)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_a_binary_file_record_by_record(tmp_path):
     rows = [(b"B000000009", wide(0)), (b"X000000000", wide(1)), (b"B000000009", wide(2)), (b"B000000001", wide(3) * 0)]
     path = write_binary(tmp_path / "image_features.b", rows)
     assert feature_tables.from_binary(path, ITEMS, tmp_path / "out.npy") == 1
-    found = np.load(tmp_path / "out.npy")
-    assert found.shape == (3, 4096)
-    np.testing.assert_array_equal(found[1], wide(0))
-    assert np.isnan(found[[0, 2]]).all()
+    table = np.load(tmp_path / "out.npy")
+    assert table.shape == (3, 4096)
+    np.testing.assert_array_equal(table[1], wide(0))
+    assert np.isnan(table[[0, 2]]).all()
 
 
 def test_binary_files_that_are_none(tmp_path):

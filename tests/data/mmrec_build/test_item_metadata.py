@@ -1,4 +1,4 @@
-"""Metadata of three releases as texts; bad lines go to the quarantine; nothing is ever run."""
+"""Metadata of three releases as texts; bad lines go to the quarantine; nothing is executed."""
 
 import gzip
 import json
@@ -30,20 +30,20 @@ def read(path, lines):
 
 def test_three_releases(tmp_path):
     lines = [repr(OF_2014).encode(), json.dumps(OF_2018).encode(), json.dumps(OF_2023).encode()]
-    found, quarantine = read(tmp_path / "meta", lines)
-    assert found == {
+    texts, quarantine = read(tmp_path / "meta", lines)
+    assert texts == {
         b"A1": "Soft & warm Owl Baby Bedding Home It\u2019s a blanket",
         b"A2": "Cup Baby First. Second.",
         b"A3": "Bib Shop",
     }
     assert quarantine.rejected == 0
-    assert read(tmp_path / "meta.gz", [gzip.compress(b"\n".join(lines))])[0] == found
+    assert read(tmp_path / "meta.gz", [gzip.compress(b"\n".join(lines))])[0] == texts
 
 
 def test_lists_nested_too_deep(tmp_path):
     deep = b'{"asin": "A1", "title": ' + b"[" * 1000 + b'"x"' + b"]" * 1000 + b"}"
-    found, quarantine = read(tmp_path / "meta", [deep, json.dumps(OF_2018).encode()])
-    assert list(found) == [b"A2"]
+    texts, quarantine = read(tmp_path / "meta", [deep, json.dumps(OF_2018).encode()])
+    assert list(texts) == [b"A2"]
     assert dict(quarantine.by_reason) == {"nested too deep": 1}
 
 
@@ -56,8 +56,8 @@ def test_what_is_passed_over(tmp_path):
         b'{"asin": "Y", "title": "unwanted"}',
         b"{'title': 'half a pair \\ud83d and \\/', 'asin': 'A3'}",
     ]
-    found, quarantine = read(tmp_path / "meta", lines)
-    assert found == {b"A1": "first", b"A3": "half a pair ? and \\/"}
+    texts, quarantine = read(tmp_path / "meta", lines)
+    assert texts == {b"A1": "first", b"A3": "half a pair ? and \\/"}
     assert quarantine.rejected == 0
 
 
@@ -80,8 +80,8 @@ def test_bad_lines_are_counted_with_their_reason(tmp_path, line, reason):
     path = tmp_path / "meta"
     path.write_bytes(b"\n".join([repr(OF_2014).encode(), line]))
     with Quarantine(tmp_path / "quarantine.jsonl") as quarantine:
-        found = item_metadata.texts(path, WANTED, quarantine)
-    assert list(found) == [b"A1"]
+        texts = item_metadata.texts(path, WANTED, quarantine)
+    assert list(texts) == [b"A1"]
     rejected = json.loads((tmp_path / "quarantine.jsonl").read_text())
     assert rejected["line"] == 2
     assert rejected["reason"].startswith(reason)

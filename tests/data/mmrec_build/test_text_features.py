@@ -1,4 +1,4 @@
-"""TF-IDF and the truncated decomposition against slow, obvious twins."""
+"""TF-IDF and the truncated decomposition, compared with slow, obvious versions."""
 
 import math
 
@@ -19,7 +19,7 @@ TEXTS = [
 
 
 def slow_tf_idf(texts):
-    """The formula, word by word, in a dense matrix whose columns are in alphabetical order."""
+    """Return the formula, word by word, as a dense matrix with its columns in alphabetical order."""
     words = [["".join(c if c.isalnum() else " " for c in text.lower()).split()][0] for text in texts]
     known = sorted({word for row in words for word in row if sum(word in other for other in words) >= 2})
     rows = []
@@ -54,14 +54,14 @@ def test_the_decomposition_is_numpy_s(width):
 
 
 def test_features_keep_the_inner_products():
-    found = text_features.features(TEXTS, 50)
-    assert found.dtype == np.float32
-    absent = np.isnan(found).all(1)
+    vectors = text_features.features(TEXTS, 50)
+    assert vectors.dtype == np.float32
+    absent = np.isnan(vectors).all(1)
     assert absent.tolist() == [False, False, False, True, False, True, False]
-    assert np.isfinite(found[~absent]).all()
+    assert np.isfinite(vectors[~absent]).all()
     slow = slow_tf_idf(TEXTS)[~absent]
-    np.testing.assert_allclose(found[~absent] @ found[~absent].T, slow @ slow.T, atol=1e-6)
-    np.testing.assert_array_equal(text_features.features(TEXTS, 50), found)
+    np.testing.assert_allclose(vectors[~absent] @ vectors[~absent].T, slow @ slow.T, atol=1e-6)
+    np.testing.assert_array_equal(text_features.features(TEXTS, 50), vectors)
     assert text_features.features(TEXTS, 2).shape == (7, 2)
 
 

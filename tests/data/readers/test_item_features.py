@@ -1,4 +1,4 @@
-"""Feature arrays of items: what is accepted, what is missing, and every fault with its file and row."""
+"""Feature arrays of items: accepted arrays, missing rows, and an error with file and row for every fault."""
 
 import io
 
@@ -11,8 +11,8 @@ from drex_jax.data.readers import item_features
 
 def read(folder, ids, names=()):
     notices: list[str] = []
-    found = item_features.read(item_features.find(folder, names), np.array(ids, np.int64), notices)
-    return found, notices
+    features = item_features.read(item_features.find(folder, names), np.array(ids, np.int64), notices)
+    return features, notices
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.uint8, ">f4"])
@@ -21,10 +21,10 @@ def test_rows_come_in_the_order_of_the_items(tmp_path, monkeypatch, dtype, order
     values = np.random.default_rng(0).integers(1, 99, (40, 3)).astype(dtype, order=order)
     np.save(tmp_path / "image_feat.npy", values)
     ids = np.random.default_rng(1).permutation(40)
-    monkeypatch.setattr(item_features, "_BLOCK_BYTES", 84)  # seven rows a block
-    found, notices = read(tmp_path, ids)
-    assert found["image"].dtype == np.float32
-    np.testing.assert_array_equal(found["image"], np.stack([values[row] for row in ids]).astype(np.float32))
+    monkeypatch.setattr(item_features, "_BLOCK_BYTES", 84)  # seven rows in a block
+    features, notices = read(tmp_path, ids)
+    assert features["image"].dtype == np.float32
+    np.testing.assert_array_equal(features["image"], np.stack([values[row] for row in ids]).astype(np.float32))
     assert notices == []
 
 
@@ -50,8 +50,8 @@ def test_rows_of_nan_or_zeros_are_missing_and_said(tmp_path):
     values[5] = 0
     values[3, 0] = 0  # a present row with a zero
     np.save(tmp_path / "image_feat.npy", values)
-    found, notices = read(tmp_path, [6, 5, 3, 0])
-    np.testing.assert_array_equal(found["image"], [[np.nan] * 2, [np.nan] * 2, [0, 1], [1, 1]])
+    features, notices = read(tmp_path, [6, 5, 3, 0])
+    np.testing.assert_array_equal(features["image"], [[np.nan] * 2, [np.nan] * 2, [0, 1], [1, 1]])
     assert len(notices) == 2
     assert "2 of 4 items have no image features" in notices[0]
     assert "the first is row 5" in notices[0]
@@ -85,7 +85,7 @@ def with_value(row, value):
         (WHOLE.replace(b"'<f4'", b"'<q9'"), "damaged"),
         (WHOLE.replace(b"(4, 2)", b"(4,9" + b"0" * 14 + b")"), "damaged"),
         (WHOLE[:10] + b"(" * (len(WHOLE) - 10), "damaged"),
-        (saved(np.save, np.zeros((4, 70_000), np.int8)), "70,000 numbers an item; at most 65,536"),
+        (saved(np.save, np.zeros((4, 70_000), np.int8)), "70,000 numbers for an item; at most 65,536"),
         (
             b"\x80\x04\x95\n\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94K\x01s.",
             "Python objects, which are never loaded",

@@ -1,4 +1,4 @@
-"""Runs of lines read as columns against the same lines read one by one; blocks read by other processes."""
+"""Lines decoded as columns, compared with the same lines decoded one by one; blocks decoded by worker processes."""
 
 import gzip
 import json
@@ -47,7 +47,7 @@ def decoded(block: bytes, name: str) -> tuple[list[tuple[Any, ...]], list[json_d
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("side", ODD)
-def test_an_odd_value_is_what_it_is_alone(name: str, side: str) -> None:
+def test_an_unusual_value_is_decoded_as_in_a_single_row(name: str, side: str) -> None:
     if side == "title" and name == "yelp":
         pytest.skip("no titles there")
     for value in ODD[side]:
@@ -59,17 +59,17 @@ def test_an_odd_value_is_what_it_is_alone(name: str, side: str) -> None:
         except lines.BadField as bad:
             expected, reason = [], bad.reason
         assert len(good) == 2 + len(expected)
-        assert [(each.line, each.reason) for each in rejected] == ([] if expected else [(1, reason)])
+        assert [(row.line, row.reason) for row in rejected] == ([] if expected else [(1, reason)])
         for user, item, seconds, rating, text, *_ in expected:
             assert good[1] == (user.decode(), item.decode(), seconds, str(np.float32(rating)), text.decode())
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([(side, n) for side in ODD for n in range(len(ODD[side]))]), max_size=4), st.data())
-def test_at_once_as_one_by_one(odd: list[tuple[str, int]], data: st.DataObject) -> None:
+def test_columns_equal_rows_checked_one_by_one(odd: list[tuple[str, int]], data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(FORMATS)))
     block = [json.dumps(ORDINARY[name] | {"extra": number}).encode() for number in range(data.draw(st.integers(0, 5)))]
-    block += [line_of(name, side, ODD[side][place]) for side, place in odd if (name, side) != ("yelp", "title")]
+    block += [line_of(name, side, ODD[side][number]) for side, number in odd if (name, side) != ("yelp", "title")]
     block += data.draw(st.lists(st.sampled_from([b"", b"\r", b"{", b"[1]", b"\xff"])))
     run, scale = list(data.draw(st.permutations(block))), (1.0, 5.0)
     once = json_decode._at_once(run, FORMATS[name], scale) if run else None
@@ -84,25 +84,25 @@ def test_at_once_as_one_by_one(odd: list[tuple[str, int]], data: st.DataObject) 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.binary(max_size=12)), st.integers(0, 40), st.booleans())
-def test_whole_lines_are_the_lines(tmp_path_factory: Any, parts: list[bytes], size: int, torn: bool) -> None:
+def test_blocks_of_whole_lines_hold_the_lines(tmp_path_factory: Any, parts: list[bytes], size: int, torn: bool) -> None:
     path = tmp_path_factory.mktemp("lines") / "file"
     content = b"\n".join(parts)
     packed = gzip.compress(content)
     path.write_bytes(packed[:-9] if torn else content if content[:2] != b"\x1f\x8b" else packed)
-    with pytest.MonkeyPatch.context() as patch, Quarantine() as found, Quarantine() as expected:
+    with pytest.MonkeyPatch.context() as patch, Quarantine() as of_blocks, Quarantine() as of_lines:
         patch.setattr(lines, "BLOCK_BYTES", 5)
-        blocks = list(lines.whole_lines(path, found, size))
-        whole = list(lines.Lines(path, expected, skip_blank=False))
+        blocks = list(lines.whole_lines(path, of_blocks, size))
+        whole = list(lines.Lines(path, of_lines, skip_blank=False))
     read = [line for _, block in blocks for line in block.split(b"\n")]
     if not torn:
         assert b"\n".join(block for _, block in blocks) == content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n")
         ends = np.cumsum([block.count(b"\n") + 1 for _, block in blocks])
         assert [number for number, _ in blocks] == [1, *(1 + ends[:-1])][: len(blocks)]
     assert [line for line in read if line] == [line for _, line in whole if line]
-    assert (found.by_reason, found.notices) == (expected.by_reason, expected.notices)
+    assert (of_blocks.by_reason, of_blocks.notices) == (of_lines.by_reason, of_lines.notices)
 
 
-def test_a_line_too_long_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_too_long_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MAX_LINE_BYTES", 20)
     monkeypatch.setattr(lines, "BLOCK_BYTES", 7)
     path = tmp_path / "file"
@@ -122,7 +122,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_processes_read_what_one_reads(large: Path, tmp_path: Path) -> None:
+def test_worker_processes_read_the_same_as_one_process(large: Path, tmp_path: Path) -> None:
     options = DataSettings("yelp", str(large), max_bad_share=1.0)
     alone, report = load_interactions(options, tmp_path / "alone.jsonl")
     assert report.rejected == 17
@@ -138,22 +138,22 @@ def test_processes_read_what_one_reads(large: Path, tmp_path: Path) -> None:
     assert load_interactions(options, None, store.arrays)[0].sha256() == alone.sha256()
 
 
-def test_a_dead_process_is_made_up_for(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_worker_process_is_replaced(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_reviews, "_begin", os.abort)
     options = DataSettings("yelp", str(large), max_bad_share=1.0)
-    found = load_interactions(options, None, Store(tmp_path / "store").arrays)[0]
-    assert found.sha256() == load_interactions(options)[0].sha256()
+    interactions = load_interactions(options, None, Store(tmp_path / "store").arrays)[0]
+    assert interactions.sha256() == load_interactions(options)[0].sha256()
 
 
-def test_columns_larger_than_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_large_columns_are_memory_mapped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(strings, "MAP_FROM_BYTES", 10)
     monkeypatch.setattr(strings, "_TAKE_ROWS", 3)
     parts = [Strings.of(words.split("/")) for words in ("a/bb//ccc", "", "dd/é", "e" * 9)]
     flat = [word for part in parts for word in part]
     rows = np.array([7, 0, 0, 3, 5, 2, 6, 4, 1])
-    found = strings.gather(parts, rows, tmp_path)
-    assert isinstance(found.data, np.memmap)
-    assert list(found) == [flat[row] for row in rows]
+    gathered = strings.gather(parts, rows, tmp_path)
+    assert isinstance(gathered.data, np.memmap)
+    assert list(gathered) == [flat[row] for row in rows]
     assert not list(tmp_path.iterdir())
     assert list(strings.gather([], np.zeros(0, int))) == []
     assert list(parts[0].take(np.array([3, 2]))) == ["ccc", ""]

@@ -20,7 +20,7 @@ def read(path, skip_blank=True):
 
 
 def text_of(rows, seed=0):
-    """Lines that gzip cannot shrink much, so that the stream has many blocks."""
+    """Return lines that gzip cannot compress much, so that the stream has many blocks."""
     rng = random.Random(seed)
     return b"".join(b"%d:%s\n" % (row, rng.randbytes(rng.randrange(400)).hex().encode()) for row in range(rows))
 
@@ -32,16 +32,16 @@ def test_lines_are_those_of_split_whatever_the_block(tmp_path_factory, data, blo
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "BLOCK_BYTES", block + 3)
-        found, _ = read(path)
+        lines_read, _ = read(path)
     expected = [(n, line) for n, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)]
-    assert found == [(n, line) for n, line in expected if line.strip(b" \t\n\r\v\f")]
+    assert lines_read == [(n, line) for n, line in expected if line.strip(b" \t\n\r\v\f")]
 
 
-def test_gzip_is_told_by_its_first_bytes_and_may_have_members(tmp_path):
+def test_gzip_is_recognised_by_its_first_bytes_and_may_have_members(tmp_path):
     path = tmp_path / "plain_name.json"
     path.write_bytes(gzip.compress(b"a\nb") + gzip.compress(b"c\nd\n") + b"\x00" * 20)
-    found, quarantine = read(path)
-    assert [line for _, line in found] == [b"a", b"bc", b"d"]
+    lines_read, quarantine = read(path)
+    assert [line for _, line in lines_read] == [b"a", b"bc", b"d"]
     assert not quarantine.rejected
 
 
@@ -60,19 +60,19 @@ def test_a_gzip_cut_short_keeps_every_whole_line(tmp_path, share):
     cut = packed[: max(3, int(len(packed) * share))]
     path = tmp_path / "torn.gz"
     path.write_bytes(cut)
-    found, quarantine = read(path)
+    lines_read, quarantine = read(path)
     prefix = zlib.decompressobj(31).decompress(cut)
-    assert [line for _, line in found] == prefix.split(b"\n")[:-1]
+    assert [line for _, line in lines_read] == prefix.split(b"\n")[:-1]
     assert dict(quarantine.by_reason) == {"the file ends early": 1}
-    assert f"at line {len(found) + 1:,}" in quarantine.notices[0]
+    assert f"at line {len(lines_read) + 1:,}" in quarantine.notices[0]
 
 
 @pytest.mark.parametrize("tail", [1, 4, 8])
 def test_a_gzip_without_its_trailer_is_a_tear(tmp_path, tail):
     path = tmp_path / "torn.gz"
     path.write_bytes(gzip.compress(b"a\nb\n")[:-tail])
-    found, quarantine = read(path)
-    assert [line for _, line in found] == [b"a", b"b"]
+    lines_read, quarantine = read(path)
+    assert [line for _, line in lines_read] == [b"a", b"b"]
     assert quarantine.rejected == 1
 
 
@@ -83,9 +83,9 @@ def test_a_gzip_damaged_midway_keeps_what_came_before(tmp_path):
     packed[middle : middle + 50] = b"\xff" * 50
     path = tmp_path / "damaged.gz"
     path.write_bytes(packed)
-    found, quarantine = read(path)
+    lines_read, quarantine = read(path)
     whole = data.split(b"\n")
-    same = sum(n <= len(whole) and line == whole[n - 1] for n, line in found)  # damage is noticed some lines late
+    same = sum(n <= len(whole) and line == whole[n - 1] for n, line in lines_read)  # damage is detected some lines late
     good = zlib.decompressobj(31).decompress(bytes(packed[:middle])).count(b"\n")
     assert good > 1000
     assert same >= good
@@ -96,8 +96,8 @@ def test_a_gzip_damaged_midway_keeps_what_came_before(tmp_path):
 def test_garbage_after_a_member_is_a_tear(tmp_path):
     path = tmp_path / "file.gz"
     path.write_bytes(gzip.compress(b"a\nb\n") + b"garbage")
-    found, quarantine = read(path)
-    assert [line for _, line in found] == [b"a", b"b"]
+    lines_read, quarantine = read(path)
+    assert [line for _, line in lines_read] == [b"a", b"b"]
     assert quarantine.rejected == 1
 
 
@@ -113,9 +113,9 @@ def test_a_line_above_the_cap_is_never_held(tmp_path, monkeypatch, position):
     }
     path = tmp_path / "file"
     path.write_bytes(parts[position] % (b"x" * 1000))
-    found, _ = read(path)
-    assert [line for _, line in found if line is not None] == [b"a", b"b"]
-    assert [n for n, line in found if line is None] == [{"first": 1, "middle": 2}.get(position, 3)]
+    lines_read, _ = read(path)
+    assert [line for _, line in lines_read if line is not None] == [b"a", b"b"]
+    assert [n for n, line in lines_read if line is None] == [{"first": 1, "middle": 2}.get(position, 3)]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_line_above_the_cap_is_never_held(tmp_path, monkeypatch, position):
         (b"[" * 5000, "invalid JSON"),
     ],
 )
-def test_lines_that_are_no_json_object(tmp_path, line, reason):
+def test_lines_that_are_not_a_json_object(tmp_path, line, reason):
     path = tmp_path / "file"
     path.write_bytes(b'{"b": 1}\r\n' + line + b'\n\n{"b": 2}')
     quarantine = Quarantine()
@@ -150,7 +150,7 @@ def test_a_gzip_bomb_stops_early(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_a_parquet_bomb_stops_early(tmp_path, monkeypatch, dictionary):
-    """One long text, a few bytes a row more: as a dictionary's, or compressed."""
+    """One long text in every row, stored once in a dictionary, or compressed."""
     monkeypatch.setattr(lines, "EXPANDS_FREELY", 1 << 20)
     monkeypatch.setattr(parquet, "BATCH_ROWS", 16)
     path, table = tmp_path / "bomb.parquet", pa.table({"text": ["x" * 10_000] * 2_000})
@@ -161,7 +161,7 @@ def test_a_parquet_bomb_stops_early(tmp_path, monkeypatch, dictionary):
     assert len(read) < (1_000 if dictionary else 1)
 
 
-def test_a_file_that_shrinks_well_is_no_bomb(tmp_path, monkeypatch):
+def test_a_file_that_compresses_well_is_accepted(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "EXPANDS_FREELY", 0)
     path, rows = tmp_path / "table.gz", b"".join(b"%d\t%d\t1.0\t0\t0\n" % (n // 9, n % 9) for n in range(200_000))
     path.write_bytes(gzip.compress(rows, 9))

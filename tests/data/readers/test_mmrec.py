@@ -1,4 +1,4 @@
-"""MMRec's layout, from the folder to the validated table."""
+"""The layout of MMRec, from the folder to the validated table."""
 
 import gzip
 
@@ -39,11 +39,11 @@ def test_the_table_and_its_features(tmp_path, end, whole_folder):
     assert table.name == "mmrec:small"
     assert (report.rows_read, report.kept, report.rejected) == (5, 5, 0)
     assert table.given_split is not None
-    found = {
+    rows_read = {
         (table.user_ids[user], table.item_ids[item], int(part))
         for user, item, part in zip(table.user, table.item, table.given_split, strict=True)
     }
-    assert found == {("0", "2", 0), ("0", "0", 1), ("4", "2", 0), ("4", "3", 2), ("0", "3", 2)}
+    assert rows_read == {("0", "2", 0), ("0", "0", 1), ("4", "2", 0), ("4", "3", 2), ("0", "3", 2)}
     assert not table.has_rating.any()
     assert (table.timestamp == 0).all()
     assert table.item_vectors["image"].dtype == np.float32

@@ -184,7 +184,7 @@ def test_movielens_with_tags(tmp_path, packed):
 
 
 def test_movielens_with_more_tags_than_a_review_has_words(tmp_path):
-    """They would be repeated by each of a pair's ratings: two small files would make a large table."""
+    """Every rating of a pair would repeat them, so two small files could make a large table."""
     ratings = "".join(f"1,10,4.5,{1000 + n}\n" for n in range(50))
     tags = "".join(f"1,10,{'x' * 800},{1000 + n}\n" for n in range(50))
     for name, text in (("ratings.csv", ratings), ("tags.csv", tags)):
@@ -245,8 +245,8 @@ def test_a_category_counts_for_what_its_rows_take_not_for_all_its_names_in_every
     pq.write_table(pa.table({"user": pa.DictionaryArray.from_arrays(pa.array(rows), pa.array(names))}), path)
     monkeypatch.setattr(lines, "EXPANDS_FREELY", 0)
     monkeypatch.setattr(lines, "MAX_EXPANSION", 4)
-    found = [row["user"] for _, row in parquet.rows(path, ("user",), Quarantine())]
-    assert found == [names[row] for row in rows]
+    users = [row["user"] for _, row in parquet.rows(path, ("user",), Quarantine())]
+    assert users == [names[row] for row in rows]
     monkeypatch.setattr(lines, "MAX_EXPANSION", 1)
     with pytest.raises(UserError, match="times as large"):
         list(parquet.rows(path, ("user",), Quarantine()))

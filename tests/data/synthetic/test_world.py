@@ -83,12 +83,12 @@ def test_ratings_are_half_steps_around_the_truth(world):
     slow = sum((float(r) - float(t)) ** 2 for r, t in zip(world.rating, world.truth, strict=True)) / len(world)
     assert world.noise_floor == pytest.approx(slow, rel=1e-6)
     exact = generate_world(**{**DEFAULT, "noise": 0.0})
-    assert exact.noise_floor < 0.5**2 / 12 * 1.2  # rounding alone
+    assert exact.noise_floor < 0.5**2 / 12 * 1.2  # only rounding
     assert np.abs(exact.rating - exact.truth).max() <= 0.25 + 1e-6
 
 
 def test_truth_is_preference_times_quality(world):
-    """Within a user and a session, what differs is the item: appeal + the cared-for qualities."""
+    """Within a session of a user only the item differs: its appeal and the qualities that the user cares about."""
     quality = world.item_quality
     cared = np.stack([quality[i, world.user_aspects[u]].mean() for u, i in zip(world.user, world.item, strict=True)])
     others = np.array([quality[i].mean() for i in world.item])
@@ -97,7 +97,7 @@ def test_truth_is_preference_times_quality(world):
 
 
 def test_preferences_drift(world):
-    """What a user wants late in the record is not what it wanted early."""
+    """The wishes of a user change over time."""
     late = world.timestamp > np.median(world.timestamp)
     squared, by_chance = [], []
     for user in range(300):
@@ -108,7 +108,7 @@ def test_preferences_drift(world):
             squared.append((first_theme[early_rows].mean() - first_theme[late_rows].mean()) ** 2)
             by_chance.append(share * (1 - share) * (1 / early_rows.sum() + 1 / late_rows.sum()))
     assert len(squared) > 30
-    assert np.sum(squared) > 1.6 * np.sum(by_chance)  # 1 without drift
+    assert np.sum(squared) > 1.6 * np.sum(by_chance)  # the ratio is 1 without drift
 
 
 def test_reviews_are_plain_sentences(world, texts):
@@ -155,7 +155,7 @@ def test_praise_follows_quality(world, texts):
 
 
 def test_counting_aspect_words_finds_the_truth(world, texts):
-    """The keywords can be found: an ideal reader of the reviews gets precision@5 above 0.9."""
+    """Keywords can be found: an ideal reader of the reviews reaches a precision@5 above 0.9."""
     named = {word for group in world.aspect_words for word in group}
     for column, truth in ((world.user, world.user_aspects), (world.item, world.item_aspects)):
         profiles = {}

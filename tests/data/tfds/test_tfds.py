@@ -1,4 +1,4 @@
-"""TFDS builders and the route through them, against the plain readers; no TensorFlow anywhere."""
+"""TFDS builders and the data sets they prepare, compared with the plain readers; without TensorFlow."""
 
 import dataclasses
 import filecmp
@@ -49,7 +49,7 @@ def amazon_2023_row(k):
 
 
 def json_lines(row, n=40):
-    """Good rows, repeated ones, and bad ones of several kinds."""
+    """Return good rows, repeated rows, and bad rows of several kinds."""
     lines = [json.dumps(row(k), ensure_ascii=k % 2 == 0) for k in [*range(n), 3, 3, 4]]
     first = next(iter(row(0)))
     bad = ['{"torn', json.dumps(row(1) | {first: ""}), "[1]", json.dumps(row(2)).replace("}", ', "a": "\\ud800"}')]
@@ -72,7 +72,9 @@ def wide(n=30):
 
 CASES = {
     "yelp": ("yelp_academic_dataset_review.json", json_lines(yelp_row), DataSettings("yelp")),
-    "amazon of 2014": ("reviews_Baby_5.json.gz", gzip.compress(json_lines(amazon_row), mtime=0), DataSettings("amazon")),
+    "amazon of 2014": (
+        "reviews_Baby_5.json.gz", gzip.compress(json_lines(amazon_row), mtime=0), DataSettings("amazon")
+    ),
     "amazon of 2018": ("Gift_Cards_5.json", json_lines(amazon_row), DataSettings("amazon", rating_max=4)),
     "amazon of 2023": ("Gift_Cards.jsonl", json_lines(amazon_2023_row), DataSettings("amazon")),
     "amazon, a torn file": ("x y.json.gz", gzip.compress(json_lines(amazon_row, 400))[:-200], DataSettings("amazon")),
@@ -88,7 +90,7 @@ CASES = {
 
 @pytest.fixture
 def raw(tmp_path):
-    """Writes a case's file into a folder of its own: (the file, options that name it)."""
+    """A function that writes the file of a case into a new folder and returns (file, options that name it)."""
 
     def write(name="yelp"):
         file, content, options = CASES[name]
@@ -105,7 +107,7 @@ def through_tfds(options, tmp_path):
 
 
 def everything(options, listed, *rest):
-    """All that reading gives: fingerprint and name of the table, report, rejected rows."""
+    """Return all results of reading: fingerprint, name and scale of the table, report, rejected rows."""
     interactions, report = load_interactions(options, listed, *rest)
     return interactions.sha256(), interactions.name, interactions.rating_range, report, listed.read_bytes()
 
@@ -142,10 +144,10 @@ def test_without_the_raw_file(raw, tmp_path):
     load_interactions(through_tfds(options, tmp_path))
     path.unlink()
     for given in (str(path), str(path.parent), None, "elsewhere/yelp"):
-        found, report = load_interactions(
+        interactions, report = load_interactions(
             dataclasses.replace(through_tfds(options, tmp_path), path=given), tmp_path / "q"
         )
-        assert (found.sha256(), found.name) == (expected, f"yelp:{path.name}")
+        assert (interactions.sha256(), interactions.name) == (expected, f"yelp:{path.name}")
         assert str(the_only(tmp_path)) in report.notices[0]
     assert len((tmp_path / "q").read_bytes().splitlines()) == report.rejected == 5
     for change in ({"path": "another_review.json"}, {"rating_max": 4.0}):
@@ -169,8 +171,8 @@ def test_a_changed_file_is_another_data_set(raw, tmp_path):
 def test_prepared_twice_the_same_bytes(raw, tmp_path):
     for name in ("yelp", "table"):
         _, options = raw(name)
-        for place in ("one", "other"):
-            load_interactions(dataclasses.replace(options, tfds_dir=str(tmp_path / name / place)))
+        for folder in ("one", "other"):
+            load_interactions(dataclasses.replace(options, tfds_dir=str(tmp_path / name / folder)))
         compared = filecmp.dircmp(tmp_path / name / "one", tmp_path / name / "other")
         files = [
             str(file.relative_to(compared.left)) for file in (tmp_path / name / "one").rglob("*.*") if file.is_file()
@@ -179,7 +181,7 @@ def test_prepared_twice_the_same_bytes(raw, tmp_path):
         assert filecmp.cmpfiles(compared.left, compared.right, files, shallow=False)[0] == files
 
 
-def test_the_way_tfds_users_know(raw, tmp_path):
+def test_the_api_of_tfds(raw, tmp_path):
     path, options = raw("amazon of 2014")
     config = tfds.download.DownloadConfig(manual_dir=path.parent, max_shard_size=700)
     asked = {"data_dir": tmp_path / "tfds", "download_and_prepare_kwargs": {"download_config": config}}
@@ -189,22 +191,22 @@ def test_the_way_tfds_users_know(raw, tmp_path):
     good = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines() if line[:6] == b'{"revi']
     good = [row for row in good if row["reviewerID"] and "a" not in row and row["overall"] != 9]
     assert [row["user_id"].decode() for row in rows] == [row["reviewerID"] for row in good]  # in file order
-    assert (rows[0]["text"], rows[6]["text"]) == (b"good", b"")  # a title alone is none
+    assert (rows[0]["text"], rows[6]["text"]) == (b"good", b"")  # a title without a body is a missing text
     assert (rows[3]["rating"], rows[3]["timestamp"][()]) == (1.0, 1_400_000_001.0)
     assert np.isnan(rows[2]["rating"])
     assert [file.name for file in sorted(the_only(tmp_path).glob("*array_record*"))][:2] == [
         f"amazon_reviews-train.array_record-{k:05}-of-{len(list(the_only(tmp_path).glob('*array_record*'))):05}"
         for k in range(2)
     ]
-    # A run finds what was prepared by hand, though in several files.
+    # A run reads a data set that was prepared by hand in several files.
     assert load_interactions(through_tfds(options, tmp_path))[0].sha256() == load_interactions(options)[0].sha256()
-    path.write_bytes(gzip.compress(json_lines(amazon_row, 20)))  # a changed file is never taken for the old one
+    path.write_bytes(gzip.compress(json_lines(amazon_row, 20)))  # a changed file is another data set
     assert len(tfds.data_source("amazon_reviews/2014_Baby", split="train", **asked)) == 23
     assert "tensorflow" not in sys.modules
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
-def test_a_builder_says_what_it_is(builder, tmp_path):
+def test_a_builder_describes_itself(builder, tmp_path):
     assert tfds.builder_cls(builder.name) is builder
     for name, config in builder.builder_configs.items():
         assert re.fullmatch(r"[\w.-]+", name)
@@ -231,7 +233,7 @@ def test_amazon_has_every_category():
     assert AmazonReviews.builder_configs["2023_Books"].files == ("Books.jsonl.gz", "Books.jsonl")
 
 
-def test_what_a_prepared_data_set_knows(raw, tmp_path):
+def test_the_metadata_of_a_prepared_data_set(raw, tmp_path):
     path, options = raw("amazon of 2023")
     load_interactions(through_tfds(options, tmp_path))
     config = AmazonReviews.config_for(path)
@@ -294,7 +296,7 @@ def damage(what, folder):
      "features.json", QUARANTINE],
 )  # fmt: skip
 @pytest.mark.parametrize("with_raw", [True, False])
-def test_damage_is_told_in_one_line(raw, tmp_path, what, with_raw):
+def test_damage_is_reported_in_one_line(raw, tmp_path, what, with_raw):
     path, options = raw()
     load_interactions(through_tfds(options, tmp_path))
     damage(what, the_only(tmp_path))
@@ -305,11 +307,11 @@ def test_damage_is_told_in_one_line(raw, tmp_path, what, with_raw):
     assert str(the_only(tmp_path)) in str(error.value)
     assert "\n" not in str(error.value)
     if with_raw:
-        shutil.rmtree(the_only(tmp_path))  # as it says
+        shutil.rmtree(the_only(tmp_path))  # as the message says
         assert load_interactions(through_tfds(options, tmp_path))[0].sha256() == load_interactions(options)[0].sha256()
 
 
-def test_an_unfinished_preparation_is_none(raw, tmp_path, monkeypatch):
+def test_an_unfinished_preparation_is_not_used(raw, tmp_path, monkeypatch):
     path, options = raw()
 
     def full(*_):
@@ -321,7 +323,7 @@ def test_an_unfinished_preparation_is_none(raw, tmp_path, monkeypatch):
             load_interactions(through_tfds(options, tmp_path))
     config = YelpReviews.config_for(path).name
     assert list((tmp_path / "tfds" / "yelp_reviews" / config).iterdir()) == []
-    (tmp_path / "tfds" / "yelp_reviews" / config / "incomplete.ABCDEF_1.0.0").mkdir()  # as a killed one leaves
+    (tmp_path / "tfds" / "yelp_reviews" / config / "incomplete.ABCDEF_1.0.0").mkdir()  # left by a killed process
     content = path.read_bytes()
     path.unlink()
     with pytest.raises(UserError, match="holds no data set"):
@@ -342,7 +344,7 @@ def test_another_process_may_be_faster(raw, tmp_path, monkeypatch):
     assert load_interactions(through_tfds(options, tmp_path))[0].sha256() == load_interactions(options)[0].sha256()
 
 
-def test_places_that_will_not_do(raw, tmp_path):
+def test_folders_and_files_that_are_refused(raw, tmp_path):
     path, options = raw()
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
