@@ -304,14 +304,14 @@ def test_reasons_in_words() -> None:
     def said(each: Explanation) -> str:
         return "".join(part for part, _ in examples.reason_of(each))
 
-    assert said(why) == "nothing the user has met is like it"
-    assert said(words) == "both speak of a, b, c, d"
-    assert said(near) == "like x (cosine 0.50) and y (cosine 0.50), which the user has met"
+    assert said(why) == "no item in the user's history is similar"
+    assert said(words) == "shared keywords: a, b, c, d"
+    assert said(near) == "similar to x (cosine 0.50) and y (cosine 0.50) in the user's history"
     assert said(words._replace(user_interactions=[past, past._replace(item="j", rating=None, change=0.75)])) == (
-        "both speak of a, b, c, d; the predicted rating is raised most by the user's meeting with j (+0.750)"
+        "shared keywords: a, b, c, d; the predicted rating is raised most by the user's interaction with j (+0.750)"
     )
     assert said(words._replace(item_interactions=[past], change_of="score")) == (
-        "both speak of a, b, c, d; the score is raised most by its meeting with u, rated 4 (+0.500)"
+        "shared keywords: a, b, c, d; the score is raised most by the item's interaction with u, rated 4 (+0.500)"
     )
     assert said(words._replace(item_interactions=[past._replace(change=-0.1)])) == said(words)
     assert said(words._replace(item_interactions=[past._replace(change=None)])) == said(words)
