@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numba
 import numpy as np
 
+from drex_jax.common.padding import power_of_two
 from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
 from drex_jax.explain.recording import Recording, Side
-from drex_jax.models.drex import window
 from drex_jax.models.drex.core import Refiner
 from drex_jax.models.drex.replay import Continuation
 
@@ -130,7 +130,7 @@ class Occlusion:
     def scores(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """float32 [V] of rows [V, E] (or [1, E], for all): predicted ratings, not clipped, or scores of a ranker."""
         user, item = np.broadcast_arrays(user, item)
-        padding = (0, window.power_of_two(max(len(user), LAST + 1)) - len(user)), (0, 0)  # few shapes to compile for
+        padding = (0, power_of_two(max(len(user), LAST + 1)) - len(user)), (0, 0)  # few shapes to compile for
         padded = (jnp.asarray(np.pad(rows, padding, mode="edge")) for rows in (user, item))
         return np.asarray(self._pairs(self._params, *padded))[: len(user)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import html
 import io
 import itertools
@@ -17,6 +16,7 @@ import sentencepiece
 
 from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.cores import available_cores
+from drex_jax.common.digest import sha256_of
 from drex_jax.common.errors import UserError
 from drex_jax.common.foreign_messages import smallest_vocabulary
 from drex_jax.common.progress import progress_bar
@@ -178,7 +178,7 @@ def tokens_of(
       scratch: as for `drex_jax.data.strings.allocate`.
     """
     forget = len(texts) <= PART_ROWS
-    model = hashlib.sha256(vocabulary.model).hexdigest()
+    model = sha256_of([vocabulary.model])
     parts = []
     with progress_bar("splitting into tokens", len(texts), "texts") as bar:
         for begin in range(0, max(len(texts), 1), PART_ROWS):
@@ -265,7 +265,7 @@ def _sample(texts: Strings, rows: np.ndarray, max_bytes: int) -> np.ndarray:
 
 def _digest(texts: Strings, rows: np.ndarray) -> str:
     learned = texts.take(rows)
-    return hashlib.sha256(learned.offsets.tobytes() + learned.data.tobytes()).hexdigest()
+    return sha256_of([learned.offsets, learned.data])
 
 
 def _separates(spelling: str) -> bool:

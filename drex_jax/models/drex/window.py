@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from drex_jax.common.cache import Cache, no_cache
+from drex_jax.common.padding import power_of_two
 from drex_jax.common.streams import previous_and_next
 from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
@@ -56,11 +57,6 @@ class Packing:
 
 
 DEFAULT_PACKING = Packing()
-
-
-def power_of_two(least: int) -> int:
-    """The smallest that is not below `least`, or 1."""
-    return 1 << max(int(least) - 1, 0).bit_length()
 
 
 class Window(NamedTuple):
@@ -168,10 +164,9 @@ def window_begins(n: int, count: int) -> np.ndarray:
     return np.linspace(0, n, max(min(count, n), 1) + 1).round().astype(np.int64)
 
 
-def cheapest_width(user: np.ndarray, item: np.ndarray, count: int, costs: schedule.StepCosts) -> int:
-    """The width of the table of `costs` at which `count` windows of a stream (int32 [N] each) train in least time."""
-    spans = itertools.pairwise(window_begins(len(user), count))
-    return schedule.cheapest_width([(user[a:b], item[a:b]) for a, b in spans], costs)
+def window_streams(user: np.ndarray, item: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the users and items, int32 each, of `count` chronological windows of a stream (`window_begins`)."""
+    return [(user[a:b], item[a:b]) for a, b in itertools.pairwise(window_begins(len(user), count))]
 
 
 def _auxiliary_after(ids: np.ndarray, rows: np.ndarray, after: np.ndarray, spans: list[tuple[int, int]]):

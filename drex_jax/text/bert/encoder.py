@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.common.cores import available_cores
+from drex_jax.common.digest import sha256_of
 from drex_jax.common.errors import UserError
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
@@ -209,9 +210,8 @@ def _in_dtype(leaf: np.ndarray, dtype: str) -> Any:
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
+    def line(path: Path) -> str:
         with path.open("rb") as file:
-            own = hashlib.file_digest(file, "sha256")
-        digest.update(f"{path.name} {own.hexdigest()}\n".encode())
-    return digest.hexdigest()
+            return f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n"
+
+    return sha256_of(map(line, files))

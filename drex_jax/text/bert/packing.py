@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from drex_jax.common.padding import power_of_two
 from drex_jax.data.tokens import Tokens
 
 ROW = 128  # tokens of a row, where no text is longer: attention is then a tenth of the work
@@ -54,14 +55,14 @@ def batches(pieces: Tokens, devices: int, budget: int) -> Iterator[Batch]:
     """
     lengths = pieces.lengths.tolist()
     left = _Left(lengths)
-    least = min(ROW, _power_of_two(sum(max(LEAST, length) for length in lengths)))
+    least = min(ROW, power_of_two(sum(max(LEAST, length) for length in lengths)))
     while left.longest:
-        width = max(least, _power_of_two(left.longest))
+        width = max(least, power_of_two(left.longest))
         each = max(1, budget // width)
         rows: list[list[int]] = []
         while left.longest and len(rows) < each * devices:
             rows.append(left.fill(width))
-        each = min(each, _power_of_two(-(-len(rows) // devices)))
+        each = min(each, power_of_two(-(-len(rows) // devices)))
         yield _batch(pieces, rows, (each * devices, width))
 
 
@@ -103,7 +104,3 @@ def _batch(pieces: Tokens, rows: list[list[int]], shape: tuple[int, int]) -> Bat
     ids = np.where(source < 0, 0, pieces.ids[source]).astype(np.int32)
     places = [row * room(shape[1]) + place for row, texts in enumerate(rows) for place in range(len(texts))]
     return Batch(ids, segments, source, np.concatenate(rows).astype(np.int64), np.array(places))
-
-
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
