@@ -166,5 +166,5 @@ def _read(folder: pathlib.Path, line: Mapping[str, Any]) -> Saved:
 
 
 def _digest(saved: Saved) -> str:
-    states = ((f"{rows.dtype} {rows.shape}\n", rows) for rows in saved.carry)
+    states = ((f"{rows.dtype} {rows.shape}\n", rows) for rows in map(np.asarray, saved.carry))
     return sha256_of([saved.since.sha256(), *itertools.chain.from_iterable(states)])

@@ -347,5 +347,5 @@ def test_a_bert_that_learns_begins_as_it_was_and_at_its_own_pace(folder: pathlib
     assert recommender.update([{"user": user, "item": item, "timestamp": moment, "text": "good strings"}]).applied == 1
     header = tmp_path / "learns" / "history" / "pieces" / "columns.json"
     header.write_text(header.read_text().replace('"heads"', '"hands"'))
-    with pytest.raises(UserError, match="pieces: damaged; it says of the BERT that learns"):
+    with pytest.raises(UserError, match="pieces: damaged; its BERT is"):
         Recommender.load(tmp_path / "learns").explain(user)
