@@ -149,7 +149,7 @@ def test_tfidf_equals_the_twin():
 def test_describe():
     found = keywords.Profiles(np.array([[BASS, -1], [-1, -1]], np.int32), np.array([[2.5, 0], [0, 0]], np.float32))
     text = keywords.describe(found, np.array([1, 0]), ["ann", "bob"], NAMES)
-    assert text == "ann: no words of its own\nbob: bass (2.5)"
+    assert text == "ann: no keywords\nbob: bass (2.5)"
 
 
 @pytest.fixture(scope="module")
