@@ -1,4 +1,4 @@
-"""The report of tiny runs of every kind: its numbers, what it says where there is nothing, and that none of it runs."""
+"""The report of tiny runs of every kind: numbers, texts of empty sections, and no execution of data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def hostile_table(path: pathlib.Path) -> None:
 
 
 def settings(kind: str, folder: pathlib.Path) -> Any:
-    """Of a DReX run that predicts ratings, or of one of popularity, which ranks, on two seeds."""
+    """A run of DReX, which predicts ratings, or of popularity, which ranks, with two seeds."""
     settings: Any = base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=60, seed=1)
     settings.devices.update(count=1, mapping="none")
@@ -80,7 +80,7 @@ def settings(kind: str, folder: pathlib.Path) -> Any:
 
 
 def log_steps(folder: pathlib.Path, seed: int, metric: str) -> None:
-    """What a model that trains would have logged."""
+    """Write the log of a model that trains."""
     lines = [{"step": n, "epoch": n, "loss": seed + 1 / n, "validation": {metric: n / 9}} for n in (1, 2, 3)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -100,7 +100,7 @@ def without_training(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A DReX run on ids and reviews that mean harm."""
+    """A DReX run on hostile ids and reviews."""
     folder = tmp_path_factory.mktemp("drex")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "fit", without_training)
@@ -122,7 +122,7 @@ def hashes(folder: pathlib.Path, but: str = "") -> dict[str, str]:
 
 
 class Elements(HTMLParser):
-    """What a browser would make of a page: tags with their attributes, and the text inside each kind of tag."""
+    """Parses a page into tags with their attributes, and the text inside each kind of tag."""
 
     def __init__(self, text: str):
         super().__init__()
