@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -15,32 +14,32 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings
 from drex_jax.devices.mesh import Devices
 from drex_jax.text.bert import BertEncoder
+from drex_jax.text.settings import BertSettings, TextSettings
 
 ATTENTION = "attention"  # the pooling that is learned
 PART = 4096  # texts of a cache entry: an interruption loses at most one, and batches by length are well filled
 VERSION = 1  # raise it when the cached values change
 
 
-def encoder(config: Any) -> BertEncoder:
-    """Return the encoder of the settings, on their devices.
+def encoder(bert: BertSettings, devices: Devices) -> BertEncoder:
+    """Return the encoder of the settings on `devices`.
 
     Raises:
-      UserError: the folder holds no BERT, or the devices are not available.
+      UserError: the folder holds no BERT.
     """
-    bert = config.text.bert
-    return BertEncoder.load(bert.folder, bert.dtype, Devices(config.devices.mapping, config.devices.count))
+    return BertEncoder.load(bert.folder or "", bert.dtype, devices)
 
 
 def with_vectors(
-    interactions: Interactions, model: BertEncoder, config: Any, cache: Cache
+    interactions: Interactions, model: BertEncoder, text: TextSettings, cache: Cache
 ) -> tuple[Interactions, list[str]]:
     """Return the table with a vector modality `REVIEW` (missing texts have no vector), and notices on cut reviews.
 
     Raises:
       UserError: the model cannot read `text.max_tokens` tokens.
     """
-    encoded, cut = vectors(interactions.text, model, config.text.bert.pooling, config.text.max_tokens, cache)
-    notice = f"{cut:,} of {len(interactions):,} reviews were cut at {config.text.max_tokens} tokens"
+    encoded, cut = vectors(interactions.text, model, text.bert.pooling, text.max_tokens, cache)
+    notice = f"{cut:,} of {len(interactions):,} reviews were cut at {text.max_tokens} tokens"
     kept = dataclasses.replace(interactions, vectors=interactions.vectors | {REVIEW: encoded})
     return kept, [notice] if cut else []
 
@@ -86,15 +85,15 @@ def vectors(texts: Strings, model: BertEncoder, pooling: str, max_tokens: int, c
     return encoded, cut
 
 
-def trained_on(config: Any, fingerprint: str | None) -> BertEncoder:
+def trained_on(bert: BertSettings, fingerprint: str | None) -> BertEncoder:
     """Return the encoder that a finished run was trained with. `fingerprint`: the fingerprint of that encoder.
 
     Raises:
       UserError: `text.bert.folder` does not hold it any more.
     """
-    folder = config.text.bert.folder
+    folder = bert.folder
     try:
-        model = BertEncoder.load(folder, config.text.bert.dtype, Devices("none"))
+        model = encoder(bert, Devices("none"))
     except UserError as error:
         raise UserError(f"its text cannot be read without text.bert.folder={folder}: {error}") from None
     if model.fingerprint != fingerprint:
