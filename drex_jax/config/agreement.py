@@ -59,14 +59,12 @@ def require_agreement(stored: Fields, given: Fields, workdir: pathlib.Path, *, g
       stored: the fields it was made with.
       given: the fields asked for now.
       workdir: the directory.
-      goes_on: the run is to be trained on: until a model in it is finished or a search has begun, fields in
-        `MAY_CHANGE` may have changed.
+      goes_on: training continues, no model is finished and no trial has begun: fields in `MAY_CHANGE` may differ.
 
     Raises:
       UserError: other fields differ; the message shows each with both values.
     """
-    settled = any(next(workdir.glob(name), None) for name in ("**/run.json", "trials"))  # trials are compared
-    may = MAY_CHANGE if goes_on and not settled else ()
+    may = MAY_CHANGE if goes_on else ()
     if "train.epochs" in may and given["train.decay"] != "none":  # a decay runs over all epochs
         may = tuple(name for name in may if name != "train.epochs")
     changed = [line for line in differences(stored, given) if line.partition(":")[0] not in may]

@@ -1,10 +1,10 @@
-"""The only file that knows devices and meshes.
+"""The devices of a run and their mesh; no other file uses JAX devices or meshes.
 
-A model's program is written for one device of an axis (`drex_jax.devices.axis`); `Devices.compile` runs it on all of
-them, by `jax.shard_map` or by `jax.pmap`, with the same numbers. Arguments and results are alike on all devices, so
-nothing that a program shares need divide by them but the rows it takes as its own.
+A model's program is written for one device of an axis (`drex_jax.devices.axis`). `Devices.compile` runs it on all
+devices, with `jax.shard_map` or `jax.pmap`, and the results are equal. Inputs and outputs are replicated; only sharded
+rows must be divisible by the number of devices.
 
-Several processes (`drex_jax.devices.processes`) each run the same commands over all their devices.
+With several processes (`drex_jax.devices.processes`) each runs the same commands over all their devices.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from drex_jax.devices import processes
 from drex_jax.devices.axis import ALONE, Axis, Program
 
 AXIS, REPLICAS = "devices", "replicas"
-HOST_SHARE = 4 << 30  # bytes of constants kept on a device that does not say how much memory it has
-DEVICE_SHARE = 3  # elsewhere a third of its memory
+HOST_SHARE = 4 << 30  # bytes for constants on a device that does not report its memory
+DEVICE_SHARE = 3  # on other devices, constants use at most a third of the memory
 
 
 def cache_folder(chosen: str | None = None) -> pathlib.Path:
-    """Where compiled programs and kept results lie: `chosen`, or `drex_jax` in the user's cache folder."""
+    """Return the folder of compiled programs and cached results: `chosen`, or `drex_jax` in the user's cache folder."""
     return pathlib.Path(chosen or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "drex_jax")).expanduser()
 
 
 def keep_programs(folder: pathlib.Path) -> None:
-    """Keeps compiled programs in a folder between runs, unless JAX has been told of another."""
+    """Cache compiled programs in a folder, unless JAX has another cache folder already."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -47,15 +47,16 @@ class Devices:
 
     Attributes:
       mapping: `shard_map`, `pmap` or `none` (the first device alone).
-      axis: what a program sees of them.
+      axis: the devices as a program sees them.
       kind: the kind of device, as JAX names it.
+      platform: the platform, such as `cpu` or `gpu`.
     """
 
     def __init__(self, mapping: str = "none", count: int = 0):
-        """`count`: how many to use, the first ones; 0 uses all there are (one where `mapping` is `none`).
+        """Use the first `count` devices; 0 uses all of them, or one if `mapping` is `none`.
 
         Raises:
-          UserError: there are not so many, or the mapping cannot use them.
+          UserError: there are fewer devices, or the mapping cannot use them.
         """
         present = jax.devices()
         count = count or (1 if mapping == "none" else len(present))
@@ -83,15 +84,16 @@ class Devices:
         return len(self._devices)
 
     def _groups(self, groups: int) -> None:
-        """Arranges the devices in groups; those of a group share a batch."""
+        """Arrange the devices in groups; the devices of a group share a batch."""
         shape = (groups, len(self) // groups)
         self._mesh = jax.make_mesh(shape, (REPLICAS, AXIS), axis_types=(AxisType.Auto,) * 2, devices=self._devices)
         self.axis = ALONE if len(self) == 1 and self.mapping != "pmap" else Axis(AXIS, shape[1])
 
     def spread_over(self, replicas: int) -> Devices:
-        """The same devices in as many groups as `replicas` divides into evenly: each trains its part of them.
+        """Return the same devices in groups, so that each group trains an equal part of the `replicas`.
 
-        `pmap` and several processes have one group, which trains all of them.
+        The number of groups divides both the replicas and the devices. With `pmap` or several processes there is one
+        group.
         """
         groups = math.gcd(replicas, len(self)) if self.mapping == "shard_map" and processes.count() == 1 else 1
         spread = copy.copy(self)
@@ -103,7 +105,7 @@ class Devices:
         return NamedSharding(self._mesh, PartitionSpec(REPLICAS) if spread else PartitionSpec())
 
     def _mapped(self, program: Program, spread: Any = None) -> Any:
-        """One compiled function of a tuple of arguments; see `compile_for`."""
+        """Return a jitted function of a tuple of arguments; see `compile_for`."""
         if self.axis is ALONE:
             return jax.jit(lambda arguments: program(ALONE, *arguments))
         if self.mapping == "pmap":
@@ -111,20 +113,20 @@ class Devices:
                 lambda _, arguments: program(self.axis, *arguments),
                 axis_name=AXIS,
                 in_axes=(0, None),
-                out_axes=None,  # pyright: ignore[reportArgumentType] (None: alike on all devices)
+                out_axes=None,  # pyright: ignore[reportArgumentType] (None: replicated)
                 devices=self._devices,
             )
-        replicated, apart = PartitionSpec(), PartitionSpec(REPLICAS)
-        each = jax.shard_map(
+        replicated, grouped = PartitionSpec(), PartitionSpec(REPLICAS)
+        sharded = jax.shard_map(
             lambda arguments: program(self.axis, *arguments),
             mesh=self._mesh,
             in_specs=(
-                replicated if spread is None else jax.tree.map(lambda own: apart if own else replicated, spread),
+                replicated if spread is None else jax.tree.map(lambda one: grouped if one else replicated, spread),
             ),
-            out_specs=replicated if spread is None else apart,
-            check_vma=False,  # `Axis` says where devices differ
+            out_specs=replicated if spread is None else grouped,
+            check_vma=False,  # programs use `Axis` wherever devices differ
         )
-        return jax.jit(each)
+        return jax.jit(sharded)
 
     def _call(self, mapped: Any) -> Callable[..., Any]:
         if self.mapping == "pmap":
@@ -133,24 +135,24 @@ class Devices:
         return lambda *arguments: mapped(arguments)
 
     def compile(self, program: Program) -> Callable[..., Any]:
-        """The function of the arguments that program(axis, *arguments) is, compiled when first called with a shape."""
+        """Return program(axis, *arguments) as a function of the arguments, compiled at the first call with a shape."""
         return self._call(self._mapped(program))
 
     def compile_for(self, program: Program, *arguments: Any, spread: Any = None) -> Callable[..., Any]:
-        """The same, compiled now for the shapes of `arguments`; it refuses others.
+        """Compile a program now, for the shapes of `arguments`; the result accepts no other shapes.
 
         Args:
-          program: of one device.
-          arguments: examples.
-          spread: for each argument, or each array of one, whether its leading axis goes over the groups of devices;
-            all results then do. None: arguments and results are alike on all devices.
+          program: the program of one device.
+          arguments: example arguments.
+          spread: for each argument, or each of its arrays: true if its leading axis is split over the groups of
+            devices. All results are split then. None: arguments and results are replicated.
         """
         mapped = self._mapped(program, spread)
         leading = (np.arange(len(self)),) if self.mapping == "pmap" else ()
         return self._call(mapped.lower(*leading, arguments).compile())
 
     def place(self, tree: Any, spread: bool = False) -> Any:
-        """A tree of arrays on all devices: whole on each, or `spread` over their groups by its leading axis."""
+        """Put a tree of arrays on all devices: replicated, or with the leading axis `spread` over the groups."""
         sharding = self._sharding(spread)
 
         def from_host(leaf: Any) -> jax.Array:
@@ -160,7 +162,7 @@ class Devices:
         return jax.tree.map(from_host, tree) if processes.count() > 1 else jax.device_put(tree, sharding)
 
     def _constant(self, leaf: Any) -> Any:
-        """A leaf of a batch on all devices; one that never changes is brought there once, while room is left."""
+        """Put a leaf of a batch on all devices. A read-only array is copied once and kept while there is room."""
         if not isinstance(leaf, np.ndarray) or leaf.flags.writeable:
             return self.place(leaf)
         kept = self._constants.get(id(leaf))
@@ -169,13 +171,13 @@ class Devices:
         placed = self.place(leaf)
         if leaf.nbytes <= self._room:
             self._room -= leaf.nbytes
-            self._constants[id(leaf)] = (leaf, placed)  # the array itself, so that nothing else gets its id
+            self._constants[id(leaf)] = (leaf, placed)  # keeps the array alive, so that its id stays unique
         return placed
 
     def feed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Batches on the devices: the next is prepared by another thread while the caller works with one.
+        """Yield batches on the devices; a thread prepares the next batch while the caller uses the current one.
 
-        NumPy arrays that are read-only are constants: they stay on the devices from epoch to epoch, while room is left.
+        Read-only NumPy arrays are constants: they stay on the devices from epoch to epoch while there is room.
         """
         with ThreadPoolExecutor(1) as pool:
 
@@ -189,12 +191,12 @@ class Devices:
                 yield batch
 
     def memory(self) -> int | None:
-        """Bytes of memory that one device has, or the host for devices that share its memory; None if unknown."""
+        """Return the bytes of memory of a device; of a CPU device, its share of the host's; None if unknown."""
         limit = self._own_limit()
         if limit is not None or self.platform != "cpu":
             return limit
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(self)
 
     def _own_limit(self) -> int | None:
-        """Bytes that one device says it has."""
+        """Return the bytes of memory that the device reports."""
         return (self._own.memory_stats() or {}).get("bytes_limit")

@@ -1,8 +1,8 @@
-"""Many processes that do one run: joined by `jax.distributed`, each runs the same command over all their devices.
+"""Runs with several processes, joined by `jax.distributed`: each runs the same command over all their devices.
 
-All take the same decisions in the same order, for each step is a collective. So what only one of them knows (a signal,
-a clock, a full disk, a file that only the first one has seen) is agreed on before anybody acts on it; only the first
-writes files; and where one fails alone, `leave` takes the others with it instead of leaving them waiting for ever.
+Each step is a collective, so all processes must take the same decisions in the same order. If only one process knows
+something (a signal, a time limit, a file), all processes agree on it first (`agree`). Only the first process writes
+files. If one process fails, `leave` ends the others, which would otherwise wait for ever.
 """
 
 from __future__ import annotations
@@ -29,30 +29,33 @@ from jax.experimental import multihost_utils
 from drex_jax.common import files
 from drex_jax.common.errors import UserError
 
-LONG = 24 * 3600 * 1000  # milliseconds: waiting ends when all are there or one is dead, not by the clock
-SHARED_SECONDS = 70.0  # NFS may go on for a minute to say that a file is not there
+LONG = 24 * 3600 * 1000  # milliseconds; a wait ends when all processes arrive or one is dead, not by a timeout
+SHARED_SECONDS = 70.0  # NFS may report for a minute that a new file does not exist
 POLL_SECONDS = 0.5
-GRACE_SECONDS = 3.0  # for a process to end by itself, where all of them fail alike
+GRACE_SECONDS = 3.0  # time for a process to end by itself if all of them fail alike
 TOGETHER_MILLISECONDS = 5_000
 ENDED = "drex_jax/ended"
-_numbers = itertools.count()  # barriers are used once
+_numbers = itertools.count()  # a barrier's name can be used only once
 
 
 def connect(wanted: bool) -> None:
-    """Joins the processes of a run (`jax.distributed`), as Cloud TPU, SLURM, GKE and Open MPI set them up.
+    """Join the processes of a run with `jax.distributed`, as Cloud TPU, SLURM, GKE and Open MPI configure it.
 
-    Elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is who. To be called before
-    anything else asks JAX for its devices.
+    Elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID configure it. Must be called before anything
+    asks JAX for its devices.
+
+    Args:
+      wanted: false does nothing.
 
     Raises:
-      UserError: they cannot be joined.
+      UserError: the processes cannot be joined.
     """
     if not wanted or jax.distributed.is_initialized():
         return
-    places: dict[str, Any] = {}
+    addresses: dict[str, Any] = {}
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
         try:
-            places = {
+            addresses = {
                 "coordinator_address": os.environ["JAX_COORDINATOR_ADDRESS"],
                 "num_processes": int(os.environ["JAX_NUM_PROCESSES"]),
                 "process_id": int(os.environ["JAX_PROCESS_ID"]),
@@ -61,9 +64,9 @@ def connect(wanted: bool) -> None:
             raise UserError(
                 f"beside JAX_COORDINATOR_ADDRESS set JAX_NUM_PROCESSES and JAX_PROCESS_ID, whole numbers ({error})"
             ) from None
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from the training loop
+    jax.config.update("jax_enable_preemption_service", False)  # it would catch SIGTERM instead of the training loop
     try:
-        jax.distributed.initialize(**places)
+        jax.distributed.initialize(**addresses)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -71,63 +74,63 @@ def connect(wanted: bool) -> None:
             "one process alone needs --config.devices.distributed=false"
         ) from None
     _watcher.start()
-    atexit.register(_stop_watching)  # before JAX takes its client away
+    atexit.register(_stop_watching)  # before JAX closes its client
 
 
 def count() -> int:
-    """How many processes `connect` joined; 1 without it, and then JAX is not asked for its devices."""
+    """Return the number of processes; 1 if not distributed (without initialising JAX)."""
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes files."""
+    """Return True in the process that writes files."""
     return count() == 1 or jax.process_index() == 0
 
 
 def wait() -> None:
-    """Waits until all processes are here, however long that takes; signals are answered meanwhile.
+    """Wait until all processes arrive here, without a timeout, while signals are handled.
 
-    Unlike a collective of the devices, some of which give up after half a minute.
+    Collectives of devices are not used for this, because some of them time out after half a minute.
     """
     if count() == 1:
         return
     arrived: Future[None] = Future()
     barrier = f"drex_jax/{next(_numbers)}"
 
-    def stand() -> None:
+    def arrive() -> None:
         try:
             arrived.set_result(_client().wait_at_barrier(barrier, LONG))
         except Exception as error:
             arrived.set_exception(error)
 
-    threading.Thread(target=stand, daemon=True).start()  # the main thread has signals to answer
+    threading.Thread(target=arrive, daemon=True).start()  # the main thread must handle signals
     arrived.result()
 
 
 def agree(*flags: bool) -> tuple[bool, ...]:
-    """For each flag whether any process has it set; all processes get the same answer."""
+    """Return for each flag whether it is set in any process; all processes get the same answer."""
     if count() == 1:
         return flags
     return tuple(bool(flag) for flag in multihost_utils.process_allgather(np.array(flags)).any(axis=0))
 
 
 def whole(array: jax.Array | np.ndarray) -> np.ndarray:
-    """An array on the host, whatever devices of whatever processes hold its parts: to be called in all of them."""
+    """Gather an array from all devices and processes to the host. Must be called in all processes."""
     if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
 
 
 def exists_on_main_process(path: pathlib.Path) -> bool:
-    """Whether the first process sees a file: decisions that hang on one must not differ between processes."""
+    """Return whether the first process sees a file; all processes get the same answer."""
     return agree(is_main_process() and path.exists())[0]
 
 
 def await_file(path: pathlib.Path) -> None:
-    """Waits until all processes are here and see a file that the first one has written.
+    """Wait until all processes are here and see a file that the first one has written.
 
     Raises:
-      UserError: one does not: the folder is not shared.
+      UserError: a process does not see it: the folder is not shared.
     """
     wait()
     until = time.monotonic() + SHARED_SECONDS
@@ -142,17 +145,17 @@ def await_file(path: pathlib.Path) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file, once whatever the number of processes, and waits until all see it."""
+    """Write a JSON file in the first process, and wait until all processes see it."""
     if is_main_process():
         files.write_json(path, value)
     await_file(path)
 
 
 def leave(status: int) -> None:
-    """Ends this process, which failed, and all the others with its exit status; returns where there are no others.
+    """End this process, which failed, and all others with the same exit status. With one process it just returns.
 
-    They end within seconds, whatever they are doing. A process that is killed cannot call this: the others end with an
-    error of JAX's, when a connection breaks or heartbeats are missing.
+    The others end within seconds, whatever they are doing. A killed process cannot call this: the others then end with
+    an error of JAX, when a connection breaks or heartbeats are missing.
     """
     if count() == 1:
         return
@@ -166,19 +169,19 @@ def _client() -> Any:
 
 
 def _end(status: int) -> None:
-    """Ends this process at once, without JAX's own way out, which waits minutes for those that are gone."""
+    """End this process at once. JAX's own exit would wait minutes for processes that have ended."""
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         _client().wait_at_barrier(ENDED, TOGETHER_MILLISECONDS)
         if is_main_process():
-            time.sleep(1)  # the others still hear from it that the barrier is passed
+            time.sleep(1)  # the others still ask it whether the barrier is passed
     finally:
         os._exit(status)
 
 
 def _watch() -> None:
-    """Ends this process when another has left."""
+    """End this process when another one has called `leave`."""
     while not _watched.wait(POLL_SECONDS):
         try:
             status, process = map(int, _client().key_value_try_get(ENDED).split())

@@ -1,9 +1,10 @@
-"""Do explanations name what moves the model? Deletion and insertion curves, each against chance.
+"""Deletion and insertion curves: do explanations name the parts that move the model, compared with random parts?
 
-Deletion takes the k parts away that an explanation names first: the score (or the owner's state) should move further
-than where k other parts go. Insertion gives nothing but those k: what is missing to the score as it is should be less.
-Parts are the last interactions of a user or an item, or the words of its reviews in them. A pair is that of a test
-interaction, at the moment just before it. Partner states are held as recorded (`drex_jax.explain.profiles.occlusion`).
+Deletion removes the k parts that an explanation ranks first: the score (or the owner's state) should change more than
+without k other parts. Insertion keeps only these k parts: the score should be closer to the full score. Parts are the
+last interactions of a user or an item, or the words in the reviews of these interactions. A pair is the user and the
+item of a test interaction, just before it. Partner states are held at their recorded values
+(`drex_jax.explain.occlusion`).
 
 Letters: N pairs, m interactions or words, K steps, V variants, E row size.
 """
@@ -21,16 +22,16 @@ from drex_jax.explain.occlusion import LAST, Occlusion, Variants, each_left_out
 from drex_jax.metrics.significance import paired_bootstrap
 from drex_jax.models.drex.network import AUXILIARY
 
-STEPS = (0, 1, 2, 3, 5, 10)  # parts taken away, or given
+STEPS = (0, 1, 2, 3, 5, 10)  # numbers of parts that are removed or kept
 WAYS = ("deletion", "insertion")
-DRAWS = 3  # random orders a pair, whose mean is one value
-LEAST_INTERACTIONS = 5  # that the user and the item of a pair have behind them
-LEAST_KEYWORDS = 3  # of a profile that the reviews of an owner's last interactions use
+DRAWS = 3  # random orders of a pair; their mean is one value
+LEAST_INTERACTIONS = 5  # earlier interactions that the user and the item of a pair must have
+LEAST_KEYWORDS = 3  # keywords of a profile that must occur in the reviews of the last interactions
 AT_ONCE = 100  # pairs replayed in one batch
 
 
 class Pair(NamedTuple):
-    """A user and an item just before interaction `moment` of the stream, their own."""
+    """The user and the item of interaction `moment` of the stream, just before it."""
 
     moment: int
     user: int
@@ -38,13 +39,13 @@ class Pair(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What to measure of one side of a pair.
+    """The variants to measure for the user or the item of a pair.
 
     Attributes:
       pair: the pair.
-      names: of the orders in which parts are taken; chance has several of one name.
-      variants: as it is, then by order, way and step: V = 1 + orders * 2 K.
-      removed: int [orders], tokens (or interactions) that the last step of deletion takes.
+      names: names of the orders in which parts are removed; random orders share a name.
+      variants: the full history, then one variant by order, way and step: V = 1 + orders * 2 K.
+      removed: int [orders], tokens (or interactions) that the last step of deletion removes.
     """
 
     pair: Pair
@@ -54,13 +55,13 @@ class Question(NamedTuple):
 
 
 class Effects(NamedTuple):
-    """How far from what is, by order.
+    """The distances from the full score and state, by order.
 
     Attributes:
-      score: float64 [N, 2, K], how far the score is.
-      change: float64 [N, 2, K], the score less what it is.
-      state: float64 [N, 2, K], how far the owner's state is, as a share of its length.
-      removed: tokens (or interactions) that the last step of deletion takes, the mean over pairs.
+      score: float64 [N, 2, K], absolute difference from the full score.
+      change: float64 [N, 2, K], score minus the full score.
+      state: float64 [N, 2, K], distance from the owner's full state, relative to its norm.
+      removed: mean number of tokens (or interactions) that the last step of deletion removes.
     """
 
     score: dict[str, np.ndarray]
@@ -70,7 +71,7 @@ class Effects(NamedTuple):
 
 
 def choose_pairs(occlusion: Occlusion, begin: int, count: int, rng: np.random.Generator) -> list[Pair]:
-    """At most `count` of the interactions from `begin` on whose user and item have `LEAST_INTERACTIONS` behind them."""
+    """Draw at most `count` interactions from `begin` on whose user and item have enough earlier interactions."""
     events = occlusion.recording.events
     eligible = []
     for moment in range(begin, len(events)):
@@ -84,18 +85,18 @@ def choose_pairs(occlusion: Occlusion, begin: int, count: int, rng: np.random.Ge
 def interaction_questions(
     occlusion: Occlusion, pairs: Sequence[Pair], side: str, rng: np.random.Generator
 ) -> Iterator[Question]:
-    """What the last interactions of each pair's `side` did, by their influence and at random.
+    """Yield questions about the last interactions of each pair's user or item (`side`).
 
-    `most` takes the greatest influence first, whatever its sign, and `least` the smallest; `for` takes what speaks most
-    for the pair, `against` what speaks most against it.
+    The order `most` starts with the greatest influence of any sign, `least` with the smallest, `for` with the
+    interaction that raises the score most, `against` with the one that lowers it most; `random` is random.
     """
     for some in _batches(pairs):
         variants = [_each(side, _met(occlusion, pair, side)) for pair in some]
-        for pair, (_, rows, *_), found in zip(some, variants, occlusion.rows(variants), strict=True):
-            scores = _scores(occlusion, pair, side, found)
+        for pair, (_, rows, *_), states in zip(some, variants, occlusion.rows(variants), strict=True):
+            scores = _scores(occlusion, pair, side, states)
             most = np.argsort(-np.abs(scores[1:] - scores[0]), kind="stable")
-            speaks = np.argsort(scores[1:], kind="stable")  # without what speaks for the pair the score is low
-            orders = [("most", most), ("least", most[::-1]), ("for", speaks), ("against", speaks[::-1])]
+            raises = np.argsort(scores[1:], kind="stable")  # the score is lowest without what raises it most
+            orders = [("most", most), ("least", most[::-1]), ("for", raises), ("against", raises[::-1])]
             orders += [("random", rng.permutation(len(rows))) for _ in range(DRAWS)]
             kept = np.concatenate([[np.ones(len(rows), bool)], *(_sets(order, len(rows)) for _, order in orders)])
             removed = np.full(len(orders), min(STEPS[-1], len(rows)))
@@ -111,19 +112,19 @@ def keyword_questions(
     pools: Mapping[str, Sequence[Sequence[int]]],
     rng: np.random.Generator,
 ) -> Iterator[Question]:
-    """What the words of a profile do in the reviews of the last interactions of each pair's `side`.
+    """Yield questions about the profile words in the reviews of the last interactions of each pair's `side`.
 
-    Against each word of the profile there is another one of the same reviews, with as many occurrences as can be had,
-    that the profile does not name: `random`; and one of each pool that it does not name either.
+    Each profile word is compared with another word of the same reviews that is not in the profile and occurs about as
+    often (`random`), and with such a word from each pool.
 
     Args:
-      occlusion: of a model that reads texts.
-      pairs: those whose reviews use fewer than `LEAST_KEYWORDS` of the profile are left out.
+      occlusion: the replay of a model that reads texts.
+      pairs: the pairs; those with fewer than `LEAST_KEYWORDS` profile words in the reviews are left out.
       side: user or item.
-      words: the stream's reviews as word numbers, token by token; -1 where there is no word.
-      profiles: by owner, the numbers of its words, best first.
-      pools: by name and owner, words to draw from besides.
-      rng: the source of the draws.
+      words: the reviews of the stream as word numbers, token by token; -1 for no word.
+      profiles: for each owner, the numbers of its profile words, best first.
+      pools: further words to draw from, by name of the pool and owner.
+      rng: random generator.
     """
     tokens = occlusion.recording.events.tokens
     assert tokens is not None
@@ -132,18 +133,18 @@ def keyword_questions(
         local, word = np.unique(np.append(-1, words.take(rows).ids), return_inverse=True)
         word = word[1:]  # 0: no word
         count = np.bincount(word, minlength=len(local))
-        place = {int(name): number for number, name in enumerate(local) if name >= 0}
-        profile = np.array([place[name] for name in profiles[owner] if name in place][: STEPS[-1]], np.int64)
+        index = {int(name): number for number, name in enumerate(local) if name >= 0}
+        profile = np.array([index[name] for name in profiles[owner] if name in index][: STEPS[-1]], np.int64)
         if len(profile) < LEAST_KEYWORDS:
             continue
         others = np.setdiff1d(np.arange(1, len(local)), profile)
         drawn = {"random": others}
         for name, members in pools.items():
-            drawn[name] = np.intersect1d(others, [place[member] for member in members[owner] if member in place])
+            drawn[name] = np.intersect1d(others, [index[member] for member in members[owner] if member in index])
         orders = [("keywords", profile)]
         orders += [(name, matched(count, profile, pool, rng)) for name, pool in drawn.items() for _ in range(DRAWS)]
         kept = np.concatenate([[np.ones(len(local), bool)], *(_sets(order, len(local)) for _, order in orders)])
-        left = kept[:, word].ravel()  # [V T]: which tokens each variant has
+        left = kept[:, word].ravel()  # [V T]: the tokens of each variant
         texts = tokens.take(np.tile(rows, len(kept))).keep(left)
         removed = np.array([count[order].sum() for _, order in orders])
         everything = np.ones((len(kept), len(rows)), bool)
@@ -151,7 +152,7 @@ def keyword_questions(
 
 
 def matched(count: np.ndarray, like: np.ndarray, pool: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Words of `pool`, none twice, while there are any: for each of `like` one of the nearest `count`, at random."""
+    """Draw for each word of `like` an unused word of `pool` with the nearest count; fewer if the pool is too small."""
     left, drawn = rng.permutation(pool), []
     for word in like:
         if not len(left):
@@ -163,10 +164,10 @@ def matched(count: np.ndarray, like: np.ndarray, pool: np.ndarray, rng: np.rando
 
 
 def measure(occlusion: Occlusion, questions: Iterator[Question]) -> Effects | None:
-    """Replays all variants; None where there is no question."""
+    """Replay all variants, and return their effects; None without questions."""
     changes, states, removed, names = [], [], [], ()
     for some in _batches(questions):
-        for question, rows in zip(some, occlusion.rows([each.variants for each in some]), strict=True):
+        for question, rows in zip(some, occlusion.rows([question.variants for question in some]), strict=True):
             names = question.names
             scores = _scores(occlusion, question.pair, question.variants.side, rows).astype(np.float64)
             state = rows[:, :-AUXILIARY].astype(np.float64)
@@ -187,33 +188,33 @@ def measure(occlusion: Occlusion, questions: Iterator[Question]) -> Effects | No
 
 
 def area(curves: np.ndarray) -> np.ndarray:
-    """The mean height [...] of curves [..., K] from the first step to the last."""
+    """Return the mean height [...] of curves [..., K] from the first step to the last."""
     return np.trapezoid(curves, STEPS, axis=-1) / STEPS[-1]
 
 
 def figures(effects: Effects) -> dict[str, Any]:
-    """Means over pairs with 95% bootstrap intervals, as JSON can hold them.
+    """Return means over pairs with 95% bootstrap intervals, as values for JSON.
 
     Returns:
-      `pairs`, `removed`, and for `score`, `change` and `state` {way: {order: its mean `curve`, its `area` [mean, low,
-      high], and, `against_random`, the area less that of random orders, likewise}}.
+      `pairs`, `removed`, and for each of `score`, `change` and `state` {way: {order: {`curve`: mean,
+      `area`: [mean, low, high], `against_random`: the area minus that of random orders, [mean, low, high]}}}.
     """
-    found: dict[str, Any] = {"pairs": len(effects.score["random"]), "removed": effects.removed}
+    result: dict[str, Any] = {"pairs": len(effects.score["random"]), "removed": effects.removed}
     for name in ("score", "change", "state"):
         by_order = getattr(effects, name)
         areas = {order: area(values) for order, values in by_order.items()}  # [N, 2]
-        found[name] = {
+        result[name] = {
             way: {
                 order: {
                     "curve": by_order[order][:, number].mean(0).tolist(),
-                    "area": _interval(areas[order][:, number], np.zeros(found["pairs"])),
+                    "area": _interval(areas[order][:, number], np.zeros(result["pairs"])),
                     "against_random": _interval(areas[order][:, number], areas["random"][:, number]),
                 }
                 for order in by_order
             }
             for number, way in enumerate(WAYS)
         }
-    return found
+    return result
 
 
 def _interval(first: np.ndarray, second: np.ndarray) -> list[float]:
@@ -236,13 +237,13 @@ def _each(side: str, rows: np.ndarray) -> Variants:
 
 
 def _scores(occlusion: Occlusion, pair: Pair, side: str, rows: np.ndarray) -> np.ndarray:
-    """float32 [V]: of the pair, with rows [V, E] of its `side` and the other one's as it is."""
+    """Return the scores of the pair, float32 [V], with rows [V, E] of its `side` and the recorded row of the other."""
     both = {name: occlusion.side(name).row(getattr(pair, name), pair.moment)[None] for name in ("user", "item")}
     return occlusion.scores(**(both | {side: rows}))
 
 
 def _sets(order: np.ndarray, m: int) -> np.ndarray:
-    """Bool [2 K, m]: what deletion leaves of m parts, then what insertion gives, the first of `order` first."""
+    """Return the parts that each step of deletion, then of insertion, keeps, bool [2 K, m]."""
     chosen = np.zeros((len(STEPS), m), bool)
     for number, k in enumerate(STEPS):
         chosen[number, order[:k]] = True

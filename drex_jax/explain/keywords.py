@@ -1,19 +1,20 @@
-"""Keyword profiles: the words that set a user's or an item's own reviews apart, by attention mass.
+"""Keyword profiles: the words that distinguish the reviews of a user or an item, weighted by attention.
 
-How a word earns its place (our choice; the paper names keyword profiles and gives no formula we could read):
+How a word is scored (our choice; the paper names keyword profiles, but gives no formula):
 
-1. Evidence. An occurrence counts its attention over the review's mean, so under uniform attention it counts 1. Inside
-   a review a word's evidence x is damped to log2(1 + x): one review, however peaked its attention, is one voice.
-2. Support. A word is also supported by the evidence of words related to it: those it shares more reviews with
-   than chance explains (positive normalised pointwise mutual information of a lower bound of the shared count), up to
-   `COMPANY` times its own. A few reviews seldom repeat a word, but they do repeat a subject, and a word said in
-   passing finds no company.
-3. Background. The weight is the gamma-Poisson deviance of the supported evidence y from its expectation e, the same
-   evidence spread as in the whole corpus, (y + 1) log((y + 1) / (e + 1)) - (y - e), times the word's information
-   log(reviews / reviews with the word). So "the" and "good", frequent everywhere, do not win without any list of stop
-   words, and the prior count of 1 keeps a single mention of a rare word low.
-4. Only words of the owner's own reviews, above expectation, in at least `MIN_REVIEWS` reviews of the corpus: a
-   word of one review (a misspelling, a name) says nothing that another reader could recognise.
+1. Evidence. An occurrence counts its attention divided by the mean attention of the review, so it counts 1 under
+   uniform attention. Within a review, the evidence x of a word is damped to log2(1 + x), so that one review with a
+   peaked attention cannot dominate.
+2. Support. A word also gets the evidence of related words, up to `COMPANY` times its own evidence. Related words occur
+   together in more reviews than by chance (positive normalised pointwise mutual information of a lower bound of the
+   shared count). Short histories seldom repeat a word, but they repeat a subject; a word used once in passing has no
+   related words.
+3. Background. The weight is the gamma-Poisson deviance of the supported evidence y from its expectation e under the
+   distribution of the whole corpus, (y + 1) log((y + 1) / (e + 1)) - (y - e), times the information of the word,
+   log(reviews / reviews with the word). So frequent words such as "the" and "good" have low weights without a list of
+   stop words, and the prior count of 1 keeps a single mention of a rare word low.
+4. Filter. Only words of the owner's reviews above expectation count, and only words in at least `MIN_REVIEWS` reviews
+   of the corpus: a word of a single review is often a misspelling or a name.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ import numpy as np
 from scipy import sparse
 
 MIN_REVIEWS = 2
-SUPPORT = 2.0  # weight of related words' evidence against a word's own
+SUPPORT = 2.0  # weight of the evidence of related words, relative to a word's own evidence
 COMPANY = 3.0  # the support of a word is at most this many times its own evidence
-RELATED_REVIEWS = 50_000  # reviews that relatedness is counted on, at most: evenly spaced ones
-RELATED_SHARE = 0.1  # a word of more than this share of the reviews is related to none
-RELATED_MIN_SHARED = 3  # reviews two words share at least
-RELATED_DEVIATIONS = 1.64  # the lower bound of a shared count c is c less this many sqrt(c)
+RELATED_REVIEWS = 50_000  # relatedness is counted on at most this many reviews, evenly spaced
+RELATED_SHARE = 0.1  # words in more than this share of the reviews have no related words
+RELATED_MIN_SHARED = 3  # related words share at least this many reviews
+RELATED_DEVIATIONS = 1.64  # the lower bound of a shared count c is c minus this many sqrt(c)
 
 
 class Profiles(NamedTuple):
     """The top k words of each owner (user or item), best first.
 
     Attributes:
-      word: int32 [owners, k]: word numbers; -1 where an owner has fewer.
-      weight: float32 [owners, k]: descending; 0 where there is no word.
+      word: int32 [owners, k], word numbers; -1 for no word.
+      weight: float32 [owners, k], weights in descending order; 0 for no word.
     """
 
     word: np.ndarray
     weight: np.ndarray
 
     def keywords(self, owner: int, names: list[str]) -> list[tuple[str, float]]:
-        """One owner's words and weights, best first; `names` is the words by number."""
+        """Return the words and weights of one owner, best first. `names`: the words by number."""
         pairs = zip(self.word[owner].tolist(), self.weight[owner].tolist(), strict=True)
         return [(names[word], weight) for word, weight in pairs if word >= 0]
 
@@ -53,15 +54,15 @@ class Profiles(NamedTuple):
 def evidence(
     word: np.ndarray, first: np.ndarray, offsets: np.ndarray, attention: np.ndarray, rows: np.ndarray, num_words: int
 ) -> sparse.csr_array:
-    """What each review says about each word, step 1 of the module's docstring.
+    """Return the evidence of each review for each word (step 1 of the module's docstring).
 
     Args:
       word: int32 [total]: the word of every token, -1 for none.
       first: bool [total]: the token begins an occurrence of its word.
       offsets: int64 [reviews + 1]: review i has tokens `offsets[i]:offsets[i + 1]`.
-      attention: float [total], non-negative; each review's own scale is immaterial.
-      rows: int [n]: the reviews to read: of train only.
-      num_words: words in all.
+      attention: float [total], non-negative; the scale within a review does not matter.
+      rows: int [n], the train reviews to read.
+      num_words: number of words.
 
     Returns:
       float32 [n, num_words].
@@ -84,10 +85,10 @@ def evidence(
 
 
 def relatedness(reviews: sparse.csr_array) -> sparse.csr_array:
-    """How far words keep each other's company, step 2: float32 [words, words], symmetric, in [0, 1], zero diagonal.
+    """Return how related words are (step 2): float32 [words, words], symmetric, in [0, 1], with a zero diagonal.
 
     Args:
-      reviews: from `evidence`, [n, words].
+      reviews: [n, words], the result of `evidence`.
     """
     num_reviews, num_words = _size(reviews)
     if num_reviews > RELATED_REVIEWS:
@@ -110,14 +111,14 @@ def relatedness(reviews: sparse.csr_array) -> sparse.csr_array:
 def profiles(
     reviews: sparse.csr_array, related: sparse.csr_array, owner: np.ndarray, num_owners: int, k: int
 ) -> Profiles:
-    """The top k words of every owner, steps 3 and 4.
+    """Return the top k words of every owner (steps 3 and 4).
 
     Args:
-      reviews: from `evidence`, [n, words].
-      related: from `relatedness`.
-      owner: int [n]: the user, or the item, of each review.
-      num_owners: users, or items, in all.
-      k: words a profile.
+      reviews: [n, words], the result of `evidence`.
+      related: [words, words], the result of `relatedness`.
+      owner: int [n], the user (or the item) of each review.
+      num_owners: number of users (or items).
+      k: words of a profile.
     """
     num_reviews, num_words = _size(reviews)
     order = np.argsort(owner, kind="stable")
@@ -127,21 +128,21 @@ def profiles(
     background /= max(corpus.sum(), np.finfo(np.float64).tiny)
     frequency = np.bincount(reviews.indices, minlength=num_words)
     information = np.log(max(num_reviews, 1) / np.maximum(frequency, 1))
-    information[frequency < MIN_REVIEWS] = 0.0  # and so their weight
-    found = Profiles(np.full((num_owners, k), -1, np.int32), np.zeros((num_owners, k), np.float32))
-    each_review, each_word = ((matrix.indptr, matrix.indices, matrix.data) for matrix in (reviews, related))
-    _score(each_review, order, ends, each_word, background, information, *found)
-    return found
+    information[frequency < MIN_REVIEWS] = 0.0  # so that their weight is 0
+    top = Profiles(np.full((num_owners, k), -1, np.int32), np.zeros((num_owners, k), np.float32))
+    by_review, by_word = ((matrix.indptr, matrix.indices, matrix.data) for matrix in (reviews, related))
+    _score(by_review, order, ends, by_word, background, information, *top)
+    return top
 
 
 @numba.njit(cache=True)
 def _score(reviews, order, ends, related, background, information, words, weights):  # pragma: no cover - compiled
-    """Fills `words` and `weights` [owners, k]; of sparse matrices are given `indptr`, `indices` and `data`."""
+    """Fill `words` and `weights` [owners, k]. Sparse matrices are given as `indptr`, `indices` and `data`."""
     begins, column, value = reviews
     related_begins, related_word, relation = related
-    mass = np.zeros(len(background))  # of the owner at hand
-    own = np.empty(len(background), np.int32)  # its words
-    best = np.empty(weights.shape[1])  # as `weights`, in full precision
+    mass = np.zeros(len(background))  # evidence of the current owner, by word
+    own = np.empty(len(background), np.int32)  # the words of the current owner
+    best = np.empty(weights.shape[1])  # its best weights in full precision
     for owner in range(len(ends) - 1):
         count, total = 0, 0.0
         for review in order[ends[owner] : ends[owner + 1]]:
@@ -165,7 +166,7 @@ def _score(reviews, order, ends, related, background, information, words, weight
             weight = deviance * information[word]
             if weight <= 0:
                 continue
-            place = filled  # where it stands among the best so far; equal weights by word number
+            place = filled  # its rank among the best so far; equal weights are sorted by word number
             while place and (
                 weight > best[place - 1] or (weight == best[place - 1] and word < words[owner, place - 1])
             ):
@@ -180,7 +181,7 @@ def _score(reviews, order, ends, related, background, information, words, weight
 
 
 def tfidf_profiles(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int, k: int) -> Profiles:
-    """The baseline: term frequency times log(owners / owners that use the word), each owner's reviews one document."""
+    """Return the TF-IDF baseline: term frequency times log(owners / owners that use the word), a document an owner."""
     own = _by_owner(reviews, owner, num_owners)
     documents = np.bincount(own.indices, minlength=_size(own)[1])
     used = max(1, int((np.diff(own.indptr) > 0).sum()))
@@ -189,17 +190,17 @@ def tfidf_profiles(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int
     return _top(pairs.row, pairs.col, weight, num_owners, k)
 
 
-def describe(found: Profiles, owners: np.ndarray, owner_names: list[str], names: list[str]) -> str:
-    """Profiles as text, a line for each of `owners`: "name: word (weight), ..."."""
+def describe(profiles: Profiles, owners: np.ndarray, owner_names: list[str], names: list[str]) -> str:
+    """Return profiles as text, with a line for each of `owners`: "name: word (weight), ..."."""
     lines = []
     for owner, owner_name in zip(owners.tolist(), owner_names, strict=True):
-        words = ", ".join(f"{word} ({weight:.1f})" for word, weight in found.keywords(owner, names))
-        lines.append(f"{owner_name}: {words or 'no words of its own'}")
+        words = ", ".join(f"{word} ({weight:.1f})" for word, weight in profiles.keywords(owner, names))
+        lines.append(f"{owner_name}: {words or 'no keywords'}")
     return "\n".join(lines)
 
 
 def _size(matrix: sparse.csr_array) -> tuple[int, int]:
-    assert matrix.shape is not None  # for the type checker: SciPy's stubs know no shape
+    assert matrix.shape is not None  # for the type checker: SciPy's stubs allow None
     return matrix.shape[0], matrix.shape[1]
 
 
@@ -213,12 +214,12 @@ def _by_owner(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int) -> 
 
 
 def _top(owner: np.ndarray, word: np.ndarray, weight: np.ndarray, num_owners: int, k: int) -> Profiles:
-    """The k heaviest words of each owner; equal weights by word number."""
+    """Return the k words with the largest weights of each owner; equal weights are sorted by word number."""
     order = np.lexsort((word, -weight, owner))
     owner, word, weight = owner[order], word[order], weight[order]
     rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
     keep = rank < k
-    found = Profiles(np.full((num_owners, k), -1, np.int32), np.zeros((num_owners, k), np.float32))
-    found.word[owner[keep], rank[keep]] = word[keep]
-    found.weight[owner[keep], rank[keep]] = weight[keep]
-    return found
+    top = Profiles(np.full((num_owners, k), -1, np.int32), np.zeros((num_owners, k), np.float32))
+    top.word[owner[keep], rank[keep]] = word[keep]
+    top.weight[owner[keep], rank[keep]] = weight[keep]
+    return top

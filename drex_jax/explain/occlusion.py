@@ -1,10 +1,10 @@
-"""What a score owes to single interactions: each is left out, and its owner's later ones are replayed without it.
+"""Occlusion: the influence of single interactions on a score, by replaying the history without each of them.
 
-A user's (or an item's) last interactions are replayed in as many variants as there are questions, all in one batch of
-copies: a copy of the owner a variant, begun at its row before the first of them, and a copy of the partner for each
-interaction kept, begun at the partner's row just before it. So what is the owner's own is exact in every variant:
-state, gaps, counters, running bias. What the partners brought is held as it was recorded, though without the
-interaction left out they too might have come otherwise; `Influence.exact` says where that cannot matter.
+The last interactions of a user (or an item) are replayed in several variants, all in one batch. Each variant has a copy
+of the owner, which starts at the owner's row before the first interaction, and a copy of the partner for each kept
+interaction, which starts at the partner's row just before it. So the owner's values are exact in every variant: state,
+gaps, counters, running bias. Partner states are held at their recorded values, an approximation; `Influence.exact`
+says where it makes no difference.
 
 Letters: V variants, m interactions of the owner, E row size.
 """
@@ -20,25 +20,25 @@ import jax.numpy as jnp
 import numba
 import numpy as np
 
+from drex_jax.common.padding import power_of_two
 from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
 from drex_jax.explain.recording import Recording, Side
-from drex_jax.models.drex import window
 from drex_jax.models.drex.core import Refiner
 from drex_jax.models.drex.replay import Continuation
 
-LAST = 20  # interactions of an owner that are explained, at the most
-LEAST = 1024  # interactions that a batch is padded to: a pair has 2 (LAST + 1) LAST = 840 at the most
+LAST = 20  # at most this many last interactions of an owner are explained
+LEAST = 1024  # a batch is padded to this many interactions; a pair has at most 2 (LAST + 1) LAST = 840
 
 
 class Variants(NamedTuple):
-    """What might have been of one user or item.
+    """Variants of the last interactions of one user or item.
 
     Attributes:
-      side: whether its owner is a user or an item.
-      rows: int64 [m], m > 0: interactions of the stream, all of one owner, in order; the first is where replay begins.
-      kept: bool [V, m], which of them each variant has.
-      texts: V m reviews in place of the recorded ones, variant by variant; None: those recorded.
+      side: "user" or "item", the kind of the owner.
+      rows: int64 [m], m > 0, interactions of the owner in the stream, in order; replay begins at the first one.
+      kept: bool [V, m], the interactions that each variant keeps.
+      texts: V m reviews that replace the recorded ones, variant by variant; None: the recorded reviews.
     """
 
     side: str
@@ -48,12 +48,12 @@ class Variants(NamedTuple):
 
 
 class Influence(NamedTuple):
-    """What one interaction did to a score.
+    """The influence of one interaction on a score.
 
     Attributes:
-      row: its number in the stream.
-      change: the score as it is less the score without it: above 0 it speaks for the pair.
-      exact: nobody's state that was held as recorded would have been another one without it.
+      row: the number of the interaction in the stream.
+      change: the score minus the score without the interaction; above 0 it raises the score.
+      exact: True if no partner state would have changed without this interaction.
     """
 
     row: int
@@ -62,12 +62,13 @@ class Influence(NamedTuple):
 
 
 class Influences(NamedTuple):
-    """What the last interactions of a user and of an item did to the pair's score, the greatest change first.
+    """The influence of the last interactions of a user and of an item on the pair's score, largest change first.
 
     Attributes:
-      score: predicted rating, not clipped; of a model that only ranks, its score.
-      user: of the user's last `LAST` interactions, while the item is as it is.
-      item: of the item's, while the user is as it is. An interaction of the two with each other is in both.
+      score: the predicted rating, not clipped; for a model that only ranks, its score.
+      user: influence of the user's last `LAST` interactions, with the item unchanged.
+      item: influence of the item's last `LAST` interactions, with the user unchanged. An interaction of this user with
+        this item is in both.
     """
 
     score: float
@@ -76,20 +77,20 @@ class Influences(NamedTuple):
 
 
 def each_left_out(m: int) -> np.ndarray:
-    """Bool [m + 1, m]: everything kept, then all but one."""
+    """Return variants that keep everything, then all but one interaction: bool [m + 1, m]."""
     return np.concatenate([np.ones((1, m), bool), ~np.eye(m, dtype=bool)])
 
 
 class Occlusion:
-    """Answers about a stream what its scores would be without some of it."""
+    """Computes scores of a recorded stream without some of its interactions."""
 
     def __init__(self, refiner: Refiner, params: dict[str, Any], events: Events):
-        """Replays the stream once.
+        """Replay the stream once.
 
         Args:
-          refiner: of the run's model.
-          params: its parameters.
-          events: the whole stream, numbered as the run's rows are.
+          refiner: the refiner of the run's model.
+          params: parameters of the model.
+          events: the whole stream, with the user and item numbers of the run.
 
         Raises:
           ValueError: the stream is empty.
@@ -102,16 +103,16 @@ class Occlusion:
         self.recording = Recording.of(self._continuation, params, events)
 
     def side(self, name: str) -> Side:
-        """The recorded users or items."""
+        """Return the recorded users ("user") or items ("item")."""
         return self.recording.user if name == "user" else self.recording.item
 
     def influences(self, user: int, item: int, moment: int | None = None) -> Influences:
-        """What moved a pair's score most.
+        """Return the influence of past interactions on the score of a pair.
 
         Args:
-          user: its number; of somebody never met -1, who has no interactions.
-          item: likewise.
-          moment: before this interaction of the stream; None: after the last.
+          user: number of the user; -1 for a cold-start user without interactions.
+          item: number of the item; -1 for a cold-start item without interactions.
+          moment: time just before this interaction of the stream; None: after the last one.
         """
         moment = len(self.recording.events) if moment is None else moment
         pair: dict[str, int] = {"user": user, "item": item}
@@ -119,23 +120,23 @@ class Occlusion:
         last = {name: self.side(name).met(owner, moment)[-LAST:] for name, owner in pair.items()}
         variants = [Variants(name, rows, each_left_out(len(rows))) for name, rows in last.items() if len(rows)]
         answers: dict[str, list[Influence]] = {"user": [], "item": []}
-        for each, found in zip(variants, self.rows(variants), strict=True):
-            scores = self.scores(**(now | {each.side: found}))
+        for variant, states in zip(variants, self.rows(variants), strict=True):
+            scores = self.scores(**(now | {variant.side: states}))
             change = (scores[0] - scores[1:]).tolist()
-            exact = [self._is_exact(each.side, row, pair, moment) for row in each.rows.tolist()]
-            influences = map(Influence, each.rows.tolist(), change, exact)
-            answers[each.side] = sorted(influences, key=lambda influence: -abs(influence.change))
+            exact = [self._is_exact(variant.side, row, pair, moment) for row in variant.rows.tolist()]
+            influences = map(Influence, variant.rows.tolist(), change, exact)
+            answers[variant.side] = sorted(influences, key=lambda influence: -abs(influence.change))
         return Influences(float(self.scores(**now)[0]), **answers)
 
     def scores(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """float32 [V] of rows [V, E] (or [1, E], for all): predicted ratings, not clipped, or scores of a ranker."""
+        """Return predicted ratings (not clipped), or scores of a ranker, float32 [V], of rows [V, E] or [1, E]."""
         user, item = np.broadcast_arrays(user, item)
-        padding = (0, window.power_of_two(max(len(user), LAST + 1)) - len(user)), (0, 0)  # few shapes to compile for
+        padding = (0, power_of_two(max(len(user), LAST + 1)) - len(user)), (0, 0)  # few shapes to compile
         padded = (jnp.asarray(np.pad(rows, padding, mode="edge")) for rows in (user, item))
         return np.asarray(self._pairs(self._params, *padded))[: len(user)]
 
     def rows(self, variants: Sequence[Variants]) -> list[np.ndarray]:
-        """The owners' rows after all: float32 [V, E] for each of `variants`, replayed in one batch."""
+        """Replay all variants in one batch, and return the final rows of each owner, float32 [V, E]."""
         if not variants:
             return []
         world = _World.of(variants)
@@ -154,7 +155,7 @@ class Occlusion:
             )
             sizes = events.num_users, events.num_items
             rows = self._continuation.run(carry, past, events, sizes).carry._asdict()
-        return [rows[each.side][owners] for each, owners in zip(variants, world.owners, strict=True)]
+        return [rows[variant.side][owners] for variant, owners in zip(variants, world.owners, strict=True)]
 
     def _is_exact(self, side: str, row: int, pair: dict[str, int], moment: int) -> bool:
         sides = ("user", "item") if side == "user" else ("item", "user")
@@ -166,7 +167,7 @@ class Occlusion:
 
 @numba.njit(cache=True)
 def _is_exact(own, partner, row, moment, owner, other, num_own, num_partner):  # pragma: no cover - compiled
-    """Whether leaving out interaction `row` of `owner` moves nobody whose state its replay and the score read."""
+    """Return True if no state that the replay and the score read depends on interaction `row` of `owner`."""
     moved_own, moved_partner = np.zeros(num_own, np.bool_), np.zeros(num_partner, np.bool_)
     moved_partner[partner[row]] = True
     for k in range(row + 1, moment):
@@ -181,13 +182,13 @@ def _is_exact(own, partner, row, moment, owner, other, num_own, num_partner):  #
 
 @dataclasses.dataclass
 class _World:
-    """The copies that variants are replayed with, and their interactions.
+    """The copies of users and items that variants are replayed with, and their interactions.
 
     Attributes:
-      copies: of each side, the interactions just before which they are taken, in parts.
-      source: of which interaction of the stream each one is a copy, in parts.
-      number: of each side, whom each of them is of, in parts.
-      owners: for each of the variants, the numbers of its owners' copies.
+      copies: for users and items, the interaction just before which each copy is taken, as a list of parts.
+      source: the interaction of the stream that each replayed interaction copies, as a list of parts.
+      number: for users and items, the copy that each replayed interaction belongs to, as a list of parts.
+      owners: for each of the variants, the numbers of its owner's copies.
     """
 
     copies: dict[str, list[np.ndarray]]
@@ -201,13 +202,13 @@ class _World:
         world = cls({"user": [nothing], "item": [nothing]}, [], {"user": [], "item": []}, [])
         sizes: dict[str, int] = {"user": 0, "item": 0}
         for side, rows, kept, _ in variants:
-            variant, place = np.nonzero(kept)
-            world.source.append(rows[place])
+            variant, index = np.nonzero(kept)
+            world.source.append(rows[index])
             world.owners.append(slice(sizes[side], sizes[side] + len(kept)))
             partner: str = "item" if side == "user" else "user"
             for name, copies, local in (
                 (side, np.repeat(rows[0], len(kept)), variant),
-                (partner, rows[place], np.arange(len(place))),
+                (partner, rows[index], np.arange(len(index))),
             ):
                 world.number[name].append((sizes[name] + local).astype(np.int32))
                 world.copies[name].append(copies)
@@ -216,13 +217,13 @@ class _World:
 
 
 def _texts(variants: Sequence[Variants], recorded: Tokens | None) -> Tokens | None:
-    """The reviews of all interactions kept: the `recorded` ones, or what a variant has in their place."""
+    """Return the reviews of all kept interactions: the recorded ones, or those that a variant replaces them with."""
     if recorded is None:
         return None
     begin, parts = 0, []
-    for each in variants:
-        place = np.flatnonzero(each.kept)
-        own = recorded.part(begin, begin + len(place)) if each.texts is None else each.texts.take(place)
-        parts.append(own)
-        begin += len(place)
+    for variant in variants:
+        kept = np.flatnonzero(variant.kept)
+        part = recorded.part(begin, begin + len(kept)) if variant.texts is None else variant.texts.take(kept)
+        parts.append(part)
+        begin += len(kept)
     return Tokens.concatenate(parts)

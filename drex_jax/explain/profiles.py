@@ -1,4 +1,4 @@
-"""Keyword profiles and the attention to reviews of a trained model: kept in the run directory, read back to explain."""
+"""Keyword profiles and review attention of a trained model, saved in the run directory for explanations."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ REVIEWS_AT_ONCE = 16_384
 
 
 class KeywordProfiles(NamedTuple):
-    """The words of everyone's train reviews that the model attends to beyond what the corpus has anyway.
+    """The keyword profiles of all users and items (`drex_jax.explain.keywords`).
 
     Attributes:
-      words: by number.
-      users, items: one profile each, by the data set's numbers.
+      words: the words by number.
+      users, items: the profiles, by the user and item numbers of the data set.
     """
 
     words: Strings
@@ -44,7 +44,7 @@ class KeywordProfiles(NamedTuple):
     items: keywords.Profiles
 
     def save(self, folder: pathlib.Path) -> None:
-        """Writes them, all or nothing."""
+        """Write the profiles atomically."""
         columns: dict[str, np.ndarray | Strings] = {"words": self.words}
         for side, profile in (("user", self.users), ("item", self.items)):
             columns |= {f"{side}_word": profile.word, f"{side}_weight": profile.weight}
@@ -52,10 +52,10 @@ class KeywordProfiles(NamedTuple):
 
     @classmethod
     def load(cls, folder: pathlib.Path) -> KeywordProfiles:
-        """Reads what `save` wrote.
+        """Read a folder of `save`.
 
         Raises:
-          UserError: there is nothing to read, or it is damaged.
+          UserError: the folder is missing or damaged.
         """
         storage.read_header(folder, SCHEMA)
         sides = [
@@ -69,25 +69,26 @@ class KeywordProfiles(NamedTuple):
 
 
 class ReviewAttention(NamedTuple):
-    """Which train reviews speak for everyone, and how much each (NARRE).
+    """The attention weights of train reviews (NARRE).
 
     Attributes:
-      users, items: (int64 [n, R], float32 [n, R]): train interactions, -1 for none, and weights of sum 1 in a row.
+      users, items: (int64 [n, R], float32 [n, R]), train interactions of each user (or item), -1 for none, and their
+        weights, of sum 1 in a row.
     """
 
     users: tuple[np.ndarray, np.ndarray]
     items: tuple[np.ndarray, np.ndarray]
 
     def of(self, side: str, number: int) -> dict[int, float]:
-        """The weight of each interaction that speaks for a user or an item; empty for those after training."""
+        """Return {interaction: weight} of a user or an item; empty for those that came after training."""
         reviews, weights = self.users if side == "user" else self.items
         if not 0 <= number < len(reviews):
             return {}
-        found = zip(reviews[number].tolist(), weights[number].tolist(), strict=True)
-        return {review: weight for review, weight in found if review >= 0}
+        pairs = zip(reviews[number].tolist(), weights[number].tolist(), strict=True)
+        return {review: weight for review, weight in pairs if review >= 0}
 
     def save(self, folder: pathlib.Path, num_train: int) -> None:
-        """Writes it, all or nothing. `num_train`: the train interactions that are numbered."""
+        """Write the weights atomically. `num_train`: the number of train interactions."""
         columns: dict[str, np.ndarray | Strings] = {}
         for side, (reviews, weights) in (("user", self.users), ("item", self.items)):
             columns |= {f"{side}_review": reviews, f"{side}_weight": weights}
@@ -95,10 +96,10 @@ class ReviewAttention(NamedTuple):
 
     @classmethod
     def load(cls, folder: pathlib.Path, num_train: int) -> ReviewAttention | None:
-        """Reads what `save` wrote; None where it is of other train interactions, as a view of an earlier moment has.
+        """Read a folder of `save`; None if it was saved with another number of train interactions.
 
         Raises:
-          UserError: there is nothing to read, or it is damaged.
+          UserError: the folder is missing or damaged.
         """
         if storage.read_header(folder, ATTENTION_SCHEMA).get("train") != num_train:
             return None
@@ -115,7 +116,7 @@ class ReviewAttention(NamedTuple):
 def token_attention(
     encoder: text_encoder.TextEncoder, params: Any, tokens: Tokens
 ) -> Iterator[tuple[Tokens, np.ndarray]]:
-    """Some thousand reviews after the other, and float32 [total]: the weight of each of their tokens in its review."""
+    """Yield parts of the reviews, and the attention weight of each of their tokens, float32 [total]."""
     lengths, num_reviews = tokens.lengths, len(tokens.lengths)
     spans = [(begin, min(begin + REVIEWS_AT_ONCE, num_reviews)) for begin in range(0, num_reviews, REVIEWS_AT_ONCE)]
     shapes = batching.fit(
@@ -134,34 +135,34 @@ def token_attention(
 def evidence(
     encoder: text_encoder.TextEncoder, params: Any, vocabulary: Vocabulary | WordPieces, tokens: Tokens
 ) -> tuple[sparse.csr_array, list[str]]:
-    """What each review says about each word, float32 [reviews, words] (`keywords.evidence`), and the words, sorted."""
+    """Return the evidence of each review for each word, float32 [reviews, words], and the words, sorted."""
     numbers: dict[str, int] = {}
     parts = []
     for part, attention in token_attention(encoder, params, tokens):
         words = vocabulary.words(part)
         rows = np.arange(len(part.cut))
-        found = keywords.evidence(words.word, words.first, part.offsets, attention, rows, len(words.names))
+        matrix = keywords.evidence(words.word, words.first, part.offsets, attention, rows, len(words.names))
         number = np.array([numbers.setdefault(name, len(numbers)) for name in words.names], np.int32)
-        parts.append((found.data, number[found.indices], np.diff(found.indptr)))
+        parts.append((matrix.data, number[matrix.indices], np.diff(matrix.indptr)))
     names = sorted(numbers)
-    place = np.empty(len(names), np.int32)
-    place[[numbers[name] for name in names]] = np.arange(len(names))
+    sorted_number = np.empty(len(names), np.int32)
+    sorted_number[[numbers[name] for name in names]] = np.arange(len(names))
     data, column, length = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     begins = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
     if begins[-1] < 1 << 31:  # half the memory
         begins = begins.astype(np.int32)
-    reviews = sparse.csr_array((data, place[column], begins), shape=(len(begins) - 1, len(names)))
+    reviews = sparse.csr_array((data, sorted_number[column], begins), shape=(len(begins) - 1, len(names)))
     reviews.sort_indices()
     return reviews, names
 
 
 def keyword_profiles(encoder: text_encoder.TextEncoder, params: Any, dataset: Dataset) -> KeywordProfiles:
-    """Profiles of all users and items from their train reviews.
+    """Return the profiles of all users and items from their train reviews.
 
     Args:
-      encoder: the trained model's review encoder.
-      params: its parameters.
-      dataset: with texts.
+      encoder: the review encoder of the trained model.
+      params: parameters of the encoder.
+      dataset: a data set with texts.
     """
     assert dataset.vocabulary is not None
     assert dataset.events.tokens is not None
@@ -179,7 +180,7 @@ def keyword_profiles(encoder: text_encoder.TextEncoder, params: Any, dataset: Da
 
 
 def write_profiles(model: Model, params: Any, dataset: Dataset, folder: pathlib.Path) -> None:
-    """Writes what a model that reads texts has to say of them: keyword profiles, and NARRE's attention to reviews."""
+    """Write the keyword profiles of a model that reads texts, and for NARRE its review attention."""
     if dataset.events.tokens is None or not isinstance(model, DReX | NARRE):
         return
     encoder = model.options.encoder if isinstance(model, NARRE) else model.options.network.text_encoder
@@ -192,8 +193,8 @@ def write_profiles(model: Model, params: Any, dataset: Dataset, folder: pathlib.
 
 
 def describe(profiles: KeywordProfiles, dataset: Dataset, side: str, ids: Sequence[str]) -> str:
-    """The profiles of users or items (`side`) by id, a line each: "id: word (weight), ..."."""
-    known = dataset.interactions.user_ids if side == "user" else dataset.interactions.item_ids
-    numbers = {name: number for number, name in enumerate(known)}
-    found = profiles.users if side == "user" else profiles.items
-    return keywords.describe(found, np.array([numbers[name] for name in ids]), list(ids), list(profiles.words))
+    """Return the profiles of users or items (`side`) by id, one on each line: "id: word (weight), ..."."""
+    all_ids = dataset.interactions.user_ids if side == "user" else dataset.interactions.item_ids
+    numbers = {name: number for number, name in enumerate(all_ids)}
+    chosen = profiles.users if side == "user" else profiles.items
+    return keywords.describe(chosen, np.array([numbers[name] for name in ids]), list(ids), list(profiles.words))

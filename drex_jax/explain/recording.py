@@ -1,8 +1,8 @@
-"""A stream replayed once, with everyone's row and counters just before each of its interactions.
+"""A recording of a stream: the rows and counters of its user and item just before each interaction.
 
-It takes 8 E bytes an interaction: 270 for states of 32.
+It takes 8 E bytes for each interaction, 270 bytes for states of size 32.
 
-Letters: n interactions of the stream, U users, I items, E row size, k interactions or owners asked for.
+Letters: n interactions of the stream, U users, I items, E row size, k requested interactions or owners.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from drex_jax.models.running_bias import BiasState
 
 
 class Counters(NamedTuple):
-    """One side's counters just before each of k interactions: what `History` keeps of it, [k] each."""
+    """The counters of users (or items) just before each of k interactions, as in `History`, [k] each."""
 
     interactions: np.ndarray
     last: np.ndarray
@@ -34,13 +34,13 @@ class Side:
     """The users, or the items, of a recorded stream.
 
     Attributes:
-      number: int32 [n], whom each interaction is of.
-      rows: float32 [n, E], its row just before it.
-      counters: just before it, [n] each.
-      now: float32 [U, E] (or [I, E]), everyone's row after the last.
-      newcomer: float32 [E], the row of somebody never met.
-      order: int64 [n], the interactions by owner, in time order within.
-      begin: int64 [U + 1], where each owner's begin in `order`.
+      number: int32 [n], the user (or item) of each interaction.
+      rows: float32 [n, E], its row just before the interaction.
+      counters: its counters just before the interaction, [n] each.
+      now: float32 [U, E] (or [I, E]), all rows after the last interaction.
+      newcomer: float32 [E], the cold-start row.
+      order: int64 [n], the interactions sorted by owner, in time order for each owner.
+      begin: int64 [U + 1], begin of each owner's interactions in `order`.
     """
 
     number: np.ndarray
@@ -52,14 +52,14 @@ class Side:
     begin: np.ndarray
 
     def met(self, owner: int, moment: int) -> np.ndarray:
-        """int64: the owner's interactions before interaction `moment` of the stream, in order; a newcomer has none."""
+        """Return the owner's interactions before interaction `moment` of the stream, int64; none for a cold start."""
         if not 0 <= owner < len(self.now):
             return self.order[:0]
-        own = self.order[self.begin[owner] : self.begin[owner + 1]]
-        return own[: np.searchsorted(own, moment)]
+        rows = self.order[self.begin[owner] : self.begin[owner + 1]]
+        return rows[: np.searchsorted(rows, moment)]
 
     def row(self, owner: int, moment: int) -> np.ndarray:
-        """float32 [E]: the owner's row just before interaction `moment` of the stream; n: after the last."""
+        """Return the owner's row just before interaction `moment` of the stream (n: after the last), float32 [E]."""
         if not 0 <= owner < len(self.now):
             return self.newcomer
         following = self.begin[owner] + len(self.met(owner, moment))
@@ -67,7 +67,7 @@ class Side:
 
 
 class Recording(NamedTuple):
-    """A stream and its two sides."""
+    """A stream with its users and items."""
 
     events: Events
     user: Side
@@ -75,12 +75,12 @@ class Recording(NamedTuple):
 
     @classmethod
     def of(cls, continuation: Continuation, params: dict[str, Any], events: Events) -> Recording:
-        """Replays n > 0 interactions from everyone's first row on.
+        """Replay n > 0 interactions, starting from the initial rows of all users and items.
 
         Args:
-          continuation: of the run's model.
-          params: its parameters; whoever has an offset there begins with it.
-          events: the whole stream, numbered as the run's rows are.
+          continuation: the replay of the run's model.
+          params: parameters of the model; users and items with an offset there start with it.
+          events: the whole stream, with the user and item numbers of the run.
         """
         refiner = continuation.refiner
         sizes = events.num_users, events.num_items
@@ -90,7 +90,7 @@ class Recording(NamedTuple):
         )
         carry = States(*start)
         past = History.start(*sizes)
-        replayed = continuation.run(carry, past, events, sizes)  # nobody is new: all have their first row
+        replayed = continuation.run(carry, past, events, sizes)  # all users and items have a row already
         bias = refiner.options.bias
         _, terms = bias.run(events.user, events.item, events.rating, BiasState.zeros(*sizes))
         sides = []
@@ -113,8 +113,11 @@ class Recording(NamedTuple):
         return cls(events, *sides)
 
     def past(self, users: np.ndarray, items: np.ndarray) -> tuple[States, History]:
-        """Rows and counters of a world of copies: of the users of interactions `users` [k], each as it was just before
-        its own, and of the items of interactions `items`.
+        """Return the rows and counters of copies, each just before an interaction.
+
+        Args:
+          users: int [k], interactions; their users are copied.
+          items: int [k], interactions; their items are copied.
         """
         user, item = (
             Counters(*(column[rows] for column in side.counters))

@@ -1,4 +1,4 @@
-"""Names of metrics, and which way is better."""
+"""The names of the metrics, and which of them are better when lower."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ RANKING_METRICS = ("recall", "precision", "f1", "ndcg", "map", "hr", "mrr")
 
 
 def lower_is_better(metric: str) -> bool:
-    """True for errors, False for ranking metrics.
+    """Return True for error metrics and False for ranking metrics.
 
     >>> lower_is_better("mse"), lower_is_better("ndcg@10")
     (True, False)

@@ -1,8 +1,8 @@
-"""Ranking metrics from the ranks of the relevant items, and the ranks of a user's own test items.
+"""Ranking metrics from the ranks of the relevant items.
 
-A *list* is one ranking that is judged: a user's (frozen evaluation), an event's (prequential), or the order of a
-user's own test items. All that its metrics need are the ranks of its relevant items, so lists come in ragged form:
-`ranks` [m] and `lists` [m], the list that each rank belongs to.
+A *list* is one ranking that is evaluated: of a user (frozen evaluation), of an interaction (prequential), or of the
+items that a user rated in test. Metrics need only the ranks of its relevant items. Lists therefore come in ragged
+form: `ranks` [m], and `lists` [m], the list of each rank.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ def ranking_per_list(
 ) -> dict[str, np.ndarray]:
     """Compute the metrics of every list, for means and for paired tests.
 
+    >>> values = ranking_per_list(np.array([1, 3, 0]), np.array([0, 0, 1]), num_lists=2, cutoffs=[2])
+    >>> values["recall@2"].tolist(), values["mrr@2"].tolist()
+    ([0.5, 0.0], [1.0, 0.0])
+
     With R the relevant items of a list and H those of them ranked at or above cutoff K:
     `recall@K` = |H| / |R|; `precision@K` = |H| / K, however few candidates there are; `f1@K` = their harmonic mean
     (0 where both are 0); `ndcg@K` = sum over H of 1 / log2(rank + 1), over the same sum of an ideal list with
@@ -25,17 +29,18 @@ def ranking_per_list(
     `mrr@K` = 1 / (best rank), 0 beyond K.
 
     Args:
-      ranks: int [m], 1-based rank of every relevant item among its list's candidates; 0: it is not among them, a miss.
-      lists: int [m], the list of each, in 0 .. num_lists - 1, in any order.
-      num_lists: how many lists; each must have a relevant item.
-      cutoffs: the K.
+      ranks: int [m], the 1-based rank of every relevant item among the candidates of its list; 0 if it is no candidate,
+        which is a miss.
+      lists: int [m], the list of each rank, in 0 .. num_lists - 1, in any order.
+      num_lists: number of lists; each must have a relevant item.
+      cutoffs: the values of K.
 
     Returns:
       `recall@K` and so on for every K: float64 [num_lists].
 
     Raises:
       ValueError: arrays of different lengths, a negative rank, a list without a relevant item, a cutoff below 1, or
-        more items at the top of a list than there are places.
+        two items of a list at one rank.
     """
     ranks, lists = np.asarray(ranks, np.int64), np.asarray(lists, np.int64)
     if ranks.shape != lists.shape or ranks.ndim != 1:
@@ -56,7 +61,7 @@ def ranking_per_list(
     if (hits_so_far > ranks).any():
         raise ValueError("a list has more items ranked at or above some rank than there are places")
 
-    most = min(max(cutoffs, default=0), int(relevant.max(initial=0)))  # relevant items that a list can show
+    most = min(max(cutoffs, default=0), int(relevant.max(initial=0)))  # most relevant items within a cutoff
     discounts = 1 / np.log2(np.arange(most) + 2)
     ideal = np.concatenate([[0.0], np.cumsum(discounts)])  # [most + 1]
     values = {}
@@ -79,21 +84,25 @@ def ranking_per_list(
 
 
 def ranking_metrics(ranks: np.ndarray, lists: np.ndarray, num_lists: int, cutoffs: Sequence[int]) -> dict[str, float]:
-    """Means of `ranking_per_list` over the lists; NaN without lists. Arguments and errors as there."""
+    """Return the means of `ranking_per_list` over the lists; NaN without lists. Same arguments and errors.
+
+    >>> ranking_metrics(np.array([1, 3, 0]), np.array([0, 0, 1]), num_lists=2, cutoffs=[2])["hr@2"]
+    0.5
+    """
     values = ranking_per_list(ranks, lists, num_lists, cutoffs)
     return {name: float(value.mean()) if num_lists else float("nan") for name, value in values.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class RatedItemsRanks:
-    """Ranks of the relevant ones among each user's own test items.
+    """The ranks of the relevant items among the test items of each user.
 
     Attributes:
       ranks, lists: int64 [m], as `ranking_metrics` takes them.
-      num_lists: users with at least one relevant item.
+      num_lists: number of users with at least one relevant item.
       users: int [num_lists], the user of each list, ascending.
-      num_dropped: users left out because none of their items is relevant.
-      num_all_relevant: users among the lists whose every item is relevant: any order of theirs is perfect.
+      num_dropped: number of users without a relevant item, who are left out.
+      num_all_relevant: number of lists in which every item is relevant, so that any order is perfect.
     """
 
     ranks: np.ndarray
@@ -105,15 +114,17 @@ class RatedItemsRanks:
 
 
 def rated_items_ranks(predicted: np.ndarray, relevant: np.ndarray, user: np.ndarray) -> RatedItemsRanks:
-    """Rank each user's own test interactions by prediction, best first.
+    """Rank the test interactions of each user by predicted rating, best first.
 
-    Ties are broken against the model: of equal predictions the irrelevant ones stand ahead. A NaN prediction stands
-    last.
+    Ties are broken against the model: irrelevant items come before relevant ones. NaN predictions come last.
+
+    >>> rated_items_ranks(np.array([4.5, 2.0, 3.0]), np.array([False, True, True]), np.array([7, 7, 7])).ranks.tolist()
+    [2, 3]
 
     Args:
-      predicted: float [n].
-      relevant: bool [n], whether the rating reaches the threshold; leave unrated interactions out.
-      user: int [n], in any order.
+      predicted: float [n], predicted ratings.
+      relevant: bool [n], true where the rating reaches the threshold; leave unrated interactions out.
+      user: int [n], the user of each interaction, in any order.
 
     Raises:
       ValueError: the arrays differ in length.
@@ -127,13 +138,13 @@ def rated_items_ranks(predicted: np.ndarray, relevant: np.ndarray, user: np.ndar
     ranks = np.arange(len(order)) - np.repeat(begins, counts) + 1
     hit = relevant[order]
     num_relevant = np.bincount(group[hit], minlength=len(users))
-    judged = num_relevant > 0
-    number = np.cumsum(judged) - 1  # of each user among the lists
+    has_list = num_relevant > 0
+    number = np.cumsum(has_list) - 1  # the list of each user
     return RatedItemsRanks(
         ranks=ranks[hit],
         lists=number[group[hit]],
-        num_lists=int(judged.sum()),
-        users=users[judged],
-        num_dropped=int((~judged).sum()),
+        num_lists=int(has_list.sum()),
+        users=users[has_list],
+        num_dropped=int((~has_list).sum()),
         num_all_relevant=int((num_relevant == counts).sum()),
     )

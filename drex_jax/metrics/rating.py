@@ -1,4 +1,4 @@
-"""Rating prediction errors."""
+"""Errors of predicted ratings."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from drex_jax.metrics.names import ERROR_METRICS
 
 
 def rating_metrics(predicted: np.ndarray, actual: np.ndarray) -> dict[str, float]:
-    """Mean squared, root mean squared and mean absolute error over the interactions that have a rating.
+    """Return the mean squared, root mean squared and mean absolute error over the rated interactions.
+
+    >>> rating_metrics(np.array([3.0, 4.0, 5.0]), np.array([4.0, 4.0, np.nan]))["mse"]
+    0.5
 
     Args:
-      predicted: float [n], in the units of the ratings (clip to the rating range first).
-      actual: float [n]; NaN is a missing rating and is left out.
+      predicted: float [n], predicted ratings in rating units (clip them to the rating scale first).
+      actual: float [n], true ratings; missing ones are NaN and are left out.
 
     Returns:
-      `mse`, `rmse` and `mae`, accumulated in float64. All three are NaN where no interaction has a rating: a mean of
-      nothing has no value, and a zero would look like a perfect one. A NaN prediction of a rated interaction gives NaN.
+      `mse`, `rmse` and `mae`, accumulated in float64. All three are NaN if no interaction is rated, or if the
+      prediction of a rated interaction is NaN.
 
     Raises:
       ValueError: the two arrays differ in shape.

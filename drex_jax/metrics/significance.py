@@ -1,4 +1,4 @@
-"""Is model A better than model B? Paired tests on per-list or per-interaction values of the same test set."""
+"""Paired tests of two models on the same test set: bootstrap interval, Wilcoxon test, Holm adjustment."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.stats
 
-BLOCK = 1 << 22  # counts drawn at a time: bounds memory, changes no result
+BLOCK = 1 << 22  # counts drawn at a time; limits memory and does not change results
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean difference and its confidence interval."""
+    """The mean difference of two models and its confidence interval, from `low` to `high`."""
 
     difference: float
     low: float
@@ -28,15 +28,18 @@ def paired_bootstrap(
     Resampling n pairs with replacement is one multinomial draw over the distinct differences; ranking metrics have
     few of them, so a million lists cost little.
 
+    >>> paired_bootstrap(np.array([0.5, 0.75, 1.0]), np.array([0.25, 0.75, 0.5])).difference
+    0.25
+
     Args:
-      first: float [n], one value a list or interaction.
-      second: float [n], of the other model, the same lists or interactions in the same order.
-      resamples: bootstrap samples.
-      confidence: of the interval, in (0, 1).
-      seed: of the resampling.
+      first: float [n], the first model's value for each list or interaction.
+      second: float [n], the second model's values for the same lists or interactions, in the same order.
+      resamples: number of bootstrap samples.
+      confidence: coverage of the interval, in (0, 1).
+      seed: seed of the resampling.
 
     Raises:
-      ValueError: different shapes, no pair, a value that is not finite, or a confidence outside (0, 1).
+      ValueError: the shapes differ, there is no pair, a value is not finite, or `confidence` is outside (0, 1).
     """
     difference = _differences(first, second)
     if not 0 < confidence < 1:
@@ -53,9 +56,12 @@ def paired_bootstrap(
 
 
 def wilcoxon_signed_rank(first: np.ndarray, second: np.ndarray) -> float:
-    """Two-sided p-value of Wilcoxon's signed-rank test on the pairs; pairs without a difference are left out.
+    """Return the two-sided p-value of Wilcoxon's signed-rank test. Pairs without a difference are left out.
 
-    1 where no pair differs. Arguments and errors as `paired_bootstrap`.
+    The p-value is 1 if no pair differs. Arguments and errors are those of `paired_bootstrap`.
+
+    >>> wilcoxon_signed_rank(np.array([0.5, 0.7, 0.9]), np.array([0.4, 0.5, 0.6]))
+    0.25
     """
     difference = _differences(first, second)
     if not difference.any():
@@ -64,7 +70,10 @@ def wilcoxon_signed_rank(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of a family of p-values, in the order given.
+    """Adjust the p-values of several tests with Holm's step-down method; the order is kept.
+
+    >>> holm([0.01, 0.04, 0.5])
+    [0.03, 0.08, 0.5]
 
     Raises:
       ValueError: a value outside [0, 1].

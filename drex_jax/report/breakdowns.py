@@ -1,4 +1,4 @@
-"""Where a model errs: by the rating that was given, and by how much history the user had, from cold to warm."""
+"""The breakdown sections: errors by the given rating, and by the length of the user's history."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from drex_jax.report.section import Figure, Section, Table
 from drex_jax.runs.layout import RunLayout
 from drex_jax.runs.lists import read_lists
 
-HISTORY = (0, 1, 3, 6, 11, 21)  # the least of each group
-RATINGS = 11  # more distinct ratings than that are put into ten groups of equal width
-FEW = 5  # users: of fewer a bootstrap says nothing
-OTHERS = 3  # baselines beside the run's model
+HISTORY = (0, 1, 3, 6, 11, 21)  # the lower bounds of the groups
+RATINGS = 11  # more distinct ratings are put into ten groups of equal width
+FEW = 5  # with fewer users a bootstrap interval means nothing
+OTHERS = 3  # baselines shown beside the run's model
 
 
 class Groups(NamedTuple):
-    """Groups of values, with what a model has in each.
+    """The test values of a model by group.
 
     Attributes:
-      judged: int [groups].
-      mean: float64 [groups]; NaN where there is nothing.
-      low, high: of the interval over users; NaN where there are fewer than `FEW`.
+      judged: the number of values, int [groups].
+      mean: float64 [groups]; NaN for an empty group.
+      low, high: the bootstrap interval over users, float64 [groups]; NaN for fewer than `FEW` users.
     """
 
     judged: np.ndarray
@@ -40,12 +40,12 @@ class Groups(NamedTuple):
 
 
 def history_group(earlier: np.ndarray) -> np.ndarray:
-    """int64 [n]: the group of `HISTORY` of users with so many earlier interactions, int [n]."""
+    """Return the group of `HISTORY` of each number of earlier interactions, int [n], as int64 [n]."""
     return np.searchsorted(HISTORY, earlier, side="right") - 1
 
 
 def history_names() -> list[str]:
-    """A name for each group of `HISTORY`."""
+    """Return a name for each group of `HISTORY`, such as 3–5."""
     names = []
     for least, following in zip(HISTORY, (*HISTORY[1:], None), strict=True):
         most = None if following is None else following - 1
@@ -54,7 +54,10 @@ def history_names() -> list[str]:
 
 
 def earlier_interactions(run: Finished, judged: Judged) -> np.ndarray:
-    """int64 [n]: how many interactions the user of each value had: before it, or in train for the list of a user."""
+    """Return how many earlier interactions the user of each value had, int64 [n].
+
+    For one list a user, the interactions in train are counted.
+    """
     user = np.asarray(run.interactions.user)
     if judged.row is not None:
         return occurrences(user)[judged.row]
@@ -62,7 +65,7 @@ def earlier_interactions(run: Finished, judged: Judged) -> np.ndarray:
 
 
 def grouped(judged: Judged, group: np.ndarray, num_groups: int) -> Groups:
-    """A model's values by group, int [n]."""
+    """Return a model's values by group. `group`: int [n], from 0 to `num_groups` - 1."""
     members = [np.flatnonzero(group == number) for number in range(num_groups)]
     values = [judged.values[rows] for rows in members]
     means = intervals.resampled_means([judged.user[rows] for rows in members], values)
@@ -70,12 +73,15 @@ def grouped(judged: Judged, group: np.ndarray, num_groups: int) -> Groups:
     low, high = np.array(ranges).reshape(num_groups, 2).T
     few = np.array([len(np.unique(judged.user[rows])) < FEW for rows in members])
     low, high = np.where(few, math.nan, low), np.where(few, math.nan, high)
-    mean = np.array([own.mean() if len(own) else math.nan for own in values])
-    return Groups(np.array([len(own) for own in values]), mean, low, high)
+    mean = np.array([one.mean() if len(one) else math.nan for one in values])
+    return Groups(np.array([len(one) for one in values]), mean, low, high)
 
 
 def rating_groups(rating: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """int64 [n] and the groups' names: each rating is one, or ten of equal width where there are many ratings."""
+    """Return the group of each rating, int64 [n], and the names of the groups.
+
+    Each distinct rating is a group; more than `RATINGS` of them are put into ten groups of equal width.
+    """
     distinct, group = np.unique(rating, return_inverse=True)
     if len(distinct) <= RATINGS:
         return group, [f"{value:g}" for value in distinct]
@@ -85,12 +91,12 @@ def rating_groups(rating: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def by_rating(run: Finished) -> Section:
-    """Squared error by the rating that was given."""
+    """Return the section with the squared error by the given rating."""
     way, model, title = run.way, run.results["model"], "Error by rating"
-    own = run.judged(model, way, "mse")
-    if own is None or own.row is None:
+    judged = run.judged(model, way, "mse")
+    if judged is None or judged.row is None:
         return Section("by-rating", title, [_no_errors(run)])
-    rating = np.asarray(run.interactions.rating)[own.row]
+    rating = np.asarray(run.interactions.rating)[judged.row]
     group, names = rating_groups(rating)
     columns = [f"mean prediction of {model}"]
     try:
@@ -107,14 +113,16 @@ def by_rating(run: Finished) -> Section:
         (group, names),
         (columns, [means] if len(means) == len(names) else []),
     )
-    sentences = [f"A model that says the mean to everybody errs most at both ends. Shaded: the interval of {model}."]
+    sentences = [
+        f"A model that always predicts the mean has its largest errors at both ends. Shaded: the interval of {model}."
+    ]
     return Section("by-rating", title, sentences, [figure])
 
 
 def by_history(run: Finished) -> Section:
-    """Errors and ranking by how many interactions a user had, from cold to warm."""
-    way, model, title = run.way, run.results["model"], "Cold to warm: by a user's history"
-    what = "in train" if way == "ranking" else "before the one that is judged"
+    """Return the section with error and ranking metrics by the number of the user's earlier interactions."""
+    way, model, title = run.way, run.results["model"], "From cold start to long histories"
+    what = "in train" if way == "ranking" else "before the one that is evaluated"
     sentences = [
         f"History is the number of a user's interactions {what}. Shaded: the interval of {model}, where "
         f"there are at least {FEW} users."
@@ -122,17 +130,17 @@ def by_history(run: Finished) -> Section:
     drawn = []
     ranking = run.metric if "@" in run.metric and "/" not in run.metric else _ranking_metric(run)
     for metric in ("mse", ranking):
-        own = run.judged(model, way, metric) if metric else None
-        if metric is None or own is None:
+        judged = run.judged(model, way, metric) if metric else None
+        if metric is None or judged is None:
             continue
-        group = history_group(earlier_interactions(run, own))
+        group = history_group(earlier_interactions(run, judged))
         heading = f"{'Squared error' if metric == 'mse' else metric} ({way}) by history"
         label = "earlier interactions"
         drawn.append(
             _figure(run, f"by-history-{len(drawn)}", heading, metric, label, (group, history_names()), ((), ()))
         )
     if not drawn:
-        sentences = [f"The run keeps no {way} lists, so its figures cannot be split by history."]
+        sentences = [f"The run saved no {way} lists, so its results cannot be split by history."]
     return Section("by-history", title, sentences, drawn)
 
 
@@ -140,9 +148,9 @@ def _no_errors(run: Finished) -> str:
     if run.way == "ranking":
         return f"{run.results['model']} only ranks: it predicts no ratings."
     if "mse" not in run.results["test"].get(run.way, {}):
-        return "No rating of the test is predicted, so there is no error."
+        return "No test rating is predicted, so there is no error."
     path = RunLayout(run.workdir).list_file(run.way).relative_to(run.workdir)
-    return f"The run keeps no {run.way} predictions ({path}), so its error cannot be split."
+    return f"The run saved no {run.way} predictions ({path}), so its error cannot be split."
 
 
 def _ranking_metric(run: Finished) -> str | None:
@@ -160,16 +168,19 @@ def _figure(
     groups: tuple[np.ndarray, list[str]],
     more: tuple[Sequence[str], Sequence[Sequence[str]]],
 ) -> Figure:
-    """The run's model and the best baselines by group; `groups` of the model's values, `more` columns of the table."""
+    """Return the figure of the run's model and the best baselines by group.
+
+    `groups`: the group of each value of the model, and the groups' names; `more`: further columns of the table.
+    """
     way, model, (group, names) = run.way, run.results["model"], groups
-    own = run.judged(model, way, metric)
-    assert own is not None
-    found = {model: grouped(own, group, len(names))}
+    judged = run.judged(model, way, metric)
+    assert judged is not None
+    by_model = {model: grouped(judged, group, len(names))}
     for other in run.best_others(way, metric, OTHERS):
-        judged = run.judged(other, way, metric)
-        if judged is not None and len(judged.values) == len(own.values):
-            found[other] = grouped(judged, group, len(names))
-    first = found[model]
+        others = run.judged(other, way, metric)
+        if others is not None and len(others.values) == len(judged.values):
+            by_model[other] = grouped(others, group, len(names))
+    first = by_model[model]
     there = np.flatnonzero(first.judged)
     series = [
         figures.Series(
@@ -178,11 +189,11 @@ def _figure(
             values.low[there].tolist() if one == model else None,
             values.high[there].tolist() if one == model else None,
         )
-        for one, values in found.items()
+        for one, values in by_model.items()
     ]
     ticks = [f"{names[number]}\n{_short(int(first.judged[number]))}" for number in there]
     better = "lower" if lower_is_better(metric) else "higher"
-    svg = figures.lines(series, ticks, f"{label}; below: how many", f"{metric}, {better} is better")
+    svg = figures.lines(series, ticks, f"{label} (below: number of values)", f"{metric}, {better} is better")
     told = [number for number in there if not np.isnan(first.low[number])] or there
     worst, best = max(told, key=lambda number: first.mean[number]), min(told, key=lambda number: first.mean[number])
     thin = [names[number] for number in there if number not in told]
@@ -191,18 +202,18 @@ def _figure(
         f"({first.mean[best]:.3f})"
     )
     if thin:
-        description += f" among the groups of at least {FEW} users; of so few as at {', '.join(thin)} it says little"
+        description += f" among groups of at least {FEW} users; {', '.join(thin)} have fewer users"
     rows = [
         (
             names[number],
             f"{first.judged[number]:,}",
-            *(f"{values.mean[number]:.4f}" for values in found.values()),
+            *(f"{values.mean[number]:.4f}" for values in by_model.values()),
             "-" if np.isnan(first.low[number]) else f"{first.low[number]:.4f} to {first.high[number]:.4f}",
-            *(column[place] for column in more[1]),
+            *(column[index] for column in more[1]),
         )
-        for place, number in enumerate(there)
+        for index, number in enumerate(there)
     ]
-    header = (label, "judged", *found, f"95 % interval of {model}", *(more[0] if more[1] else ()))
+    header = (label, "values", *by_model, f"95 % interval of {model}", *(more[0] if more[1] else ()))
     return Figure(name, title, f"{description}.", svg, Table(f"{title}; {intervals.METHOD}", header, rows))
 
 

@@ -1,4 +1,4 @@
-"""Example recommendations with reasons: for a handful of users, from much history to none."""
+"""The section of example recommendations with reasons, for users with long, medium, short and no history."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from drex_jax.serving.explanation import Explanation, PastInteraction
 from drex_jax.serving.recommender import Recommender
 
 TITLE = "Example recommendations"
-K = 5  # items a list
-NEAR = 2  # items alike that are named as a reason
-SHARED = 4  # keywords named as a reason
-QUOTED, REVIEWS = 240, 2  # characters of a review, and reviews of a user
+K = 5  # items of a list
+NEAR = 2  # similar items given as a reason
+SHARED = 4  # shared keywords given as a reason
+QUOTED, REVIEWS = 240, 2  # characters of a review, and reviews of a user, that are shown
 NEWCOMER = "a newcomer"
 REASONS = (
-    "A reason names the words that both the user's and the item's reviews dwell on, less those that everybody writes, "
-    "or else the items the user has met that are most alike: what the model has learned to go together. Where the "
-    "model can be asked, it also names the past interaction of the user or of the item that raises the predicted "
-    "rating most (of a model that only ranks, the score): without it, and all that came later replayed, that would be "
-    "lower by the number shown. Measured, shared words do not explain a predicted rating."
+    "A reason gives the keywords that the reviews of the user and of the item share, without words that are common "
+    "everywhere. If there are none, it gives the most similar items among those the user has interacted with. Where "
+    "the model supports it, a reason also gives the past interaction of the user or of the item that raises the "
+    "predicted rating most (for a model that only ranks: the score). The number is by how much the prediction would be "
+    "lower if this interaction were left out and all later ones were replayed. Shared keywords were measured, and they "
+    "do not explain a predicted rating."
 )
 
 
 def examples_section(run: Finished) -> Section:
-    """Lists for the user with most interactions, one in the middle, one with the fewest, and somebody new.
+    """Return the section with lists for the users with the most, a median and the fewest interactions, and a new user.
 
-    Each example is a dictionary: `who` (a sentence part), `user` (an id, or None), `met` (the last reviews:
-    [{`item`, `rating`, `text`}]), `list` [{`item`, `score`, `reason`}], where a score is text and a reason
-    is [(text, whether it is an id or a word of the data)].
+    Each example is a dictionary: `who` (a description), `user` (an id, or None), `met` (the last reviews:
+    [{`item`, `rating`, `text`}]), `list` [{`item`, `score`, `reason`}]. A score is text. A reason is a list of
+    (text, True if the text is an id or a word of the data).
     """
     try:
         sentences, shown = _examples(run, Recommender.load(run.workdir))
@@ -43,22 +44,29 @@ def examples_section(run: Finished) -> Section:
 
 
 def _examples(run: Finished, recommender: Recommender) -> tuple[list[str], list[dict[str, Any]]]:
-    """The sentences and the examples."""
+    """Return the sentences and the examples."""
     interactions, model = run.interactions, run.results["model"]
     count = np.bincount(interactions.user, minlength=interactions.num_users)
     order = np.argsort(-count, kind="stable")
     order = order[count[order] > 0]
     chosen: dict[int, str] = {}
-    for place, who in ((0, "most history"), (len(order) // 2, "a middling history"), (len(order) - 1, "least history")):
+    for place, who in (
+        (0, "longest history"),
+        (len(order) // 2, "median history"),
+        (len(order) - 1, "shortest history"),
+    ):
         if 0 <= place < len(order):
             chosen.setdefault(int(order[place]), who)
     shown = [_example(run, recommender, number, who) for number, who in chosen.items()]
     shown.append(_newcomer(run, recommender))
     rates = recommender.rating_range is not None
-    order_of = " The score orders a list; the rating beside it, if another head predicts it, need not agree." * rates
+    order_of = (
+        " A list is sorted by score; the predicted rating may come from another head and order items differently."
+        * rates
+    )
     sentences = [
-        f"What {model} recommends after all the data, without what a user has met.{order_of}",
-        REASONS if model != "popularity" else "Everybody gets what most have met.",
+        f"Recommendations of {model} after all interactions, without items the user already has.{order_of}",
+        REASONS if model != "popularity" else "Everybody gets the items with most interactions.",
     ]
     return sentences, [one for one in shown if one["list"]]
 
@@ -69,7 +77,7 @@ def _example(run: Finished, recommender: Recommender, number: int, who: str) -> 
     rows = np.flatnonzero(np.asarray(interactions.user) == number)
     lines = []
     for item, score in _list(recommender, user, run):
-        reason = [("many have met it", False)]
+        reason = [("it has many interactions", False)]
         if run.results["model"] != "popularity":
             reason = reason_of(recommender.explain(user, item))
         lines.append({"item": item, "score": _score(recommender, user, item, score), "reason": reason})
@@ -94,13 +102,13 @@ def _newcomer(run: Finished, recommender: Recommender) -> dict[str, Any]:
     count = np.bincount(interactions.item, minlength=interactions.num_items)
     lines = []
     for item, score in _list(recommender, user, run):
-        reason = [(f"no history to go by; met {count[run.item_numbers[item]]:,} times", False)]
+        reason = [(f"no history; the item has {count[run.item_numbers[item]]:,} interactions", False)]
         lines.append({"item": item, "score": _score(recommender, user, item, score), "reason": reason})
-    return {"who": "somebody the run has never met", "user": None, "met": [], "list": lines}
+    return {"who": "a new user, unknown to the run", "user": None, "met": [], "list": lines}
 
 
 def _list(recommender: Recommender, user: str, run: Finished) -> list[tuple[str, float]]:
-    return [(each.item, each.score) for each in recommender.recommend(user, min(K, run.interactions.num_items))]
+    return [(one.item, one.score) for one in recommender.recommend(user, min(K, run.interactions.num_items))]
 
 
 def _score(recommender: Recommender, user: str, item: str, score: float) -> str:
@@ -109,20 +117,20 @@ def _score(recommender: Recommender, user: str, item: str, score: float) -> str:
 
 
 def reason_of(why: Explanation) -> list[tuple[str, bool]]:
-    """Why an item is in a list: [(text, whether it is an id or a word of the data)], as `examples` has it."""
+    """Return the reason for an item as a list of (text, True if the text is an id or a word of the data)."""
     if why.overlap:
-        parts: list[tuple[str, bool]] = [("both speak of ", False)]
-        for place, shared in enumerate(why.overlap[:SHARED]):
-            parts += [(", ", False)] * bool(place) + [(shared.word, True)]
+        parts: list[tuple[str, bool]] = [("shared keywords: ", False)]
+        for index, shared in enumerate(why.overlap[:SHARED]):
+            parts += [(", ", False)] * bool(index) + [(shared.word, True)]
     elif why.neighbours:
-        parts = [("like ", False)]
-        for place, near in enumerate(why.neighbours[:NEAR]):
-            parts += [(" and ", False)] * bool(place) + [(near.item, True), (f" (cosine {near.cosine:.2f})", False)]
-        parts.append((", which the user has met", False))
+        parts = [("similar to ", False)]
+        for index, near in enumerate(why.neighbours[:NEAR]):
+            parts += [(" and ", False)] * bool(index) + [(near.item, True), (f" (cosine {near.cosine:.2f})", False)]
+        parts.append((" in the user's history", False))
     else:
-        parts = [("nothing the user has met is like it", False)]
+        parts = [("no item in the user's history is similar", False)]
     sides = ((True, why.user_interactions), (False, why.item_interactions))
-    moved = [(each.change, users, each) for users, side in sides for each in side if each.change is not None]
+    moved = [(past.change, users, past) for users, side in sides for past in side if past.change is not None]
     change, users, most = max(moved, key=lambda one: one[0], default=(0.0, True, None))
     if most is None or change <= 0:
         return parts
@@ -130,18 +138,18 @@ def reason_of(why: Explanation) -> list[tuple[str, bool]]:
     return [*parts, *_moved(what, change, most, users)]
 
 
-def _moved(what: str, change: float, each: PastInteraction, users: bool) -> list[tuple[str, bool]]:
-    """What a past interaction, one of the user's or else one of the item's, did to a rating or score."""
-    who = ("the user's", each.item) if users else ("its", each.user)
-    rated = "" if each.rating is None else f", rated {each.rating:g}"
+def _moved(what: str, change: float, past: PastInteraction, users: bool) -> list[tuple[str, bool]]:
+    """Describe the effect of a past interaction of the user (`users`), or of the item, on a rating or score."""
+    whose, partner = ("the user's", past.item) if users else ("the item's", past.user)
+    rated = "" if past.rating is None else f", rated {past.rating:g}"
     return [
-        (f"; the {what} is raised most by {who[0]} meeting with ", False),
-        (who[1], True),
+        (f"; the {what} is raised most by {whose} interaction with ", False),
+        (partner, True),
         (f"{rated} (+{change:.3f})", False),
     ]
 
 
 def _quoted(text: str) -> str:
-    """A review as a reader expects it: entities are their characters, white space is single, a long one is cut."""
+    """Return a review for display: HTML entities decoded, white space collapsed, and cut to `QUOTED` characters."""
     text = " ".join(html.unescape(text).split())
     return text if len(text) <= QUOTED else text[:QUOTED].rsplit(" ", 1)[0] + " \u2026"

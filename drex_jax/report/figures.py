@@ -1,6 +1,6 @@
-"""Drawings as SVG that a page embeds: text stays text, colours are the page's, the bytes depend on the numbers alone.
+"""Drawings as SVG for the page: text stays text, colours come from the page, and equal numbers give equal bytes.
 
-Drawings are narrow, so that their text can be read on a phone. Series differ by marker and dash as well as by colour.
+Drawings are narrow, so that their text is readable on a phone. Series differ by marker and dash as well as by colour.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 
-WIDTH, HEIGHT = 5.6, 3.5  # inches of 72 units
-INK, MUTED, GRID, PAPER = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04"  # stand for the page's colours
+WIDTH, HEIGHT = 5.6, 3.5  # inches; an inch is 72 SVG units
+INK, MUTED, GRID, PAPER = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04"  # placeholders for the page's colours
 SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05")
 COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"}
 COLOURS |= {colour: f"series{number}" for number, colour in enumerate(SERIES)}
@@ -51,8 +51,8 @@ class Series:
 
     Attributes:
       name: its label.
-      y: float [n]; NaN where there is nothing.
-      low, high: its interval, float [n], or None.
+      y: float [n]; NaN leaves a gap.
+      low, high: its confidence interval, float [n], or None.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Series:
 
 
 def require() -> None:
-    """Raises UserError where the package that draws is not installed."""
+    """Check that matplotlib is installed. Raises UserError if it is not."""
     with _needed("matplotlib"):
         import matplotlib  # noqa: F401
 
@@ -83,26 +83,26 @@ def lines(
     *,
     marked: tuple[float, str] | None = None,
 ) -> str:
-    """Lines over numbers, or over groups in their order, each named at its end.
+    """Draw lines over numbers, or over groups in order; each line has its name at its end.
 
     Args:
-      series: up to five, each with a value for each x (the shorter ones end earlier).
+      series: up to five lines with a value for each x; shorter ones end earlier.
       x: numbers, or names of groups.
-      x_label: of the axis.
-      y_label: of the axis.
-      marked: a place on the x axis and what is there.
+      x_label: label of the x axis.
+      y_label: label of the y axis.
+      marked: a position on the x axis, and the label of the vertical line there.
     """
     with _drawing() as (figure, axes):
         groups = bool(len(x)) and isinstance(x[0], str)
         places = np.arange(len(x)) if groups else np.asarray(x, np.float64)
         for number, one in enumerate(series[: len(SERIES)]):
             y, colour = np.asarray(one.y, np.float64), SERIES[number]
-            own = places[: len(y)]
+            x_values = places[: len(y)]
             few = len(y) <= 30
             if one.low is not None and one.high is not None:
-                axes.fill_between(own, one.low, one.high, color=colour, alpha=0.18, linewidth=0)
+                axes.fill_between(x_values, one.low, one.high, color=colour, alpha=0.18, linewidth=0)
             style: Any = DASHES[number]
-            axes.plot(own, y, color=colour, linestyle=style, marker=MARKERS[number] if few else None)
+            axes.plot(x_values, y, color=colour, linestyle=style, marker=MARKERS[number] if few else None)
         if marked:
             axes.axvline(marked[0], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
             axes.annotate(
@@ -122,7 +122,7 @@ def lines(
 
 
 def _name_lines(axes: Any, series: Sequence[Series], places: np.ndarray) -> None:
-    """A name at the end of each line, none over another."""
+    """Write a name at the end of each line, without overlaps."""
     ends = []
     for number, one in enumerate(series):
         there = [place for place, value in enumerate(one.y) if not math.isnan(value)]
@@ -147,11 +147,11 @@ def _mark(number: int) -> str:
 
 
 def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights moved upwards and downwards as little as keeps each `gap` from the next, in their order."""
+    """Move heights as little as possible so that neighbours are at least `gap` apart; the order stays."""
     order = np.argsort(heights, kind="stable")
-    groups: list[tuple[float, list[int]]] = []  # the middle of each, and who stands in it
-    for place in order.tolist():
-        groups.append((float(heights[place]), [place]))
+    groups: list[tuple[float, list[int]]] = []  # the centre of each group, and its members
+    for index in order.tolist():
+        groups.append((float(heights[index]), [index]))
         while len(groups) > 1:
             (below, lower), (above, upper) = groups[-2:]
             if above - below >= gap * (len(lower) + len(upper)) / 2:
@@ -166,7 +166,7 @@ def apart(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def dots(names: Sequence[str], values: Sequence[float], low: Sequence[float], high: Sequence[float], label: str) -> str:
-    """A dot with its interval (where it is not NaN) for each name, the first on top and in the first colour."""
+    """Draw a dot with its interval (unless NaN) for each name; the first is on top and in the first colour."""
     with _drawing(0.9 + 0.36 * len(names)) as (figure, axes):
         for place, (value, least, most) in enumerate(zip(values, low, high, strict=True)):
             colour = SERIES[0] if place == 0 else INK
@@ -184,7 +184,7 @@ def dots(names: Sequence[str], values: Sequence[float], low: Sequence[float], hi
 
 
 def bars(names: Sequence[str], values: Sequence[float], label: str) -> str:
-    """A horizontal bar for each name with its number at the end."""
+    """Draw a horizontal bar for each name, with its number at the end."""
     with _drawing(0.9 + 0.42 * len(names)) as (figure, axes):
         axes.barh(range(len(names)), values, height=0.62, color=SERIES[0])
         most = max([*values, 0]) or 1
@@ -211,12 +211,12 @@ def _drawing(height: float = HEIGHT) -> Iterator[tuple[Any, Any]]:
 
 
 def _svg(figure: Any) -> str:
-    """The drawing without what a page must not have twice or cannot style."""
+    """Return the drawing as SVG, with the page's colours and without metadata, styles and a fixed size."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = file.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.S)
-    for size in ("width", "height"):  # the page's to say
+    for size in ("width", "height"):  # the page sets them
         svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     for colour, name in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
@@ -225,13 +225,13 @@ def _svg(figure: Any) -> str:
 
 
 def placed(svg: str, name: str, title: str, description: str) -> str:
-    """The drawing for its place on a page: ids of its own, and its text alternative.
+    """Prepare a drawing for a page: make its ids unique and add its text alternative.
 
     Args:
-      svg: from a function of this module.
-      name: a plain word, of its own on the page.
-      title: escaped.
-      description: escaped.
+      svg: a drawing from this module.
+      name: a plain word that is unique on the page.
+      title: the title, escaped.
+      description: the description, escaped.
     """
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)

@@ -1,4 +1,4 @@
-"""What was run, and the figures that stand first: every model, every way of evaluating, with intervals."""
+"""The first sections of the report: the main results with intervals, and the settings of the run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from drex_jax.report.results_table import MEANING, columns_of, facts
 from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section, Table
 
-OF_RMSE = {"rmse": "mse"}  # its interval is the root of the other's
+OF_RMSE = {"rmse": "mse"}  # the interval of RMSE is the square root of the interval of MSE
 
 
 def what_was_run(run: Finished) -> Section:
-    """Data, split, choices, notices and leaks; the fields that differ from their defaults; the environment."""
+    """Return the section on data, split, selection, notices and leaks; changed settings; the environment."""
     rows: list[tuple[str, str]] = []
     for label, text in facts(run.results):
         if label and (not rows or rows[-1][0] != label):
@@ -34,7 +34,7 @@ def what_was_run(run: Finished) -> Section:
         tables.append(Table("Environment", ("", ""), [(name, str(value)) for name, value in named.items()]))
     definitions = run.results.get("definitions", {})
     if definitions:
-        tables.append(Table("What the figures mean", ("term", "meaning"), list(definitions.items())))
+        tables.append(Table("How the metrics are computed", ("term", "meaning"), list(definitions.items())))
     return Section("run", "What was run", tables=tables)
 
 
@@ -45,18 +45,18 @@ def _configuration(run: Finished) -> Table:
         for name, value in sorted(stored.items())
         if value != default.get(name)
     ]
-    return Table("Fields that differ from their defaults", ("field", "value", "default"), changed)
+    return Table("Settings that differ from their defaults", ("setting", "value", "default"), changed)
 
 
 def headline_section(run: Finished) -> Section:
-    """The table of every way, with intervals, and each model's first figure beside the others."""
+    """Return the section with a table for each way of evaluating, and the main metric of all models."""
     several = len(run.results["seeds"]) > 1
     sentences = [_first_sentence(run)]
     figure = _figure(run)
     spread = "± is the sample standard deviation over seeds. " if several else ""
     sentences.append(
-        f"{spread}A range is a {intervals.METHOD}: what another sample of users would change, not what another seed "
-        "would. A figure without one is of lists that are not kept. The end of the page says what the words mean."
+        f"{spread}A range is a {intervals.METHOD}: it covers another sample of users, not another seed. "
+        "A value without a range comes from lists that the run did not save. The last section explains the words."
     )
     tables = [_table(run, way) for way in run.results["test"]]
     return Section("results", "Results", sentences, [figure] if figure else [], tables)
@@ -64,32 +64,32 @@ def headline_section(run: Finished) -> Section:
 
 def _first_sentence(run: Finished) -> str:
     way, metric, model = run.way, run.metric, run.results["model"]
-    own = run.results["test"].get(way, {}).get(metric)
-    if own is None:
-        return "The run has no test figures."
+    value = run.results["test"].get(way, {}).get(metric)
+    if value is None:
+        return "The run has no test results."
     lower = lower_is_better(metric)
-    text = f"On test ({way}), {model} has {metric} {own:.4f} ({'lower' if lower else 'higher'} is better)"
-    known = {
+    text = f"On test ({way}), {model} has {metric} {value:.4f} ({'lower' if lower else 'higher'} is better)"
+    baselines = {
         name: entry["test"][way][metric]
         for name, entry in run.results["baselines"].items()
         if entry["test"].get(way, {}).get(metric) is not None
     }
-    if not known:
-        return f"{text}; the run has no baseline that has it."
-    best = (min if lower else max)(known, key=lambda name: known[name])
-    place = 1 + sum((value < own) if lower else (value > own) for value in known.values())
-    return f"{text}: place {place} of {len(known) + 1}. The best baseline is {best} with {known[best]:.4f}."
+    if not baselines:
+        return f"{text}; no baseline of the run has this metric."
+    best = (min if lower else max)(baselines, key=lambda name: baselines[name])
+    rank = 1 + sum((other < value) if lower else (other > value) for other in baselines.values())
+    return f"{text}: rank {rank} of {len(baselines) + 1}. The best baseline is {best} with {baselines[best]:.4f}."
 
 
 def _figure(run: Finished) -> Figure | None:
-    """Each model's first figure with its interval, and the differences from the run's model."""
+    """Return the main metric of each model with its interval, and the difference from the run's model."""
     way, metric, model = run.way, run.metric, run.results["model"]
     names = [name for name, entry in run.models.items() if entry["test"].get(way, {}).get(metric) is not None]
     if not names or names[0] != model:
         return None
     values = [float(run.models[name]["test"][way][metric]) for name in names]
-    found = {name: run.judged(name, way, OF_RMSE.get(metric, metric)) for name in names}
-    kept = {name: one for name, one in found.items() if one is not None}
+    judged = {name: run.judged(name, way, OF_RMSE.get(metric, metric)) for name in names}
+    kept = {name: one for name, one in judged.items() if one is not None}
     means = intervals.resampled_means([one.user for one in kept.values()], [one.values for one in kept.values()])
     if metric in OF_RMSE:
         means = np.sqrt(means)
@@ -104,8 +104,8 @@ def _figure(run: Finished) -> Figure | None:
             row += [f"{values[0] - value:+.4f}", _range(*intervals.interval(difference), sign=True)]
         rows.append([*row, "-", "-"][:5])
     table = Table(
-        f"{metric} ({way}) and its interval; differences under the same resamples",
-        ("model", metric, "95 % interval", f"{model} less it", "95 % interval"),
+        f"{metric} ({way}) with its interval; differences use the same resamples",
+        ("model", metric, "95 % interval", f"{model} minus this model", "95 % interval"),
         rows,
     )
     lower = lower_is_better(metric)
@@ -128,19 +128,19 @@ def _table(run: Finished, way: str) -> Table:
     metrics = columns_of(way, [run.models[name]["test"][way] for name in names])
     cells = [(name, metric) for name in names for metric in metrics]
     single = [(name, metric) for name, metric in cells if len(_seeds(run.models[name], way, metric)) < 2]
-    found = {cell: run.judged(cell[0], way, OF_RMSE.get(cell[1], cell[1])) for cell in single}
-    kept = {cell: one for cell, one in found.items() if one is not None}
+    judged = {cell: run.judged(cell[0], way, OF_RMSE.get(cell[1], cell[1])) for cell in single}
+    kept = {cell: one for cell, one in judged.items() if one is not None}
     means = intervals.resampled_means([one.user for one in kept.values()], [one.values for one in kept.values()])
     spread = {}
     for column, cell in enumerate(kept):
-        own = np.sqrt(means[:, column]) if cell[1] in OF_RMSE else means[:, column]
-        spread[cell] = "\n{:.3f}\u2060\u2013\u2060{:.3f}".format(*intervals.interval(own))  # on a line of its own
+        resampled = np.sqrt(means[:, column]) if cell[1] in OF_RMSE else means[:, column]
+        spread[cell] = "\n{:.3f}\u2060\u2013\u2060{:.3f}".format(*intervals.interval(resampled))
     for cell in set(cells) - set(single):
         spread[cell] = f"\n±{statistics.stdev(_seeds(run.models[cell[0]], way, cell[1])):.4f}"
     rows = []
     for name in names:
-        own = run.models[name]["test"][way]
-        rows.append([name] + [_value(own.get(metric), spread.get((name, metric), "")) for metric in metrics])
+        values = run.models[name]["test"][way]
+        rows.append([name] + [_value(values.get(metric), spread.get((name, metric), "")) for metric in metrics])
     meaning = f" ({MEANING[way]})" if way in MEANING else ""
     return Table(f"Test, {way}{meaning}", ("", *metrics), rows)
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of means over users: whoever is drawn comes with all that they have in the test."""
+"""Cluster bootstrap by user: confidence intervals of means of test values."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ METHOD = "95 % percentile bootstrap, 1,000 resamples of users"
 
 
 def resampled_means(users: Sequence[np.ndarray], values: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
-    """Means of some columns of values under the same resamples of users, so that columns can be compared.
+    """Return the means of columns of values under the same resamples of users, so that columns can be compared.
 
-    Users are drawn, and not lists or interactions, because those of one user are alike.
+    Users are resampled instead of lists or interactions, because the values of one user are correlated.
 
     Args:
-      users: for each column whose each value is, int [n].
-      values: the columns, float [n], n of its own for each.
-      seed: of the draws.
+      users: for each column, the user of each value, int [n].
+      values: the columns, float [n]; columns may have different lengths.
+      seed: seed of the resampling.
 
     Returns:
-      float64 [RESAMPLES, columns]; NaN where a resample has nothing of a column.
+      float64 [RESAMPLES, columns]; NaN if a resample has no value of a column.
     """
     everyone = np.unique(np.concatenate([np.zeros(0, np.int64), *users]))
     sums = np.zeros((len(everyone), 2 * len(values)))
     for column, (user, value) in enumerate(zip(users, values, strict=True)):
-        place = np.searchsorted(everyone, user)
-        sums[:, column] = np.bincount(place, value, len(everyone))
-        sums[:, len(values) + column] = np.bincount(place, minlength=len(everyone))
+        number = np.searchsorted(everyone, user)
+        sums[:, column] = np.bincount(number, value, len(everyone))
+        sums[:, len(values) + column] = np.bincount(number, minlength=len(everyone))
     rng, drawn = np.random.default_rng(seed), np.zeros((RESAMPLES, 2 * len(values)))
     for resample in range(RESAMPLES if len(everyone) else 0):
         times = np.bincount(rng.integers(0, len(everyone), len(everyone)), minlength=len(everyone))
@@ -38,7 +38,7 @@ def resampled_means(users: Sequence[np.ndarray], values: Sequence[np.ndarray], s
 
 
 def interval(means: np.ndarray) -> tuple[float, float]:
-    """The middle `CONFIDENCE` of resampled means [resamples]; NaN where there are none."""
+    """Return the percentile interval of resampled means [resamples]; NaN without any."""
     means = means[~np.isnan(means)]
     if not len(means):
         return float("nan"), float("nan")

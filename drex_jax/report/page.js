@@ -4,7 +4,7 @@
   const holder = document.getElementById("profile-data");
   window.addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details")) {
-      if (details.querySelectorAll("tr").length <= 15) details.open = true; // long tables stay on the screen
+      if (details.querySelectorAll("tr").length <= 15) details.open = true; // long tables are not printed
     }
   });
   if (!holder) return;
@@ -25,20 +25,20 @@
   const element = (tag, name, text) => {
     const made = document.createElement(tag);
     if (name) made.className = name;
-    if (text !== undefined) made.textContent = text; // never markup: ids and words are the data's
+    if (text !== undefined) made.textContent = text; // never markup: ids and words come from the data
     return made;
   };
 
   const line = (profile) => {
     const made = element("li");
     const who = element("span", "who", profile.side === "users" ? "user " : "item ");
-    const id = element("bdi", "id", profile.id); // a long one is cut where it is shown
+    const id = element("bdi", "id", profile.id); // CSS cuts a long id
     id.title = profile.id;
     who.append(id);
     const count = profile.count.toLocaleString("en");
     who.append(element("small", "", ` ${count} interaction${profile.count === 1 ? "" : "s"}`));
     made.append(who);
-    if (!profile.words.length) made.append(element("span", "none", "no words of its own"));
+    if (!profile.words.length) made.append(element("span", "none", "no keywords"));
     const most = profile.words.length ? profile.words[0][1] : 1;
     for (const [word, weight] of profile.words) {
       const chip = element("span", "word", word);
@@ -63,7 +63,7 @@
     matching = matching.filter(([place]) => place < 4).sort((a, b) => a[0] - b[0]);
     list.replaceChildren(...matching.slice(0, shown).map(([, profile]) => line(profile)));
     const total = matching.length.toLocaleString("en");
-    const first = matching.length > shown ? `, the first ${shown} here` : "";
+    const first = matching.length > shown ? `, the first ${shown} shown` : "";
     found.textContent = text ? `${total} found${first}` : `${total} profiles${first}`;
   };
 

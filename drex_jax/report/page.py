@@ -1,4 +1,4 @@
-"""The report of a finished run: one HTML file that needs no network, with everything the run directory can say."""
+"""The report of a finished run: one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
-    """Writes `report.html` into the directory of a finished run, whole or not at all, and returns its path.
+    """Write `report.html` into the directory of a finished run, atomically, and return its path.
 
-    Nothing else in the directory is changed. Some figures are computed anew: how the test suffers when modalities go
-    missing, and the example recommendations.
+    Nothing else in the directory changes. The test with missing modalities and the example recommendations are computed
+    for the report; all other results are read from the directory.
 
     Raises:
-      UserError: there is no finished run, it is damaged, a package that draws is not installed, or another process
-        writes there.
+      UserError: there is no finished run, it is damaged, a package of the extra `report` is not installed, or
+        another process writes there.
     """
     _environment()
     figures.require()
@@ -44,8 +44,8 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def sections(run: Finished) -> list[Section]:
-    """Everything there is to show, in the order of the page; what is missing is said in its section."""
-    shown = []
+    """Return all sections in the order of the page. A section without content says what is missing."""
+    made = []
     for make in (
         headline.headline_section,
         headline.what_was_run,
@@ -59,12 +59,12 @@ def sections(run: Finished) -> list[Section]:
         glossary.glossary_section,
     ):
         LOGGER.info("report: %s", make.__name__.replace("_", " "))
-        shown.append(make(run))
-    return shown
+        made.append(make(run))
+    return made
 
 
 def render(run: Finished, shown: list[Section]) -> str:
-    """The page as text."""
+    """Return the page as HTML."""
     script = _read("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     dataset = run.results["dataset"]
@@ -79,14 +79,14 @@ def render(run: Finished, shown: list[Section]) -> str:
             script=script,
             policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; "
             "form-action 'none'",
-            sections=[dataclasses.replace(one, figures=[_placed(each) for each in one.figures]) for one in shown],
+            sections=[dataclasses.replace(one, figures=[_placed(figure) for figure in one.figures]) for one in shown],
             embedded=embedded,
         )
     )
 
 
 def embedded(data: Any) -> str:
-    """Data as JSON that may stand inside a script element: nothing in it can end the element."""
+    """Return data as JSON that is safe inside a script element: nothing in it can end the element."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED)
 
 

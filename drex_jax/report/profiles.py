@@ -1,4 +1,4 @@
-"""Keyword profiles for a page that can be searched: those of whoever has most interactions."""
+"""The section of keyword profiles with a search, for the users and items with most interactions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from drex_jax.report.run import Finished
 from drex_jax.report.section import Section
 from drex_jax.runs.layout import RunLayout
 
-MOST = 2000  # users, and as many items, on a page
+MOST = 2000  # users, and items, on the page
 
 
 def keyword_profiles(run: Finished) -> Section:
-    """The section; a run without keywords says why there are none."""
+    """Return the section; for a run without keywords it says why there are none."""
     title = "Keyword profiles"
     if not RunLayout(run.workdir).keywords.exists():
         return Section("keywords", title, [_none(run)])
@@ -34,10 +34,10 @@ def keyword_profiles(run: Finished) -> Section:
         for side in ("users", "items")
     )
     sentences = [
-        "The words of somebody's own train reviews that the model attends to beyond what the whole corpus has anyway, "
+        "The words in the train reviews of a user or an item that the model attends to more than in the whole corpus, "
         "the strongest first.",
-        f"Here are {who}."
-        + (" drex keywords prints any other." if any(counts[side] < all_of[side] for side in counts) else ""),
+        f"Shown: {who}."
+        + (" drex keywords prints all others." if any(counts[side] < all_of[side] for side in counts) else ""),
     ]
     return Section("keywords", title, sentences, profiles=data)
 
@@ -46,16 +46,16 @@ def _none(run: Finished) -> str:
     if run.results["model"] != "drex":
         return f"{run.results['model']} reads no reviews, so there are no keywords."
     if not run.config.text.enabled:
-        return "The run was made without texts (text.enabled=False), so there are no keywords."
+        return "The run reads no texts (text.enabled=False), so there are no keywords."
     if not len(run.interactions) or not bool(run.interactions.has_text.any()):
         return "The data have no texts, so there are no keywords."
     return "The run directory has no keyword profiles."
 
 
 def embedded(run: Finished, profiles: KeywordProfiles) -> dict[str, Any]:
-    """What the page's search reads: `words`, and of `users` and `items` [id, interactions, [word, weight, ...]] each.
+    """Return the data of the search: `words`, and `users` and `items` as [id, interactions, [word, weight, ...]].
 
-    Those with most interactions first, at most `MOST` a side; words are numbers of `words`, weights have one decimal.
+    At most `MOST` of each, those with most interactions first. A word is its number in `words`.
     """
     interactions, used, sides = run.interactions, {}, {}
     for side, ids, owner, found in (

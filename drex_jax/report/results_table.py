@@ -1,4 +1,4 @@
-"""The final table for people, from the dictionary that `results.json` holds."""
+"""The results of a run as text: what was run, and a table for each way of evaluating."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from drex_jax.metrics.names import ERROR_METRICS
 RANKINGS = ("ndcg", "recall", "hr", "mrr")
 FULL_RANKINGS, FULL_CUTOFFS = ("recall", "precision", "ndcg", "map"), (10, 20)  # of models that only rank
 MEANING = {
-    "prequential": "each interaction scored, then learned from",
-    "frozen": "states as they were at the end of train",
-    "ranking": "full ranking of the catalogue, by what was learned in train",
+    "prequential": "each interaction is scored first and then learned from",
+    "frozen": "states stay as they were at the end of train",
+    "ranking": "full ranking of the catalogue, learned from train alone",
 }
 
 
 def format_results(results: Mapping[str, Any]) -> str:
-    """Data set, split, notices and leaks, then one table for every way of evaluating, the model first.
+    """Return the data set, the split, notices and leaks, then one table for each way of evaluating.
 
     Args:
       results: the contents of `results.json`: `model`, `dataset`, `split` (its `boundaries`: {part: first second}),
-        `seeds`, `test` {way: {metric: mean over seeds}}, `per_seed` (a list of dictionaries shaped like `test`, one a
-        seed), `baselines` {name: {`test`, `per_seed`}}, and, where there is something to say, `selection`, `protocol`,
-        `leaks` and `notices` (lists of sentences).
+        `seeds`, `test` {way: {metric: mean over seeds}}, `per_seed` (a list of dictionaries like `test`, one for each
+        seed), `baselines` {name: {`test`, `per_seed`}}, and perhaps `selection`, `protocol`, `leaks` and `notices`
+        (lists of sentences).
 
     Returns:
-      Lines of text. A figure is the mean over seeds; `±` is the sample standard deviation over seeds.
+      Lines of text; the model is the first row of each table. Values are means over seeds, and `±` is the sample
+      standard deviation over seeds.
     """
     lines = [f"{label:<9}{text}" for label, text in facts(results)]
     for way in results["test"]:
@@ -39,9 +40,12 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 
 def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was run, as (label, text); a label is empty where a text goes on. `results` as `format_results`."""
+    """Return what was run as pairs (label, text), from the contents of `results.json`.
+
+    An empty label means that the text belongs to the label before it.
+    """
     dataset, split = results["dataset"], results["split"]
-    found = [
+    lines = [
         (
             "data",
             f"{dataset['name']}: {dataset['interactions']:,} interactions, {dataset['users']:,} users, "
@@ -51,19 +55,19 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     boundaries = split.get("boundaries")
     if boundaries:
-        found.append(("", ", ".join(f"{part} from {_moment(value)}" for part, value in boundaries.items())))
+        lines.append(("", ", ".join(f"{part} from {_moment(value)}" for part, value in boundaries.items())))
     chosen = results.get("selections") or [results[name] for name in ("selection",) if name in results]
-    found += [("selected", f"epoch {one['epoch']}, validation {one['metric']} {one['value']:.4f}") for one in chosen]
-    found.append(("seeds", " ".join(str(seed) for seed in results["seeds"])))
+    lines += [("selected", f"epoch {one['epoch']}, validation {one['metric']} {one['value']:.4f}") for one in chosen]
+    lines.append(("seeds", " ".join(str(seed) for seed in results["seeds"])))
     if "protocol" in results:
-        found.append(("protocol", str(results["protocol"])))
-    found += [("notice", notice) for notice in results.get("notices", ())]
-    found += [("leak", leak) for leak in results.get("leaks") or ("none known",)]
-    return found
+        lines.append(("protocol", str(results["protocol"])))
+    lines += [("notice", notice) for notice in results.get("notices", ())]
+    lines += [("leak", leak) for leak in results.get("leaks") or ("none known",)]
+    return lines
 
 
 def _moment(seconds: float) -> str:
-    """Seconds since 1970 as UTC."""
+    """Format seconds since 1970 as a time in UTC."""
     epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     return (epoch + datetime.timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S UTC")
 
@@ -80,26 +84,26 @@ def _table(results: Mapping[str, Any], way: str) -> list[str]:
 
 
 def columns_of(way: str, entries: Sequence[Mapping[str, float]]) -> list[str]:
-    """The metrics that a table of a way of evaluating shows, of those that some of its `entries` have."""
+    """Return the metrics that the table of one way of evaluating shows. `entries`: {metric: value} of each row."""
     return _full_ranking_columns(entries) if way == "ranking" else _columns(entries)
 
 
 def _full_ranking_columns(entries: Sequence[Mapping[str, float]]) -> list[str]:
-    """Each metric at the usual cutoffs, or at the smallest one where they are not there."""
-    known = dict.fromkeys(metric for entry in entries for metric in entry)
-    cutoffs = sorted({int(metric.rpartition("@")[2]) for metric in known if "@" in metric})
+    """Return each ranking metric at the usual cutoffs; without them, at the smallest cutoff."""
+    available = dict.fromkeys(metric for entry in entries for metric in entry)
+    cutoffs = sorted({int(metric.rpartition("@")[2]) for metric in available if "@" in metric})
     shown = [cutoff for cutoff in FULL_CUTOFFS if cutoff in cutoffs] or cutoffs[:1]
     wanted = [f"{name}@{cutoff}" for name in FULL_RANKINGS for cutoff in shown]
-    return [metric for metric in wanted if metric in known]
+    return [metric for metric in wanted if metric in available]
 
 
 def _columns(entries: Sequence[Mapping[str, float]]) -> list[str]:
-    """Error metrics, then ranking metrics at one cutoff (10 where there is one): the catalogue, then own items."""
-    known = dict.fromkeys(metric for entry in entries for metric in entry)
-    cutoffs = sorted({int(metric.rpartition("@")[2]) for metric in known if "@" in metric})
+    """Return the error metrics, then the ranking metrics at one cutoff (10 if available)."""
+    available = dict.fromkeys(metric for entry in entries for metric in entry)
+    cutoffs = sorted({int(metric.rpartition("@")[2]) for metric in available if "@" in metric})
     cutoff = 10 if 10 in cutoffs else cutoffs[0] if cutoffs else 0
     wanted = [*ERROR_METRICS, *(f"{name}@{cutoff}" for name in RANKINGS), f"rated_items/ndcg@{cutoff}"]
-    return [metric for metric in wanted if metric in known]
+    return [metric for metric in wanted if metric in available]
 
 
 def _cell(means: Mapping[str, float], seeds: Sequence[Mapping[str, float]], metric: str) -> str:

@@ -1,4 +1,4 @@
-"""How the test suffers when modalities go missing there: measured anew, and what the run stores is not touched."""
+"""The section on missing modalities: the test is evaluated again with modalities dropped from its interactions."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ from drex_jax.runs.trained import load_trained
 from drex_jax.training import experiment
 
 LOGGER = logging.getLogger(__name__)
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the test interactions that lack a modality; 0 is the run's own figure
+SHARES = (0.25, 0.5, 0.75, 1.0)  # shares of test interactions that lose a modality; the run itself has 0
 ALL = "all of them"
 
 
 def modalities(network: NetworkOptions) -> dict[str, Blank]:
-    """What a model reads of each interaction, and how that goes missing."""
-    found: dict[str, Blank] = {}
+    """Return the modalities that a model reads of each interaction, each with the function that drops it."""
+    blanks: dict[str, Blank] = {}
     if network.vocabulary_size:
-        found["text"] = without_text
-    found |= {name: without_vector(name) for name in network.vector_modalities}
+        blanks["text"] = without_text
+    blanks |= {name: without_vector(name) for name in network.vector_modalities}
     if network.rating_modality:
-        found["rating"] = without_rating
+        blanks["rating"] = without_rating
     if network.time_modality:
-        found["time"] = without_time
-    return found
+        blanks["time"] = without_time
+    return blanks
 
 
 def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
-    """A test metric by modality, with none missing and then with each of `SHARES`; None where nothing can go missing.
+    """Return the metric, and its values by modality: with nothing missing, then with each of `SHARES`.
 
-    Of the first seed. The same interactions are struck for every modality, and those of a share are among those of the
-    next. What is missing is hidden from the model as it goes through the test; ratings are still judged by the data's.
+    The first seed is evaluated. Every modality is dropped from the same interactions, and the interactions of a share
+    are a subset of those of the next larger share. The model does not see the dropped modality; its predictions are
+    still compared with the true ratings. Returns None if the model reads no modality.
 
     Raises:
       UserError: the run directory is damaged.
@@ -90,13 +91,13 @@ def _all(blanks: list[Blank]) -> Blank:
 
 
 def robustness_section(run: Finished) -> Section:
-    """The section: a line for each modality."""
+    """Return the section, with a line for each modality."""
     title, model = "When modalities go missing", run.results["model"]
     if run.way == "ranking":
         features = run.interactions.item_vectors
         reason = f"{model} learns from pairs of users and items and reads nothing else of an interaction."
         if features:
-            reason += f" What happens when items lack their features ({', '.join(features)}) is not measured here."
+            reason += f" Missing item features ({', '.join(features)}) are not measured here."
         return Section("robustness", title, [reason])
     try:
         measured = measure(run)
@@ -115,7 +116,7 @@ def robustness_section(run: Finished) -> Section:
         f"{metric}, {better} is better",
     )
     rows = [
-        (f"{share:.0%}", *(f"{values[place]:.4f}" for values in found.values())) for place, share in enumerate(shares)
+        (f"{share:.0%}", *(f"{values[index]:.4f}" for values in found.values())) for index, share in enumerate(shares)
     ]
     change = {name: values[-1] - values[0] for name, values in found.items()}
     worst = max(change, key=lambda name: change[name] if lower_is_better(metric) else -change[name])
@@ -123,8 +124,8 @@ def robustness_section(run: Finished) -> Section:
     if worst == ALL:
         description = f"Without any of them, {metric} goes from {found[ALL][0]:.4f} to {found[ALL][-1]:.4f}."
     sentences = [
-        "Measured for this report, on the first seed. Nothing is taken from train; as the model goes through the test, "
-        "a share of the interactions that it learns from lack a modality. What it is judged by stays whole."
+        "Measured for this report, on the first seed. Train is complete. A share of the test interactions that update "
+        "the states lack a modality; predictions are still compared with the true ratings."
     ]
     table = Table(heading, ("missing", *found), rows)
     return Section("robustness", title, sentences, [Figure("robustness-lines", heading, description, svg, table)])

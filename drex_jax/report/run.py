@@ -1,4 +1,4 @@
-"""A finished run as a report reads it: its results, its interactions, and what each of its lists scored."""
+"""A finished run as the report reads it: its results, its interactions, and its test values by list."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from drex_jax.training.settings import Settings
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """What one model scored, list by list, averaged over its seeds.
+    """The test values of one model by list, averaged over its seeds.
 
     Attributes:
       values: float64 [n].
-      user: int [n], whose each is.
-      row: int [n], its interaction in the order of learning; None for the lists of a user.
+      user: int [n], the user of each value.
+      row: int [n], the interaction of each value in learning order; None if there is one list a user.
     """
 
     values: np.ndarray
@@ -41,12 +41,12 @@ class Finished:
       workdir: its directory.
       results: the contents of `results.json`.
       config: its configuration.
-      interactions: in the order of learning.
-      train_end: how many of them are train.
+      interactions: all interactions in learning order.
+      train_end: the number of train interactions.
     """
 
     def __init__(self, workdir: pathlib.Path):
-        """Raises UserError where there is no finished run, or it is damaged."""
+        """Open the run. Raises UserError if the directory holds no finished run, or a damaged one."""
         self.workdir = workdir
         self.config: Settings = settings_of(workdir)
         self.results: dict[str, Any] = results_of(workdir)
@@ -57,7 +57,7 @@ class Finished:
 
     @functools.cached_property
     def models(self) -> dict[str, dict[str, Any]]:
-        """Results by name, the run's own model first."""
+        """The results by model name; the run's own model is first."""
         return {self.results["model"]: self.results, **self.results["baselines"]}
 
     @functools.cached_property
@@ -72,19 +72,19 @@ class Finished:
 
     @property
     def way(self) -> str:
-        """The way of evaluating that stands first: prequential where there is one."""
+        """The main way of evaluating: the first of `comparison.WAYS` that the run has."""
         ways = self.results["test"]
         return next((way for way in comparison.WAYS if way in ways), next(iter(ways), ""))
 
     @property
     def metric(self) -> str:
-        """The metric that stands first: the one that chose the epoch, where test has it."""
-        own = self.results["test"].get(self.way, {})
+        """The main metric: the one that selected the epoch, if test has it."""
+        metrics = self.results["test"].get(self.way, {})
         selected = self.results.get("selection", {}).get("metric", "")
-        return selected if selected in own else next((name for name in own if name != "lists"), "")
+        return selected if selected in metrics else next((name for name in metrics if name != "lists"), "")
 
     def judged(self, name: str, way: str, metric: str) -> Judged | None:
-        """What a model scored; None where the run did not keep it, or keeps no such lists."""
+        """Return the test values of a model; None if the run did not save lists with this metric."""
         if (name, way, metric) not in self._judged:
             self._judged[name, way, metric] = self._read(name, way, metric)
         return self._judged[name, way, metric]
@@ -102,11 +102,11 @@ class Finished:
         return Judged(values.mean(0), user, row)
 
     def best_others(self, way: str, metric: str, count: int) -> list[str]:
-        """The baselines that did best by a metric and whose lists are kept, the best first."""
+        """Return the `count` best baselines by a metric among those whose lists are saved, the best first."""
         sign = 1 if lower_is_better(metric) else -1
-        known = {
+        values = {
             name: entry["test"][way][metric]
             for name, entry in self.results["baselines"].items()
             if entry["test"].get(way, {}).get(metric) is not None and self.layout(name).lists.exists()
         }
-        return sorted(known, key=lambda name: sign * known[name])[:count]
+        return sorted(values, key=lambda name: sign * values[name])[:count]

@@ -1,4 +1,4 @@
-"""The parts that a report is made of: sections of sentences, figures and tables."""
+"""The parts of a report: sections of sentences, figures and tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Table:
     Attributes:
       caption: what it shows.
       header: a name for each column.
-      rows: cells as they are shown; the first of each row names it.
+      rows: the cells as text; the first cell of a row is its name.
     """
 
     caption: str
@@ -24,13 +24,13 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A drawing, with what it says for those who do not see it.
+    """A drawing, with a text alternative for readers who cannot see it.
 
     Attributes:
-      name: a plain word, of its own on the page.
+      name: a plain word that is unique on the page.
       title: what it shows.
-      description: what one sees in it, in a sentence.
-      svg: the drawing as `drex_jax.report.figures` makes it, trusted.
+      description: what the reader should see in it, in one sentence.
+      svg: the drawing from `drex_jax.report.figures`; it is trusted and not escaped.
       table: its numbers.
     """
 
@@ -46,12 +46,12 @@ class Section:
     """A section of the page.
 
     Attributes:
-      name: a plain word, of its own on the page.
+      name: a plain word that is unique on the page.
       title: its heading.
-      sentences: what there is to say, above the figures.
-      figures, tables: in their order.
-      examples: what the section of examples shows, else empty: a dictionary each, as `drex_jax.report.examples` says.
-      profiles: what the section of keywords embeds for its search; None elsewhere.
+      sentences: the text above the figures.
+      figures, tables: in the order of the page.
+      examples: the example recommendations (`drex_jax.report.examples.examples_section`); empty in other sections.
+      profiles: the data of the keyword search (`drex_jax.report.profiles.embedded`); None in other sections.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How training went: losses and validation by epoch, the schedule of the recurrence, and how fast it all was."""
+"""The training sections: loss and validation by epoch, the schedule of the recurrence, and the time that it took."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from drex_jax.report.section import Figure, Section, Table
 from drex_jax.runs.layout import RUN_KEYS, RunLayout
 
 CURVES = len(figures.SERIES)
-BEYOND = 2  # others' curves are drawn up to so many times the epochs of the run's first seed
+BEYOND = 2  # other curves are drawn up to this many times the epochs of the first seed
 
 
 def read_log(path: pathlib.Path) -> tuple[dict[int, list[float]], dict[int, dict[str, float]]]:
-    """What `metrics.jsonl` says: {epoch: its steps' losses} and {epoch: validation metrics}; empty without a file.
+    """Return ({epoch: losses of its steps}, {epoch: validation metrics}) from `metrics.jsonl`; empty without the file.
 
-    Lines that are torn or no JSON are left out.
+    Incomplete lines and lines that are not JSON are skipped.
     """
     losses: dict[int, list[float]] = {}
     validations: dict[int, dict[str, float]] = {}
@@ -45,23 +45,23 @@ def read_log(path: pathlib.Path) -> tuple[dict[int, list[float]], dict[int, dict
 
 
 def training_curves(run: Finished) -> Section:
-    """Mean train loss and validation by epoch: of the run's seeds, and of the baselines that train."""
+    """Return the section with mean train loss and validation by epoch, of all seeds and of trained baselines."""
     model, seeds = run.results["model"], run.results["seeds"]
     layout = RunLayout(run.workdir)
-    own = {_named(model, seed, seeds): layout.seed(seed, seeds[0]).metrics for seed in seeds}
-    logs = {name: log for name, log in ((name, read_log(path)) for name, path in own.items()) if log[0]}
+    paths = {_named(model, seed, seeds): layout.seed(seed, seeds[0]).metrics for seed in seeds}
+    logs = {name: log for name, log in ((name, read_log(path)) for name, path in paths.items()) if log[0]}
     if not logs:
         return Section(
-            "training", "Training", [f"{model} left no steps in {layout.metrics.name}: it is not trained step by step."]
+            "training", "Training", [f"{model} has no steps in {layout.metrics.name}: it is not trained step by step."]
         )
     shown, sentences = [], []
     if len(logs) > CURVES:
-        sentences.append(f"The first {CURVES} of {len(logs)} seeds are drawn.")
+        sentences.append(f"The first {CURVES} of {len(logs)} seeds are shown.")
     if len(logs) < len(seeds):
         sentences.append(f"{len(seeds) - len(logs)} of {len(seeds)} seeds have no {layout.metrics.name}.")
     logs = dict(list(logs.items())[:CURVES])
     means = {name: [float(np.mean(losses[epoch])) for epoch in sorted(losses)] for name, (losses, _) in logs.items()}
-    shown.append(_curves(run, "loss", "Train loss by epoch, mean of its steps", "train loss", means))
+    shown.append(_curves(run, "loss", "Train loss by epoch (mean over steps)", "train loss", means))
     metric = run.results["selection"]["metric"]
     paths = {name: run.layout(name).metrics for name in run.results["baselines"]}
     others = {name: read_log(path) for name, path in paths.items() if path.exists()}
@@ -90,27 +90,29 @@ def _curves(run: Finished, name: str, title: str, label: str, values: dict[str, 
         list(range(1, drawn + 1)),
         "epoch",
         label,
-        marked=(epoch, f"chosen: {epoch}{' (first seed)' * several}") if epoch else None,
+        marked=(epoch, f"selected: {epoch}{' (first seed)' * several}") if epoch else None,
     )
     first, y = next(iter(values.items()))
-    description = f"{first} goes from {y[0]:.4f} in epoch 1 to {y[-1]:.4f} in epoch {len(y)}; epoch {epoch} was chosen."
+    description = (
+        f"{first} goes from {y[0]:.4f} in epoch 1 to {y[-1]:.4f} in epoch {len(y)}; epoch {epoch} was selected."
+    )
     if drawn < longest:
-        description += f" Drawn up to epoch {drawn}; others go on to {longest}."
+        description += f" Shown up to epoch {drawn}; other curves continue to {longest}."
     rows = [
-        (str(place + 1), *(f"{own[place]:.4f}" if place < len(own) else "-" for own in values.values()))
-        for place in range(longest)
+        (str(index + 1), *(f"{y[index]:.4f}" if index < len(y) else "-" for y in values.values()))
+        for index in range(longest)
     ]
     return Figure(name, title, description, svg, Table(title, ("epoch", *values), rows))
 
 
 def throughput(run: Finished) -> Section:
-    """The train schedule against one interaction at a time, and the time each model took."""
+    """Return the section on the length of the train schedule and on the training time of each model."""
     schedule, sentences, drawn, tables = run.results.get("schedule"), [], [], []
     if schedule:
         drawn.append(_schedule(schedule, run.results["split"]["sizes"]["train"]))
         names = ("windows", "width", "depth", "bound", "steps")
         rows = [(name, f"{schedule[name]:,}") for name in names] + [("fill", f"{schedule['fill']:.1%}")]
-        tables.append(Table("The schedule of the train windows", ("", ""), rows))
+        tables.append(Table("Schedule of the train windows", ("", ""), rows))
     else:
         sentences.append(f"{run.results['model']} has no recurrence, so there is no schedule.")
     rows = []
@@ -118,25 +120,25 @@ def throughput(run: Finished) -> Section:
         timing = run.results.get("timing", {}) if name == run.results["model"] else _timing(run.layout(name))
         keys = ("train_seconds", "compile_seconds", "interactions_per_second", "steps", "epochs")
         rows.append((name, *(_number(timing.get(key)) for key in keys)))
-    header = ("model", "train seconds", "compile seconds", "train interactions a second", "steps", "epochs")
-    tables.append(Table("Time to train, first seed", header, rows))
+    header = ("model", "train seconds", "compile seconds", "train interactions per second", "steps", "epochs")
+    tables.append(Table("Training time, first seed", header, rows))
     environment = run.results.get("environment", {})
     if environment:
         devices, kind = environment.get("devices"), environment.get("device_kind")
         total = _number(run.results.get("timing", {}).get("total_seconds"))
-        sentences.append(f"On {devices} x {kind}. The whole run, baselines and evaluation with it, took {total} s.")
+        sentences.append(f"On {devices} x {kind}. The whole run took {total} s, with baselines and evaluation.")
     return Section("speed", "Schedule and throughput", sentences, drawn, tables)
 
 
 def _schedule(schedule: dict[str, Any], interactions: int) -> Figure:
-    names = ["one at a time", "this schedule", "least possible", "longest chain"]
+    names = ["one at a time", "this schedule", "lower bound", "longest chain"]
     values = [interactions, schedule["steps"], schedule["bound"], schedule["depth"]]
-    title = "Steps that train takes an epoch"
+    title = "Sequential steps of an epoch"
     svg = figures.bars(names, values, "steps")
     description = (
-        f"{interactions:,} interactions run in {schedule['steps']:,} steps of up to {schedule['width']} at once; "
-        f"no schedule of that width needs fewer than {schedule['bound']:,}, and {schedule['depth']:,} depend on each "
-        "other in a chain."
+        f"{interactions:,} interactions run in {schedule['steps']:,} steps of up to {schedule['width']} at a time. No "
+        f"schedule of this width needs fewer than {schedule['bound']:,} steps; the longest chain of interactions that "
+        f"depend on each other has {schedule['depth']:,}."
     )
     table = Table(title, ("", "steps"), [(name, f"{value:,}") for name, value in zip(names, values, strict=True)])
     return Figure("schedule", title, description, svg, table)

@@ -1,12 +1,12 @@
-"""Saving and restoring (Orbax): everything needed to continue, and the finished model.
+"""Training checkpoints and finished models on disk (Orbax).
 
-What is saved carries the SHA-256 of its arrays, names, types and shapes included, and of the numbers beside them; what
-is restored must have the same, so that damage which still decodes is damage all the same.
+Everything is saved with the SHA-256 of its arrays, with their names, types and shapes, and of the numbers beside them.
+The digest is checked on reading, so damage is found even where Orbax can still decode the files.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
 import logging
 import math
@@ -19,25 +19,27 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from drex_jax.common.digest import sha256_of
 from drex_jax.common.errors import DivergedError, UserError
 from drex_jax.devices import processes
 
-KEPT = 2  # the newest checkpoints kept; the best parameters travel inside each
-PATIENT = ocp.options.AsyncOptions(  # Orbax gives saves up by the clock, which may jump: from 1970 to now, say
+LOGGER = logging.getLogger(__name__)
+KEPT = 2  # number of newest checkpoints kept; each also holds the best parameters so far
+PATIENT = ocp.options.AsyncOptions(  # Orbax aborts saves by wall-clock time, which may jump
     timeout_secs=4 * 10**9,
-    create_directories_asynchronously=False,  # or its writers wait for them, for as long as no option says
+    create_directories_asynchronously=False,  # otherwise its writers wait for directories without a time limit
 )
-NO_DAMAGE = (jax.errors.JaxRuntimeError, MemoryError)  # what is wrong with the machine, and not with a file
-DIGEST = "sha256"  # beside what it is of
-MAX_EXPANSION = 200  # times that arrays may be larger than their files, which are compressed
-EXPANDS_FREELY = 1 << 30  # bytes, however small the files are
+NO_DAMAGE = (jax.errors.JaxRuntimeError, MemoryError)  # errors of the machine, not of a file
+DIGEST = "sha256"  # key of the digest beside the saved data
+MAX_EXPANSION = 200  # arrays may be this many times larger than their files, which are compressed
+EXPANDS_FREELY = 1 << 30  # bytes of arrays that are always allowed, however small the files
 
 
 class Checkpoints:
     """The training checkpoints of one run. A context manager: leaving it waits for the last asynchronous save.
 
     Attributes:
-      folder: where they are.
+      folder: the folder of the checkpoints.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -56,11 +58,11 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, step: int, arrays: Any, facts: dict[str, Any]) -> None:
-        """Saves a tree of arrays and a JSON dictionary under `step`; asynchronous.
+        """Save a tree of arrays and a JSON dictionary under `step`, asynchronously.
 
         Raises:
-          DivergedError: an array has a value that is not finite; the checkpoints are as they were.
-          RuntimeError: the step is there already.
+          DivergedError: an array has a value that is not finite; the checkpoints are unchanged.
+          RuntimeError: a checkpoint of this step exists.
         """
         arrays = _without_empty(arrays)
         values = _values(arrays)
@@ -78,16 +80,15 @@ class Checkpoints:
             raise RuntimeError(f"{self.folder}: step {step} was not saved: it exists")
 
     def restore(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
-        """The newest checkpoint that can be read: (step, arrays, facts); None if there is none.
+        """Return the newest readable checkpoint as (step, arrays, facts); None without checkpoints.
 
-        Steps that cannot be read are skipped with a warning that names them, and removed so that they can be written
-        again.
+        Unreadable steps are skipped with a warning and removed, so that they can be written again.
 
         Args:
           like: a tree of arrays with the expected shapes and types.
 
         Raises:
-          UserError: there are checkpoints, but none of them can be read.
+          UserError: there are checkpoints, but none is readable.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_empty(like))
@@ -105,7 +106,7 @@ class Checkpoints:
         return None
 
     def _restore(self, step: int, target: Any) -> Any:
-        """What was saved under `step`; None, with a warning, where it cannot be read (in many processes: by any)."""
+        """Return the contents of `step`; None, with a warning, if any process cannot read it."""
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore())
         restored = None
         for read in (
@@ -118,83 +119,80 @@ class Checkpoints:
                 restored = read(restored)
             except NO_DAMAGE:
                 raise
-            except Exception as error:  # what Orbax makes of damage is of any kind
+            except Exception as error:  # damaged files raise many different errors in Orbax
                 fault = str(error).splitlines()[0] if str(error) else type(error).__name__
             if processes.agree(bool(fault))[0]:
                 reason = fault or "another process cannot read it"
-                logging.warning("checkpoint %d of %s cannot be read and is skipped: %s", step, self.folder, reason)
+                LOGGER.warning("checkpoint %d of %s cannot be read and is skipped: %s", step, self.folder, reason)
                 return None
         return restored
 
 
 def _without_empty(tree: Any) -> Any:
-    """The tree with None for arrays without elements, which Orbax cannot save."""
+    """Replace arrays without elements by None, because Orbax cannot save them."""
     return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
 
 
 def _with_empty(tree: Any, like: Any) -> Any:
-    """The tree with the arrays without elements back in their places."""
+    """Put the arrays without elements of `like` back into the tree."""
     present = iter(jax.tree.leaves(tree))
     return jax.tree.map(lambda leaf: next(present) if leaf.size else leaf, like)
 
 
 def _check(target: Any, folder: pathlib.Path) -> None:
-    """Raises ValueError where an array saved in `folder` is of another type or shape (Orbax casts silently)."""
+    """Raise ValueError if an array saved in `folder` has another type or shape than expected (Orbax casts silently)."""
     metadata = ocp.StandardCheckpointHandler().metadata(folder)  # pyright: ignore[reportArgumentType] (any path will do)
     _require_same(_leaves(metadata.tree), _leaves(target))
 
 
-def _require_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Raises ValueError where arrays have other names, shapes or types than expected."""
-    if found.keys() != expected.keys():
-        raise ValueError(f"{' '.join(sorted(found.keys() ^ expected.keys()))}: not both there and expected")
-    for name, one in expected.items():
-        other = found[name]
-        if (tuple(other.shape), other.dtype) != (one.shape, one.dtype):
-            raise ValueError(f"{name}: {other.shape} {other.dtype} instead of {one.shape} {one.dtype}")
+def _require_same(arrays: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise ValueError if arrays have other names, shapes or types than expected."""
+    if arrays.keys() != expected.keys():
+        raise ValueError(f"{' '.join(sorted(arrays.keys() ^ expected.keys()))}: not both there and expected")
+    for name, wanted in expected.items():
+        array = arrays[name]
+        if (tuple(array.shape), array.dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(f"{name}: {array.shape} {array.dtype} instead of {wanted.shape} {wanted.dtype}")
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their names, in which a tuple's field and a dictionary's key look alike."""
+    """Return the leaves of a tree by dotted name; fields of named tuples and keys of dictionaries look the same."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def _values(arrays: Any) -> dict[str, np.ndarray]:
-    """The arrays of a tree by their names, whole and on the host, whatever devices they are on."""
+    """Return the arrays of a tree by name, gathered from all devices to the host."""
     return {name: processes.whole(leaf) for name, leaf in sorted(_leaves(arrays).items())}
 
 
 def _digest(values: dict[str, np.ndarray]) -> str:
-    """The SHA-256 of arrays, their names, types and shapes."""
-    found = hashlib.sha256()
-    for name, value in values.items():
-        found.update(f"{name} {value.dtype} {value.shape}\n".encode())
-        found.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+    """Return the SHA-256 of arrays with their names, types and shapes."""
+    parts = ((f"{name} {value.dtype} {value.shape}\n", value) for name, value in values.items())
+    return sha256_of(itertools.chain.from_iterable(parts))
 
 
 def _digest_of_facts(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return sha256_of([json.dumps(facts, sort_keys=True)])
 
 
 def _verified(restored: Any) -> Any:
-    """What was restored. Raises ValueError where it is not what was saved."""
+    """Return `restored` if its digests are right, else raise ValueError."""
     content = restored["facts"]
     if not isinstance(content, dict) or content.keys() != {"facts", DIGEST}:
         raise ValueError("its facts are damaged, or of an older version")
-    found = {"arrays": _digest(_values(restored["arrays"])), "facts": _digest_of_facts(content["facts"])}
-    if found != content[DIGEST]:
+    digests = {"arrays": _digest(_values(restored["arrays"])), "facts": _digest_of_facts(content["facts"])}
+    if digests != content[DIGEST]:
         raise ValueError("what is there is not what was saved: the SHA-256 is another one")
     return restored
 
 
 def save_model(folder: pathlib.Path, arrays: dict[str, Any]) -> None:
-    """Writes the finished model's arrays (atomic: Orbax renames a complete folder into place).
+    """Write the arrays of the finished model atomically (Orbax renames a complete folder).
 
-    Called in all processes, which have the same arrays; the first writes.
+    All processes call this with the same arrays; the first one writes.
     """
-    arrays = jax.device_get(_without_empty(arrays))  # as they are to one process, whatever devices they are on
+    arrays = jax.device_get(_without_empty(arrays))
     arrays = arrays | {DIGEST: np.frombuffer(bytes.fromhex(_digest(_values(arrays))), np.uint8)}
     with ocp.StandardCheckpointer(async_options=PATIENT) as checkpointer:
         checkpointer.save(folder.resolve(), arrays, force=True)
@@ -206,7 +204,7 @@ def _unreadable(folder: pathlib.Path, error: Exception) -> UserError:
 
 
 def _require_bounded(folder: pathlib.Path) -> None:
-    """Raises ValueError where the arrays of a folder are too large for its files: zeros, made to fill memories."""
+    """Raise ValueError if the arrays are too large for their files: an attack with compressed zeros."""
     saved = _leaves(ocp.StandardCheckpointHandler().metadata(folder.resolve()).tree)  # pyright: ignore[reportArgumentType]
     needed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in saved.values())
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -215,9 +213,9 @@ def _require_bounded(folder: pathlib.Path) -> None:
 
 
 def load_arrays(folder: pathlib.Path) -> Any:
-    """The finished model's arrays as they were saved, dictionaries of NumPy arrays: for who has no model to say more.
+    """Return the arrays of the finished model as nested dictionaries of NumPy arrays.
 
-    Those that an older version saved have no digest to check.
+    Arrays from older versions have no digest, and are not checked.
 
     Raises:
       UserError: the folder is missing or damaged.
@@ -226,8 +224,8 @@ def load_arrays(folder: pathlib.Path) -> Any:
         _require_bounded(folder)
         with ocp.StandardCheckpointer() as checkpointer:
             arrays = jax.device_get(checkpointer.restore(folder.resolve()))
-        said = arrays.pop(DIGEST, None)
-        if said is not None and said.tobytes().hex() != _digest(_values(arrays)):
+        digest = arrays.pop(DIGEST, None)
+        if digest is not None and digest.tobytes().hex() != _digest(_values(arrays)):
             raise ValueError("what is there is not what was saved: the SHA-256 is another one")
     except NO_DAMAGE:
         raise
@@ -237,22 +235,22 @@ def load_arrays(folder: pathlib.Path) -> Any:
 
 
 def in_form(arrays: Any, like: Any) -> Any:
-    """What `load_arrays` gave, with the classes of `like` in place of dictionaries; shapes may differ."""
-    found = _leaves(arrays)
+    """Return the result of `load_arrays` with the classes of `like` in place of dictionaries; shapes may differ."""
+    leaves = _leaves(arrays)
     paths, form = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
-    return jax.tree.unflatten(form, [found[name] for name in names])
+    return jax.tree.unflatten(form, [leaves[name] for name in names])
 
 
 def load_model(folder: pathlib.Path, like: Any) -> Any:
-    """The finished model's arrays.
+    """Return the arrays of the finished model in the structure of `like`.
 
     Raises:
-      UserError: the folder is missing or damaged, or its arrays have other names, shapes or types than those of `like`.
+      UserError: the folder is missing or damaged, or an array has another name, shape or type than in `like`.
     """
-    found, expected = load_arrays(folder), _without_empty(like)
+    arrays, expected = load_arrays(folder), _without_empty(like)
     try:
-        _require_same(_leaves(found), _leaves(expected))
+        _require_same(_leaves(arrays), _leaves(expected))
     except ValueError as error:
         raise _unreadable(folder, error) from None
-    return _with_empty(jax.tree.map(jnp.asarray, in_form(found, expected)), like)
+    return _with_empty(jax.tree.map(jnp.asarray, in_form(arrays, expected)), like)

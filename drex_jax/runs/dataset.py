@@ -7,28 +7,46 @@ import logging
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json, write_json
+from drex_jax.config.groups import DeviceSettings
 from drex_jax.data import ablation
 from drex_jax.data.events import Events, build_events, in_learning_order, learning_order
 from drex_jax.data.interactions import Interactions
-from drex_jax.data.load import load_interactions
-from drex_jax.data.split import Split, split_interactions
+from drex_jax.data.load import DataSettings, load_interactions
+from drex_jax.data.split import Split, SplitSettings, split_interactions
 from drex_jax.data.tokens import Tokens
+from drex_jax.devices.mesh import Devices
 from drex_jax.runs.layout import RunLayout
 from drex_jax.text import vocabulary
 from drex_jax.text.bert import pieces, reviews
 from drex_jax.text.bert.pieces import WordPieces
+from drex_jax.text.settings import TextSettings
 from drex_jax.text.vocabulary import Vocabulary
 
 LOGGER = logging.getLogger(__name__)
 FACT_KEYS = ("sha256", "rows_read", "duplicates", "rejected", "notices", "noise_floor", "vocabulary", "seconds")
 FACT_TYPES = {"notices": list, "vocabulary": bool, "seconds": dict}
+
+
+class DatasetSettings(Protocol):
+    """The settings that a data set depends on; `drex_jax.training.settings.Settings` has them, among others."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def data(self) -> DataSettings: ...
+    @property
+    def split(self) -> SplitSettings: ...
+    @property
+    def text(self) -> TextSettings: ...
+    @property
+    def devices(self) -> DeviceSettings: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +86,7 @@ class Dataset:
         )
 
 
-def prepare(config: Any, workdir: pathlib.Path, cache: Cache = no_cache) -> Dataset:
+def prepare(config: DatasetSettings, workdir: pathlib.Path, cache: Cache = no_cache) -> Dataset:
     """Read the raw files into the run directory, unless that is done already, and open the data set.
 
     Raises:
@@ -78,7 +96,7 @@ def prepare(config: Any, workdir: pathlib.Path, cache: Cache = no_cache) -> Data
     return open_dataset(config, workdir)
 
 
-def read_into(config: Any, workdir: pathlib.Path, cache: Cache = no_cache) -> None:
+def read_into(config: DatasetSettings, workdir: pathlib.Path, cache: Cache = no_cache) -> None:
     """Read the raw files, encode their texts, and write both into the run directory. Does nothing where that is done.
 
     Slow steps go through `cache`, so that an interrupted start continues, and other runs reuse their results.
@@ -122,7 +140,9 @@ class _EncodedTexts(NamedTuple):
     notices: Sequence[str] = ()
 
 
-def _encode_texts(interactions: Interactions, train: np.ndarray, config: Any, cache: Cache) -> _EncodedTexts:
+def _encode_texts(
+    interactions: Interactions, train: np.ndarray, config: DatasetSettings, cache: Cache
+) -> _EncodedTexts:
     """Prepare the texts for the encoder of `config.text`. `train`: the rows that a vocabulary may be trained on."""
     text = config.text
     if not (text.enabled and interactions.has_text[train].any()):
@@ -130,10 +150,10 @@ def _encode_texts(interactions: Interactions, train: np.ndarray, config: Any, ca
     if text.encoder != "bert":
         words = vocabulary.train(interactions.text, text.vocabulary_size, rows=train)
         return _EncodedTexts(interactions, words)
-    model = reviews.encoder(config)
+    model = reviews.encoder(text.bert, Devices(config.devices.mapping, config.devices.count))
     if text.bert.pooling == reviews.ATTENTION:
         return _EncodedTexts(interactions, WordPieces.of(model, text.bert.finetune), model.fingerprint)
-    interactions, notices = reviews.with_vectors(interactions, model, config, cache)
+    interactions, notices = reviews.with_vectors(interactions, model, text, cache)
     return _EncodedTexts(interactions, None, model.fingerprint, notices)
 
 
@@ -148,7 +168,7 @@ def _save_tokens(texts: _EncodedTexts, layout: RunLayout, max_tokens: int, cache
         vocabulary.tokens_of(words, text, max_tokens, cache, layout.folder).save(layout.tokens)
 
 
-def open_dataset(config: Any, workdir: pathlib.Path) -> Dataset:
+def open_dataset(config: DatasetSettings, workdir: pathlib.Path) -> Dataset:
     """Open the data set of a run directory, without its raw files.
 
     Raises:
@@ -156,7 +176,7 @@ def open_dataset(config: Any, workdir: pathlib.Path) -> Dataset:
     """
     facts = _facts(workdir)
     ordered, parts = open_interactions(config, workdir)
-    words = _vocabulary(config, workdir, facts)
+    words = _vocabulary(config, RunLayout(workdir), facts)
     tokens = None if words is None else open_tokens(workdir, parts, len(words))
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
     shuffle = np.random.default_rng(config.seed) if config.text.shuffled else None
@@ -187,25 +207,24 @@ def open_tokens(workdir: pathlib.Path, parts: Split, vocabulary_size: int) -> To
     return tokens if np.array_equal(rows, np.arange(len(rows))) else tokens.take(rows)
 
 
-def open_vocabulary(config: Any, workdir: pathlib.Path) -> Vocabulary | WordPieces | None:
+def open_vocabulary(config: DatasetSettings, workdir: pathlib.Path) -> Vocabulary | WordPieces | None:
     """Return the vocabulary of a run directory; None if its texts are not read as tokens.
 
     Raises:
       UserError: a file is missing or damaged.
     """
-    return _vocabulary(config, workdir, _facts(workdir))
+    return _vocabulary(config, RunLayout(workdir), _facts(workdir))
 
 
-def _vocabulary(config: Any, workdir: pathlib.Path, facts: dict[str, Any]) -> Vocabulary | WordPieces | None:
-    layout = RunLayout(workdir)
+def _vocabulary(config: DatasetSettings, layout: RunLayout, facts: dict[str, Any]) -> Vocabulary | WordPieces | None:
     if not facts["vocabulary"]:
         return None
     if facts.get("bert"):
-        return WordPieces.load(layout.pieces, lambda: reviews.trained_on(config, facts["bert"]))
+        return WordPieces.load(layout.pieces, lambda: reviews.trained_on(config.text.bert, facts["bert"]))
     return Vocabulary.load(layout.vocabulary)
 
 
-def open_interactions(config: Any, workdir: pathlib.Path) -> tuple[Interactions, Split]:
+def open_interactions(config: DatasetSettings, workdir: pathlib.Path) -> tuple[Interactions, Split]:
     """Return the interactions of a run directory in learning order, and their split; texts are not encoded.
 
     Raises:
@@ -225,5 +244,5 @@ def _facts(workdir: pathlib.Path) -> dict[str, Any]:
     return facts
 
 
-def _split(interactions: Interactions, config: Any) -> Split:
+def _split(interactions: Interactions, config: DatasetSettings) -> Split:
     return split_interactions(interactions, config.split.kind, config.split.validation, config.split.test, config.seed)

@@ -1,4 +1,4 @@
-"""What a run's test metrics are made of, list by list: `lists/WAY.npz` of a seed's folder, for paired tests."""
+"""The test metrics by list in `lists/WAY.npz` of a seed's folder, for paired tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_lists(path: pathlib.Path, arrays: Arrays) -> None:
 
 
 def read_lists(path: pathlib.Path) -> Arrays:
-    """The arrays that `write` wrote.
+    """Return the arrays of a file of `write_lists`.
 
     Raises:
       UserError: the file is missing or damaged.
@@ -29,12 +29,12 @@ def read_lists(path: pathlib.Path) -> Arrays:
     try:
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("compressed, which `write` does not do")  # and what could be far larger than the file
+                raise ValueError("compressed")  # such arrays could be far larger than the file
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = dict(arrays.items())
-        if not all(isinstance(array, np.ndarray) for array in found.values()):  # bytes of what is no array
-            raise ValueError("holds something else than arrays")
-        return found
+            lists = dict(arrays.items())
+        if not all(isinstance(array, np.ndarray) for array in lists.values()):  # NumPy returns other members as bytes
+            raise ValueError("not an array")
+        return lists
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror or error}); a finished run has its lists there"

@@ -1,4 +1,4 @@
-"""A lock on a file: of many processes one at a time, on one machine or on a file system that they share."""
+"""Locks between processes on one machine or on a shared file system, by an exclusively locked file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from drex_jax.common.errors import UserError
 from drex_jax.devices import processes
 from drex_jax.runs.layout import RunLayout
 
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system that knows none
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # errors of a file system without locks
 
 
 @contextlib.contextmanager
 def held(path: pathlib.Path, taken: str) -> Iterator[None]:
-    """Nobody else is inside with the same file, which is there meanwhile. However a process ends, its lock goes.
+    """Hold an exclusive lock on `path`, a file that exists meanwhile; it is released when the process exits.
+
+    Args:
+      path: the file.
+      taken: the message if another process holds the lock.
 
     Raises:
-      UserError: somebody else is; the message is `taken`.
-      OSError: the file cannot be made.
+      UserError: another process holds the lock.
+      OSError: the file cannot be created.
     """
     while True:
         with path.open("a") as file:
@@ -32,25 +36,27 @@ def held(path: pathlib.Path, taken: str) -> Iterator[None]:
             except BlockingIOError:
                 raise UserError(taken) from None
             except OSError as error:
-                if error.errno not in NO_LOCKS:  # without locks each has to look at what is there
+                if error.errno not in NO_LOCKS:  # a file system without locks: go on without one
                     raise
-            if not _is(path, file):  # who was here removed it between our two calls
+            if not _is(path, file):  # the last holder removed the file between our two calls
                 continue
             try:
                 yield
             finally:
                 with contextlib.suppress(OSError):
-                    path.unlink()  # while it is ours
-                    fcntl.flock(file, fcntl.LOCK_UN)  # a child forked meanwhile would go on holding it
+                    path.unlink()  # while we hold the lock
+                    fcntl.flock(file, fcntl.LOCK_UN)  # otherwise a child process would keep the lock
             return
 
 
 @contextlib.contextmanager
 def sole_writer(workdir: pathlib.Path) -> Iterator[None]:
-    """Nobody else trains in a run directory meanwhile, or writes its report. Of many processes the first locks for all.
+    """Hold the lock of a run directory, for training or for writing its report.
+
+    Of several processes of one run, the first holds the lock for all.
 
     Raises:
-      UserError: somebody else does.
+      UserError: another process trains there or writes its report.
     """
     if not processes.is_main_process():
         yield
@@ -65,7 +71,7 @@ def sole_writer(workdir: pathlib.Path) -> Iterator[None]:
         ):
             yield
     finally:
-        if made:  # and nothing was put there
+        if made:  # and it is still empty
             with contextlib.suppress(OSError):
                 workdir.rmdir()
 

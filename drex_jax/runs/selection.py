@@ -1,25 +1,25 @@
-"""The record of what validation chose."""
+"""The record of the parameters that validation selected."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 
 import jax
 import numpy as np
 
+from drex_jax.common.digest import sha256_of
 from drex_jax.models.protocol import Params
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The frozen record of what validation chose. Without one no test figure is computed.
+    """The frozen record of the parameters that validation selected. Test metrics are computed only with it.
 
     Attributes:
-      metric: its name.
-      value: on validation: prequential, or of the full ranking without `EvaluationOptions.prequential`.
-      epoch: of the chosen parameters, counted from 1; 0 for a closed-form model.
-      params_sha256: of the chosen parameters; empty in what older versions wrote.
+      metric: name of the metric.
+      value: its value on validation, prequential or by full ranking.
+      epoch: epoch of the selected parameters, counted from 1; 0 for a closed-form model.
+      params_sha256: fingerprint of the selected parameters; empty in files of older versions.
     """
 
     metric: str
@@ -29,13 +29,10 @@ class Selection:
 
     @classmethod
     def of(cls, params: Params, metric: str, value: float, epoch: int) -> Selection:
-        """The record of these parameters."""
+        """Return the record of these parameters."""
         return cls(metric, value, epoch, digest(params))
 
 
 def digest(params: Params) -> str:
-    """A fingerprint of parameters."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()
+    """Return the SHA-256 of the values of parameters."""
+    return sha256_of(map(np.asarray, jax.tree.leaves(params)))

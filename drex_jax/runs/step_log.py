@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one line a step, each step once, in order, however often the run was resumed."""
+"""The log of training steps, `metrics.jsonl`: one line for each step, in order, also after restarts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ LOGGER = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl`, and to TensorBoard where asked. A context manager: leaving it closes the files."""
+    """Appends to `metrics.jsonl`, and to TensorBoard if asked. A context manager: leaving it closes the files."""
 
     def __init__(self, path: pathlib.Path, step: int, *, tensorboard: bool = False):
-        """Drops what was logged after `step`: it will be logged again. Of many processes the first alone logs.
+        """Open the log, and drop the lines after `step`, which will be logged again. Only the first process logs.
+
+        Args:
+          path: the file.
+          step: the last step of the checkpoint that training continues from.
+          tensorboard: true also writes files for TensorBoard.
 
         Raises:
-          UserError: `tensorboard` without the package that writes its files.
+          UserError: `path` is not a file, or the package `tensorboardX` is not installed.
         """
         if not processes.is_main_process():
             nowhere = pathlib.Path(os.devnull)
@@ -43,11 +48,11 @@ class MetricsLog:
                     if line.endswith(b"\n") and 0 < (logged := orjson.loads(line)["step"]) <= step:
                         kept.setdefault(logged, line)
                 except (orjson.JSONDecodeError, KeyError, TypeError):
-                    continue  # torn by a crash, after `step`; or damaged, which is told
+                    continue  # incomplete after a crash, or damaged
         if len(kept) < step:
             LOGGER.warning("%s: the lines of %d of %d steps are damaged or gone", path, step - len(kept), step)
         self._board = _tensorboard(RunLayout(path.parent).tensorboard, step) if tensorboard else None
-        write_text(path, b"".join(kept[each] for each in sorted(kept)).decode())
+        write_text(path, b"".join(kept[number] for number in sorted(kept)).decode())
         self._file = path.open("a")
 
     def __enter__(self) -> MetricsLog:
@@ -57,7 +62,7 @@ class MetricsLog:
         self.close()
 
     def write(self, last: int, epoch: int, losses: list[dict[str, float]], validation: dict[str, float]) -> None:
-        """The losses of consecutive steps up to `last`, and the validation that followed the last of them."""
+        """Log the losses of consecutive steps up to `last`, and the validation metrics after the last one."""
         for step, values in enumerate(losses, last - len(losses) + 1):
             line: dict[str, Any] = {"step": step, "epoch": epoch, **values}
             if validation and step == last:
@@ -69,14 +74,14 @@ class MetricsLog:
         self._file.flush()
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def _tensorboard(folder: pathlib.Path, step: int) -> Any:
-    """A writer of TensorBoard's files that hides what was written after `step`."""
+    """Return a writer for TensorBoard that hides what was written after `step`."""
     try:
         board = importlib.import_module("tensorboardX")
     except ImportError:

@@ -1,4 +1,4 @@
-"""The parameters that validation chose for one seed, read back and checked."""
+"""Loading the parameters that validation selected for one seed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from drex_jax.runs.selection import Selection
 
 
 def load_trained(model: Model, folder: pathlib.Path) -> tuple[Params, Selection]:
-    """The parameters that validation chose for the seed whose folder it is, and the record of that.
+    """Return the parameters that validation selected for one seed, and the record of the selection.
+
+    Args:
+      model: the model.
+      folder: the folder of the seed.
 
     Raises:
-      UserError: they are missing or damaged, or not of each other.
+      UserError: a file is missing or damaged, or the parameters are not those of the record.
     """
     layout = RunLayout(folder)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -29,6 +33,6 @@ def load_trained(model: Model, folder: pathlib.Path) -> tuple[Params, Selection]
         selection = Selection.of(params, stored["metric"], stored["value"], stored["epoch"])
     except (TypeError, KeyError):
         raise UserError(f"{layout.record}: damaged; its selection should have a metric, a value and an epoch") from None
-    if stored.get("params_sha256", selection.params_sha256) != selection.params_sha256:  # older runs do not have it
+    if stored.get("params_sha256", selection.params_sha256) != selection.params_sha256:  # missing in older runs
         raise UserError(f"{layout.model}: these are not the parameters that {layout.record} says validation chose")
     return params, selection

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.common.errors import UserError
+from drex_jax.common.padding import power_of_two
 from drex_jax.models import scoring
-from drex_jax.models.drex.window import power_of_two
 from drex_jax.models.protocol import Params, States
 from drex_jax.models.scoring import Scorer
 from drex_jax.serving.interaction_log import InteractionLog

@@ -26,9 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.common.errors import UserError
+from drex_jax.common.padding import power_of_two
 from drex_jax.data.interactions import Interactions
 from drex_jax.models import scoring
-from drex_jax.models.drex.window import power_of_two
 from drex_jax.models.protocol import States
 from drex_jax.runs.layout import RunLayout
 from drex_jax.serving import arguments, saving, update_file

@@ -33,7 +33,7 @@ class ReviewReader:
     def _model(self) -> BertEncoder | str:
         """The encoder, or the reason why it cannot be had."""
         try:
-            return trained_on(self._settings, self._fingerprint)
+            return trained_on(self._settings.text.bert, self._fingerprint)
         except UserError as error:
             return str(error)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
+import itertools
 import json
 import pathlib
 import shutil
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from drex_jax.common.digest import sha256_of
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import MAX_JSON_BYTES, parsed, write_text
 from drex_jax.data import storage
@@ -165,8 +166,5 @@ def _read(folder: pathlib.Path, line: Mapping[str, Any]) -> Saved:
 
 
 def _digest(saved: Saved) -> str:
-    digest = hashlib.sha256(saved.since.sha256().encode())
-    for rows in saved.carry:
-        digest.update(f"{rows.dtype} {rows.shape}\n".encode())
-        digest.update(np.ascontiguousarray(rows).data)
-    return digest.hexdigest()
+    states = ((f"{rows.dtype} {rows.shape}\n", rows) for rows in map(np.asarray, saved.carry))
+    return sha256_of([saved.since.sha256(), *itertools.chain.from_iterable(states)])

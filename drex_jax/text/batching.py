@@ -1,4 +1,4 @@
-"""Texts of many lengths as a few arrays of static shape, so that padding is not the cost."""
+"""Texts in length buckets: a few arrays of static shape with little padding."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-BUDGET = 4096  # tokens a chunk, what the encoder has alive at once: a core's cache; an accelerator wants more
+BUDGET = 4096  # tokens of a chunk, which the encoder processes at once; they fit a core's cache
 
 
 class BucketShape(NamedTuple):
-    """One length bucket: `chunks` chunks of [rows, length] tokens."""
+    """The shape of one length bucket: `chunks` chunks of [rows, length] tokens."""
 
     chunks: int
     rows: int
@@ -19,12 +19,13 @@ class BucketShape(NamedTuple):
 
 
 class TextBatch(NamedTuple):
-    """The texts of a window of n rows, by length bucket: a pytree of arrays.
+    """The texts of a window of n rows by length bucket, as a pytree of arrays.
 
     Attributes:
-      ids: each int32 [chunks, rows, length]; 0 after the end of a text.
-      row: each int32 [chunks, rows]: which row of the window [0, n) the text belongs to; n where there is none.
-      features: each float16 [chunks, rows, length, D], zeros after the end of a text; None of texts without.
+      ids: for each bucket, int32 [chunks, rows, length], token ids; 0 after the end of a text.
+      row: for each bucket, int32 [chunks, rows], the row of the window that a text belongs to; n for padding.
+      features: for each bucket, float16 [chunks, rows, length, D], token features, 0 after the end of a text; None if
+        there are no token features.
     """
 
     ids: tuple[np.ndarray, ...]
@@ -33,9 +34,10 @@ class TextBatch(NamedTuple):
 
 
 def bucket_lengths(max_tokens: int) -> tuple[int, ...]:
-    """Padded lengths for texts of at most `max_tokens` tokens: 16, 32, 64, 96, 128, 192, 256, ... and the maximum.
+    """Return the padded lengths for texts of at most `max_tokens` tokens: 16, 32, 64, 96, 128, ... and the maximum.
 
-    Raises ValueError if `max_tokens` is not positive.
+    Raises:
+      ValueError: `max_tokens` is not positive.
     """
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
@@ -49,19 +51,19 @@ def bucket_lengths(max_tokens: int) -> tuple[int, ...]:
 def fit(
     windows: Sequence[np.ndarray], lengths: Sequence[int], budget: int = BUDGET, devices: int = 1
 ) -> tuple[BucketShape, ...]:
-    """The static shape that holds every one of several windows, so that they share one compiled program.
+    """Return the static shapes that fit every one of several windows, so that they share one compiled program.
 
     Args:
       windows: for each window the token counts of its rows, int [n]; 0 is a missing text.
-      lengths: the padded lengths, increasing, such as `bucket_lengths` gives.
-      budget: tokens a chunk, padding included; a chunk has one row at least.
-      devices: the number of chunks of each bucket divides by it.
+      lengths: the padded lengths, increasing (`bucket_lengths`).
+      budget: tokens of a chunk, with padding; a chunk has at least one row.
+      devices: number of devices; it divides the chunks of each bucket.
 
     Returns:
-      A shape for each bucket that is not empty in all windows.
+      The shape of each bucket, without buckets that are empty in all windows.
 
     Raises:
-      ValueError: `lengths` does not increase, or a text is longer than the last.
+      ValueError: `lengths` does not increase, or a text is longer than the last bucket.
     """
     if list(lengths) != sorted(set(lengths)) or not lengths:
         raise ValueError(f"bucket lengths must increase, got {tuple(lengths)}")
@@ -76,7 +78,7 @@ def fit(
         if count:
             chunks = -(-count // max(1, budget // length))
             chunks = -(-chunks // devices) * devices
-            shapes.append(BucketShape(chunks, -(-count // chunks), length))  # equal chunks: least padding
+            shapes.append(BucketShape(chunks, -(-count // chunks), length))  # equal chunks need the least padding
     return tuple(shapes)
 
 
@@ -87,14 +89,14 @@ def plan(
     shapes: Sequence[BucketShape],
     features: np.ndarray | None = None,
 ) -> TextBatch:
-    """Lay out a window's texts.
+    """Put the texts of a window into length buckets.
 
     Args:
-      ids: int32 [total], the tokens of all texts, end to end.
+      ids: int32 [total], the tokens of all texts, one text after the other.
       offsets: int64 [texts + 1]; text i is `ids[offsets[i]:offsets[i + 1]]`.
-      rows: int [n], the text of each row of the window; a row whose text is empty is in no bucket.
-      shapes: from `fit`.
-      features: float16 [total, D], of each token.
+      rows: int [n], the text of each row of the window; empty texts are in no bucket.
+      shapes: the bucket shapes from `fit`.
+      features: float16 [total, D], features of each token, or None.
 
     Raises:
       ValueError: the window does not fit the shapes.
@@ -119,23 +121,23 @@ def plan(
         all_ids.append(padded.reshape(shape))
         all_rows.append(row.reshape(shape.chunks, shape.rows))
         if features is not None:
-            laid = np.zeros((*padded.shape, features.shape[1]), features.dtype)
-            laid[: len(members)][within] = features[source[within]]
-            all_features.append(laid.reshape(*shape, -1))
+            values = np.zeros((*padded.shape, features.shape[1]), features.dtype)
+            values[: len(members)][within] = features[source[within]]
+            all_features.append(values.reshape(*shape, -1))
     return TextBatch(tuple(all_ids), tuple(all_rows), None if features is None else tuple(all_features))
 
 
 def unplan(
     values: Sequence[np.ndarray], batch: TextBatch, offsets: np.ndarray, rows: np.ndarray, total: int
 ) -> np.ndarray:
-    """Values a token, laid out as `batch.ids`, back in the order of the tokens: the inverse of `plan`.
+    """Return values of tokens from their buckets to the order of the tokens: the inverse of `plan`.
 
     Args:
-      values: each [chunks, rows, length], such as attention weights.
-      batch: from `plan`.
-      offsets: as given to `plan`.
-      rows: as given to `plan`.
-      total: tokens of all texts.
+      values: for each bucket, [chunks, rows, length], such as attention weights.
+      batch: the result of `plan`.
+      offsets: the same as for `plan`.
+      rows: the same as for `plan`.
+      total: number of tokens of all texts.
 
     Returns:
       float32 [total]; zeros for texts that are not in the window.

@@ -1,6 +1,6 @@
-"""The review encoder, linear in length: embeddings, a width-3 convolution, additive attention pooling.
+"""The review encoder, linear in length: embeddings, a convolution of width 3, additive attention pooling.
 
-In place of embeddings there may be what a BERT says of each token, projected: a frozen one before, or one that learns.
+Instead of embeddings it can use projected token features of a BERT, which is frozen or trained with the encoder.
 
 Letters: R rows, T tokens of a row, D width, F features, V vocabulary size, G width of given token features.
 """
@@ -24,20 +24,20 @@ Params = dict[str, Any]
 
 
 class TextEncoder(nn.Module):
-    """Encodes token ids [R, T] (0 is padding) to features [R, F] and attention weights [R, T].
+    """Encode token ids [R, T] (0 is padding) to features [R, F] and attention weights [R, T].
 
     `x + relu(conv3(x))` gives each token its context; the attention is Bahdanau, Cho and Bengio's (2015) additive
-    score `v . tanh(W h)`, softmax over the row's own tokens; the pooled vector is normalised and projected. A row of
-    padding has attention and features of zero and gives no gradient.
+    score `v . tanh(W h)`, softmax over the tokens of the row; the pooled vector is normalised and projected. A row of
+    padding has zero attention, zero features and no gradient.
 
     Attributes:
       vocabulary_size: V.
-      width: D of embeddings and convolution.
+      width: D, width of embeddings and convolution.
       features: F.
-      dropout: the rate at which entries of the pooled vector are dropped, and whole tokens lose their embedding
-        (without rescaling: the pooled vector is normalised). Masks of [R, T, D] cost more than they are worth.
-      given_width: G, where token features are given; 0: embeddings are learned.
-      bert: what makes the token features, its parameters among those of the encoder; None: they are given.
+      dropout: rate at which entries of the pooled vector are dropped, and whole tokens lose their embedding (without
+        rescaling, because the pooled vector is normalised). A mask of [R, T, D] costs more and gains nothing.
+      given_width: G, width of given token features; 0: embeddings are learned.
+      bert: the BERT that computes token features and is trained with the encoder; None: features are given.
     """
 
     vocabulary_size: int
@@ -51,11 +51,11 @@ class TextEncoder(nn.Module):
     def __call__(
         self, ids: jax.Array, rows: jax.Array | None = None, given: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """`ids`: [R, T]; `rows`: int32 [R], the texts' numbers, in training alone; `given`: [R, T, G]."""
+        """Encode `ids` [R, T]. `rows`: int32 [R], row numbers for dropout, in training; `given`: [R, T, G]."""
         present = ids > 0  # [R, T]
         if self.bert is not None:
-            own = jax.lax.cummax(present.astype(jnp.int32), axis=1, reverse=True)  # a review may spell "[PAD]" itself
-            given = self.bert(ids, own)
+            segments = jax.lax.cummax(present.astype(jnp.int32), axis=1, reverse=True)  # a review may contain "[PAD]"
+            given = self.bert(ids, segments)
         if given is None:
             table = self.param("embedding", nn.initializers.normal(0.1), (self.vocabulary_size, self.width))
             embedded = table[ids]
@@ -87,7 +87,7 @@ class TextEncoder(nn.Module):
 
 
 def init(encoder: TextEncoder, key: jax.Array) -> Params:
-    """New parameters."""
+    """Return new parameters."""
     given = jnp.zeros((1, 1, encoder.given_width)) if encoder.given_width and encoder.bert is None else None
     variables: Any = encoder.init(key, jnp.zeros((1, 1), jnp.int32), given=given)
     return variables["params"]
@@ -101,7 +101,7 @@ def encode_chunk(
     rows: jax.Array | None = None,
     given: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Features [R, F] and attention [R, T] of token ids [R, T]; with a `key`, dropout of the texts numbered `rows`."""
+    """Return features [R, F] and attention [R, T] of token ids [R, T]; a `key` enables dropout by row number."""
     outputs: Any = encoder.apply({"params": params}, ids, rows, given, rngs=None if key is None else {"dropout": key})
     return outputs
 
@@ -114,21 +114,21 @@ def encode(
     key: jax.Array | None = None,
     axis: Axis = ALONE,
 ) -> jax.Array:
-    """Features of a window's texts, chunk by chunk; differentiable in two phases.
+    """Encode the texts of a window chunk by chunk.
 
-    The forward pass keeps no residuals; the backward pass encodes each chunk again and accumulates its gradient. So
-    memory is that of one chunk and of the features, however long the window is.
+    The forward pass saves no intermediate values; the backward pass encodes each chunk again. So memory holds one chunk
+    and the features, however long the window is.
 
     Args:
       encoder: the module.
-      params: its parameters, from `init`.
-      batch: from `batching.plan`, for a window of `num_rows` rows.
-      num_rows: n.
-      key: of dropout; None turns dropout off.
+      params: the parameters of the encoder.
+      batch: the texts of a window of `num_rows` rows, from `batching.plan`.
+      num_rows: number of rows of the window.
+      key: random key of dropout; None turns dropout off.
       axis: the devices that share the chunks; each returns all features.
 
     Returns:
-      [num_rows, F]; zeros in rows without text.
+      Features, [num_rows, F]; zeros in rows without text.
     """
 
     @partial(jax.checkpoint, prevent_cse=False)
@@ -137,14 +137,14 @@ def encode(
 
     features = jnp.zeros((num_rows, encoder.features))
     for ids, row, given in _buckets(batch):
-        own = jax.tree.map(lambda each: axis.shard(jnp.asarray(each)), (ids, row, given))
-        _, encoded = jax.lax.scan(lambda _, inputs: ((), features_of(*inputs)), (), own)  # [own chunks, R, F]
+        shard = jax.tree.map(lambda leaf: axis.shard(jnp.asarray(leaf)), (ids, row, given))
+        _, encoded = jax.lax.scan(lambda _, inputs: ((), features_of(*inputs)), (), shard)  # [chunks of shard, R, F]
         features = features.at[row].set(axis.all_gather(encoded), mode="drop")
     return features
 
 
 def attention(encoder: TextEncoder, params: Params, batch: TextBatch) -> tuple[jax.Array, ...]:
-    """The attention weights of every token of a batch, laid out as `batch.ids`: each float32 [chunks, R, T]."""
+    """Return the attention weights of all tokens of a batch: for each bucket, float32 [chunks, R, T]."""
 
     def weights(chunk: tuple[jax.Array, jax.Array | None]) -> jax.Array:
         ids, given = chunk
@@ -154,6 +154,6 @@ def attention(encoder: TextEncoder, params: Params, batch: TextBatch) -> tuple[j
 
 
 def _buckets(batch: TextBatch) -> Iterator[tuple[Any, Any, Any]]:
-    """(ids, row, features or None) of each bucket."""
+    """Iterate over the buckets: (ids, row, features or None)."""
     features = (None,) * len(batch.ids) if batch.features is None else batch.features
     return zip(batch.ids, batch.row, features, strict=True)

@@ -1,9 +1,8 @@
-"""Subwords: a sentencepiece unigram vocabulary, texts as token ids, and the words that tokens spell."""
+"""Subwords: a sentencepiece unigram vocabulary, texts as token ids, and the words that tokens form."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import html
 import io
 import itertools
@@ -17,6 +16,7 @@ import sentencepiece
 
 from drex_jax.common.cache import Cache, no_cache
 from drex_jax.common.cores import available_cores
+from drex_jax.common.digest import sha256_of
 from drex_jax.common.errors import UserError
 from drex_jax.common.foreign_messages import smallest_vocabulary
 from drex_jax.common.progress import progress_bar
@@ -25,23 +25,23 @@ from drex_jax.data.tokens import Tokens
 
 PADDING = 0
 UNKNOWN = 1
-MAX_TRAINING_BYTES = 20_000_000  # about 40,000 reviews: more changes the pieces little and takes minutes
-THREADS = 2  # of training, fixed: the count changes the bytes of a trained model
-PART_ROWS = 65_536  # texts that are encoded, and kept, together
-MAX_BYTES = 256 << 20  # of a model
-VERSION = 1  # of what the same texts and vocabulary are encoded to
+MAX_TRAINING_BYTES = 20_000_000  # about 40,000 reviews; more text changes the pieces little and takes minutes
+THREADS = 2  # of training; fixed, because the number changes the trained model
+PART_ROWS = 65_536  # texts that are encoded and cached together
+MAX_BYTES = 256 << 20  # size limit of a model file
+VERSION = 1  # raise it when the same texts and vocabulary give other tokens
 ENCODE_ROWS = 20_000  # texts held as Python objects at once
-_SPACE = "\u2581"  # what sentencepiece writes at the start of a word
-_JOINERS = "'\u2019-"  # inside a word they belong to it: don't, well-made
+_SPACE = "\u2581"  # marks the start of a word in sentencepiece
+_JOINERS = "'\u2019-"  # part of a word: don't, well-made
 
 
 class Words(NamedTuple):
-    """The whole words that tokens spell.
+    """The whole words that tokens form.
 
     Attributes:
-      word: int32 [total]: for each token the number of the word it is a piece of; -1 for punctuation and unknown.
-      first: bool [total]: the token begins an occurrence of its word.
-      names: the words by number: distinct, lower case, without punctuation around them.
+      word: int32 [total], the number of the word that each token belongs to; -1 for punctuation and unknown pieces.
+      first: bool [total], true if the token begins an occurrence of its word.
+      names: the words by number: distinct, in lower case, without surrounding punctuation.
     """
 
     word: np.ndarray
@@ -53,11 +53,11 @@ class Words(NamedTuple):
 class Vocabulary:
     """A trained sentencepiece model. Id 0 is padding, id 1 the unknown piece.
 
-    Text is case-folded, and HTML entities (`&#34;`, which review files are full of) become their characters.
+    Text is case-folded, and HTML entities such as `&#34;`, which are common in review files, are decoded.
 
     Attributes:
-      model: the serialized model, which is all of it.
-      fitted_on: the fingerprint of the texts that it was trained on (`fingerprint`); empty where it was loaded.
+      model: the serialized model.
+      fitted_on: the fingerprint of the texts that it was trained on (`fingerprint`); empty for a loaded vocabulary.
     """
 
     model: bytes = dataclasses.field(repr=False)
@@ -81,7 +81,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
-        """Read what `save` wrote. Raises UserError for a missing or damaged file."""
+        """Read a file of `save`. Raises UserError if it is missing or damaged."""
         try:
             if Path(path).stat().st_size > MAX_BYTES:
                 raise UserError(f"{path}: damaged vocabulary; it has more than {MAX_BYTES:,} bytes")
@@ -97,9 +97,12 @@ class Vocabulary:
         return vocabulary
 
     def encode(self, texts: Strings, max_tokens: int) -> Tokens:
-        """The texts as token ids, each cut before the word that would pass `max_tokens`.
+        """Split texts into token ids; a text is cut before the first word that does not fit into `max_tokens`.
 
-        Only a first word longer than `max_tokens` is cut inside. Raises ValueError if `max_tokens` is not positive.
+        Only a first word longer than `max_tokens` is cut inside.
+
+        Raises:
+          ValueError: `max_tokens` is not positive.
         """
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
@@ -123,8 +126,8 @@ class Vocabulary:
     def words(self, tokens: Tokens) -> Words:
         """Join the pieces of every token sequence into words.
 
-        A word begins at a space, at the start of a text or after punctuation; apostrophes and hyphens inside it are
-        its own. A word with an unknown piece has no spelling and gets number -1.
+        A word begins at a space, at the start of a text or after punctuation; apostrophes and hyphens inside a word
+        belong to it. A word with an unknown piece has number -1.
         """
         pieces = [self._pieces.IdToPiece(i) for i in range(len(self))]
         spaced = np.array([piece.startswith(_SPACE) for piece in pieces])
@@ -137,10 +140,10 @@ def words_of(tokens: Tokens, spaced: np.ndarray, spellings: list[str], unknown: 
     """Join the pieces of every token sequence into words.
 
     Args:
-      tokens: ids below V.
-      spaced: bool [V]: the piece begins a word.
-      spellings: V of them, without a mark of space; those without a letter or digit stand between words.
-      unknown: the piece that has no spelling: a word with it gets number -1.
+      tokens: token ids below V.
+      spaced: bool [V], true if the piece begins a word.
+      spellings: the spellings of V pieces without space marks; pieces without a letter or digit separate words.
+      unknown: the unknown piece; a word with it has number -1.
     """
     separates = np.array([_separates(spelling) for spelling in spellings])
     ids, total = tokens.ids, len(tokens.ids)
@@ -168,17 +171,17 @@ def tokens_of(
     cache: Cache = no_cache,
     scratch: str | Path | None = None,
 ) -> Tokens:
-    """The texts of a whole table as `Vocabulary.encode` gives them, some thousand at a time, all cores at work.
+    """Encode the texts of a whole table with `Vocabulary.encode`, part by part, on all cores.
 
     Args:
-      vocabulary: fitted on train texts.
-      texts: any number of them.
-      max_tokens: longer ones are cut.
-      cache: keeps the tokens of each part, where there are several.
+      vocabulary: the vocabulary, fitted on train texts.
+      texts: the texts.
+      max_tokens: longer texts are cut.
+      cache: cache of the tokens of each part, used if there are several parts.
       scratch: as for `drex_jax.data.strings.allocate`.
     """
     forget = len(texts) <= PART_ROWS
-    model = hashlib.sha256(vocabulary.model).hexdigest()
+    model = sha256_of([vocabulary.model])
     parts = []
     with progress_bar("splitting into tokens", len(texts), "texts") as bar:
         for begin in range(0, max(len(texts), 1), PART_ROWS):
@@ -199,17 +202,16 @@ def tokens_of(
 def train(
     texts: Strings, size: int, *, rows: np.ndarray | None = None, max_bytes: int = MAX_TRAINING_BYTES
 ) -> Vocabulary | None:
-    """Train a unigram vocabulary of at most `size` pieces. The same texts give the same vocabulary.
+    """Train a unigram vocabulary of at most `size` pieces. Equal texts give an equal vocabulary.
 
     Args:
       texts: the texts.
-      rows: int [m], ascending: which of them to learn from; None: all. Of more than `max_bytes` bytes a fixed random
-        sample is used.
-      size: pieces wanted, padding and unknown included; a small corpus gives fewer.
-      max_bytes: of UTF-8 text to learn from.
+      rows: int [m], ascending, the texts to train on; None: all. Above `max_bytes` bytes a fixed random sample is used.
+      size: number of pieces, with padding and unknown; a small corpus gives fewer.
+      max_bytes: limit of the UTF-8 text to train on.
 
     Returns:
-      The vocabulary, or None where no text has a visible character: such data has no text modality.
+      The vocabulary, or None if no text has a visible character: such data have no text modality.
 
     Raises:
       UserError: `size` is too small to hold the characters of the texts.
@@ -217,7 +219,7 @@ def train(
     rows = _sample(texts, np.arange(len(texts)) if rows is None else rows, max_bytes)
 
     def sentences() -> Iterator[str]:
-        # Sentencepiece skips sentences above its limit and takes a line feed for an end, so hand it short lines.
+        # Sentencepiece skips long sentences and ends a sentence at a line feed, so it gets short lines.
         for row in rows:
             text = " ".join(html.unescape(texts[int(row)]).split())
             yield from (text[begin : begin + 1000] for begin in range(0, len(text), 1000))
@@ -250,12 +252,12 @@ def train(
 
 
 def fingerprint(texts: Strings) -> str:
-    """SHA-256 of the texts that `train` learns from, given these."""
+    """Return the SHA-256 of the texts that `train` would train on, given these texts."""
     return _digest(texts, _sample(texts, np.arange(len(texts)), MAX_TRAINING_BYTES))
 
 
 def _sample(texts: Strings, rows: np.ndarray, max_bytes: int) -> np.ndarray:
-    """Those of `rows` to learn from, ascending: all with a text, or a fixed random sample of at most `max_bytes`."""
+    """Return the rows to train on, ascending: all with a text, or a fixed random sample of at most `max_bytes`."""
     rows = rows[texts.lengths[rows] > 0]
     if texts.lengths[rows].sum() > max_bytes:
         order = np.random.default_rng(0).permutation(rows)
@@ -265,11 +267,11 @@ def _sample(texts: Strings, rows: np.ndarray, max_bytes: int) -> np.ndarray:
 
 def _digest(texts: Strings, rows: np.ndarray) -> str:
     learned = texts.take(rows)
-    return hashlib.sha256(learned.offsets.tobytes() + learned.data.tobytes()).hexdigest()
+    return sha256_of([learned.offsets, learned.data])
 
 
 def _separates(spelling: str) -> bool:
-    """Whether a piece (without its space mark) is punctuation between words."""
+    """Return True if a piece (without its space mark) is punctuation between words."""
     if any(character.isalpha() for character in spelling):
         return False
     return not all(
@@ -279,7 +281,7 @@ def _separates(spelling: str) -> bool:
 
 
 def _cut_at_word(begins_word: np.ndarray, lengths: np.ndarray, max_tokens: int) -> np.ndarray:
-    """Tokens to keep of each text: all, or up to the last word begin at or before `max_tokens`. [n], all int64."""
+    """Return the number of tokens to keep of each text, int64 [n]: all, or up to the last word that fits."""
     kept = np.minimum(lengths, max_tokens)
     long = np.flatnonzero(lengths > max_tokens)
     starts = (np.cumsum(lengths) - lengths)[long]
@@ -292,9 +294,9 @@ def _cut_at_word(begins_word: np.ndarray, lengths: np.ndarray, max_tokens: int) 
 def _distinct_sequences(
     ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, vocabulary_size: int
 ) -> tuple[list[tuple[int, ...]], np.ndarray]:
-    """Number the distinct runs `ids[start:start + length]`: (the runs, int64 [occurrences] number of each).
+    """Number the distinct sequences `ids[start:start + length]`: (the sequences, int64 [occurrences] their numbers).
 
-    One pass a position inside the run, over the runs that reach it: a prefix and the next id name a longer prefix.
+    There is one pass for each position, over the sequences that reach it: a prefix and an id give a longer prefix.
     """
     prefixes: list[tuple[int, ...]] = [()]
     kinds = np.zeros(len(starts), np.int64)
@@ -313,7 +315,7 @@ def _distinct_sequences(
 
 
 def _names(sequences: list[tuple[int, ...]], spellings: list[str], unknown: int) -> tuple[list[str], np.ndarray]:
-    """(the distinct words of piece sequences, int32 [sequences] the number of each word; -1 for none)."""
+    """Return the distinct words of piece sequences, and the number of each word, int32 [sequences]; -1 for none."""
     spelt = [
         "" if unknown in sequence else "".join(spellings[piece] for piece in sequence).strip(_JOINERS + "_").lower()
         for sequence in sequences

@@ -32,8 +32,9 @@ from drex_jax.models.drex import recurrence, step_costs
 from drex_jax.models.drex.core import DReXOptions
 from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.network import NetworkOptions
+from drex_jax.models.drex.schedule import cheapest_width
 from drex_jax.models.drex.step_costs import Costs
-from drex_jax.models.drex.window import Packing, cheapest_width
+from drex_jax.models.drex.window import Packing, window_streams
 from drex_jax.models.pairwise import Pairwise, RankerOptions
 from drex_jax.models.protocol import Model
 from drex_jax.runs.dataset import Dataset
@@ -193,7 +194,8 @@ def _packing(config: Settings, dataset: Dataset, context: Context) -> Packing:
     devices, width = len(context.devices), config.schedule.width
     if not width:
         train = dataset.events[: dataset.sizes[0]]
-        width = cheapest_width(train.user, train.item, config.train.bptt_windows, context.costs.step)
+        streams = window_streams(train.user, train.item, config.train.bptt_windows)
+        width = cheapest_width(streams, context.costs.step)
     wanted, can = config.devices.recurrence, _implementation(config) is recurrence.Implementation.BLOCKED
     pays = wanted == "auto" and can and context.costs.split_pays(width, devices)
     split = devices > 1 and (wanted == "split" or pays)

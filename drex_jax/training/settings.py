@@ -25,6 +25,7 @@ from drex_jax.models.baselines.settings import NarreSettings
 from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.drex.settings import DReXSettings, ScheduleSettings
 from drex_jax.models.settings import RankerSettings
+from drex_jax.runs.layout import RunLayout
 from drex_jax.text.settings import TextSettings
 
 BASELINES = ("global_mean", "bias", "running_bias", "popularity", "matrix_factorisation", "narre", "drex_ratings")
@@ -173,6 +174,7 @@ def require_agreement(stored: Settings, given: Settings, workdir: pathlib.Path, 
     Raises:
       UserError: fields differ that may not.
     """
+    goes_on = goes_on and not RunLayout(workdir).is_settled()
     agreement.require_agreement(tree.flatten_settings(stored), tree.flatten_settings(given), workdir, goes_on=goes_on)
 
 

@@ -1,4 +1,4 @@
-"""What one device's program sees of the others, under both maps, against plain numpy on all devices' values."""
+"""The axis methods under both mappings, compared with plain NumPy over the values of all devices."""
 
 import jax
 import jax.numpy as jnp
@@ -37,12 +37,12 @@ def by_pmap(program, *arguments):
 
 @pytest.fixture(params=[by_shard_map, by_pmap])
 def on_devices(request):
-    """Runs a program on every device with the same arguments: each result stacked, [devices, ...]."""
+    """Run a program on every device with the same arguments; return the stacked results, [devices, ...]."""
     return request.param
 
 
 def mine(stacked):
-    """Inside a program: this device's of values [devices, ...]."""
+    """Inside a program, return this device's part of values [devices, ...]."""
     return jnp.asarray(stacked)[jax.lax.axis_index(AXIS.name)]
 
 
@@ -82,7 +82,7 @@ def test_once_is_the_first_devices(on_devices):
 
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_the_gradient_of_everyone_is_the_own_part_of_all_cotangents(on_devices, dimension):
-    """What the devices' `everyone` reads of a shard, the shard's device gets back from all of them."""
+    """The gradient of all_gather: a device gets back the cotangents of its shard from all devices."""
     shards = np.stack(np.split(FULL, DEVICES, dimension))
 
     def program(shards, cotangents):
@@ -109,7 +109,7 @@ def test_own_and_among_are_transposes(on_devices, dimension):
 
 
 def test_shares_of_a_loss_have_shares_of_its_gradient(on_devices):
-    """The contract that a model's program keeps: rows split, encoded apart, read together, summed once."""
+    """The contract of a model's program: rows are sharded, encoded apart, gathered, and summed once."""
     weights = np.random.default_rng(2).normal(size=(3, 2)).astype(np.float32)
 
     def loss(axis, weights, rows):

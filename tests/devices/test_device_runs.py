@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"fewer tha
 
 
 def close(actual: Any, expected: Any) -> float:
-    """Asserts that trees agree, relative to the largest value of each leaf; returns how far apart they are."""
+    """Assert that trees agree, relative to the largest value of each leaf; return the largest difference."""
     (leaves, tree), (others, shape) = jax.tree.flatten(actual), jax.tree.flatten(expected)
     assert tree == shape
     worst = 0.0
@@ -45,7 +45,7 @@ def close(actual: Any, expected: Any) -> float:
 
 
 def recording() -> optax.GradientTransformation:
-    """Gradient descent whose state is the gradient before it is clipped, so that a step's result shows it."""
+    """Gradient descent whose state is the gradient before clipping, so that a test can read it."""
     keep = optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params), lambda gradient, _, params=None: (gradient, gradient)
     )
@@ -53,7 +53,7 @@ def recording() -> optax.GradientTransformation:
 
 
 def stepped(model: Any, params: Any, devices: Devices, optimizer: optax.GradientTransformation) -> list[Any]:
-    """[(state, figures)] after each training step of an epoch."""
+    """Return [(state, metrics)] after each training step of an epoch."""
     step = devices.compile(training_step(model, optimizer))
     state = devices.place(State(params, optimizer.init(params), model.start(params), params))
     results = []
@@ -74,7 +74,7 @@ Make = Callable[..., tuple[Any, Any]]
 
 @pytest.fixture(scope="module")
 def make(make_events: Callable[..., Any], make_drex: Callable[..., Any]) -> Make:
-    """(model, params) of a name in MODELS or `matrix_factorisation`, in two windows that eight devices can share."""
+    """Build (model, params) by name, from MODELS or `matrix_factorisation`, with two windows for eight devices."""
     events = {reviewed: make_events(n=61, users=9, items=11, reviewed=0.6 * reviewed) for reviewed in (False, True)}
 
     def made(name: str, split: bool = False, **changes: Any) -> tuple[Any, Any]:
@@ -101,7 +101,7 @@ def make(make_events: Callable[..., Any], make_drex: Callable[..., Any]) -> Make
 def test_a_training_step_is_the_same_on_one_device_and_on_eight(
     make: Make, name: str, ways: list[tuple[str, bool]]
 ) -> None:
-    """Loss, figures, gradients, parameters and states, after each of an epoch's steps."""
+    """Loss, metrics, gradients, parameters and states agree after each step of an epoch."""
     expected = stepped(*make(name), Devices("none", 1), recording())
     assert len(expected) > 1
     seen = jax.tree.map(lambda *steps: max(np.abs(step).max() for step in steps), *(s.optimizer for s, _ in expected))
@@ -112,7 +112,7 @@ def test_a_training_step_is_the_same_on_one_device_and_on_eight(
 
 
 def test_dropout_is_drawn_by_seed_and_not_by_device(make: Make) -> None:
-    """The same seed gives the same step, bit by bit on the same devices; another seed gives another."""
+    """Equal seeds give equal steps, bit by bit on the same devices; another seed gives another step."""
     model, params = make("texts", dropout=0.5, offset_dropout=0.5, text_dropout=0.3)
 
     def first_step(devices: Devices, *seeds: int) -> list[Any]:
@@ -134,7 +134,7 @@ def test_dropout_is_drawn_by_seed_and_not_by_device(make: Make) -> None:
 def test_evaluation_on_eight_devices_is_that_on_one(
     make_events: Callable[..., Any], make_drex: Callable[..., Any], mapping: str, users: int, block: int
 ) -> None:
-    """Blocks and lists that eight does not divide, fewer users than devices among them."""
+    """Numbers of blocks and lists that are not divisible by eight, also fewer users than devices."""
     events = make_events(n=83, users=users, items=11, spare=0)
     sizes = (50, 14, 19)
     options = Options(cutoffs=(1, 3, 10), threshold=3.0, rating_range=(1.0, 5.0), block=block)

@@ -1,4 +1,4 @@
-"""Masks: the asked share, independent over rows, positions and keys, and a function of the row's number."""
+"""Dropout masks: the right share, independent over rows, positions and keys, and a function of the row number."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Devices: which there are, what is compiled for them, batches that reach them in order."""
+"""Devices: their choice, compiled programs, and batches in order."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_feed_that_is_closed_early_leaves_no_thread() -> None:
 
 
 def test_the_next_batch_is_prepared_while_the_caller_has_one() -> None:
-    """Were it made only when asked for, nobody would set the event."""
+    """If a batch were made only on demand, nothing would set the event."""
     prepared = threading.Event()
 
     def batches() -> Iterator[np.ndarray]:

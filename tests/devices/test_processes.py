@@ -1,4 +1,4 @@
-"""Real runs of two processes over loopback: the results of one, and every way in which one of the two may end."""
+"""Runs of two processes over loopback: equal results, and every way in which one process may end."""
 
 import json
 import os
@@ -33,7 +33,7 @@ LONG = (*TINY, "--config.train.epochs=60", "--config.train.patience=60", "--conf
 
 
 class Ended(NamedTuple):
-    """How a process ended."""
+    """The result of a process."""
 
     status: int
     out: str
@@ -46,7 +46,7 @@ def environment(devices: int = 1, **others: str) -> dict[str, str]:
 
 
 def start(number: int, port: int, *command: str) -> subprocess.Popen[str]:
-    """One process of two."""
+    """One of two processes."""
     return subprocess.Popen(
         [sys.executable, *command],
         env=environment(JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(number)),
@@ -63,7 +63,7 @@ def free_port() -> int:
 
 
 class Pair:
-    """Two processes of one run."""
+    """The two processes of one run."""
 
     def __init__(self, *commands: tuple[str, ...]):
         port = free_port()
@@ -84,7 +84,7 @@ class Pair:
 
 @pytest.fixture
 def pair() -> Iterator[Any]:
-    """Starts pairs, none of which outlives the test."""
+    """Start pairs of processes, which end with the test at the latest."""
     started: list[Pair] = []
 
     def begin(*commands: tuple[str, ...]) -> Pair:
@@ -102,13 +102,13 @@ def run_of_two(*arguments: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def scripts(first: str, second: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Commands that join two processes and then do different things."""
+    """Code that joins two processes and then does different things in them."""
     begin = "import os, pathlib, time\nfrom drex_jax.devices import processes\nprocesses.connect(True)\nprocesses.agree(True)\n"
     return ("-c", begin + first), ("-c", begin + second)
 
 
 def run_of_one(*arguments: str) -> None:
-    """The same by one process with two devices."""
+    """The same run by one process with two devices."""
     command = [sys.executable, "-m", "drex_jax.main", *arguments]
     subprocess.run(command, env=environment(devices=2), check=True, capture_output=True, timeout=PATIENCE)
 
@@ -185,7 +185,7 @@ def test_who_leaves_takes_the_other_along(pair: Any, first: str, second: str) ->
 
 
 def test_signals_are_answered_while_waiting(pair: Any) -> None:
-    """And what Python does then, here its own end, needs no other process."""
+    """The end of the interpreter needs no other process."""
     answer = (
         "import signal\nsignal.signal(signal.SIGTERM, lambda *_: processes.leave(75))\nprint('ready', flush=True)\n"
     )

@@ -1,4 +1,4 @@
-"""Curves of what is taken away and given, against what was asked for and single influences."""
+"""Deletion and insertion curves, compared with single influences."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Keyword profiles against slow twins, and against the truth of the synthetic world."""
+"""Keyword profiles, compared with slow references and with the truth of the synthetic world."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ BASS, CRISP, GOOD, STRINGS, THE, TYPO, WARM = range(len(NAMES))
 
 
 def evidence_of(reviews, attention=None):
-    """Evidence of lists of words, one token a word."""
+    """The evidence of lists of words; each token is a word."""
     word = np.array([word for review in reviews for word in review], np.int32)
     offsets = np.concatenate([[0], np.cumsum([len(review) for review in reviews])])
     attention = np.ones(len(word)) if attention is None else attention
@@ -149,7 +149,7 @@ def test_tfidf_equals_the_twin():
 def test_describe():
     found = keywords.Profiles(np.array([[BASS, -1], [-1, -1]], np.int32), np.array([[2.5, 0], [0, 0]], np.float32))
     text = keywords.describe(found, np.array([1, 0]), ["ann", "bob"], NAMES)
-    assert text == "ann: no words of its own\nbob: bass (2.5)"
+    assert text == "ann: no keywords\nbob: bass (2.5)"
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def world():
 
 
 def precision_at_5(found, aspects, truth, owner):
-    """Mean over the owners with a review of the share of five words that belong to an aspect of theirs."""
+    """Return the share of the top five words that belong to an owner's aspects, averaged over owners with a review."""
     hits = []
     for number in np.unique(owner):
         named = [aspects[word] for word in found.word[number] if word >= 0]

@@ -1,4 +1,4 @@
-"""What is left out, against a replay of everything else."""
+"""Occlusion, compared with a replay of the stream without the interaction."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ KINDS = {
 
 @pytest.fixture(scope="module", params=KINDS)
 def world(request, make_events, make_drex):
-    """(events, model, parameters, occlusion) of a busy stream."""
+    """A dense stream: (events, model, parameters, occlusion)."""
     of_events, of_model = KINDS[request.param]
     events = make_events(n=48, seed=2, users=9, items=12, **of_events)
     model, params = make_drex(events, **of_model)
@@ -28,7 +28,7 @@ def world(request, make_events, make_drex):
 
 
 def replayed(explained, params, events):
-    """The rows of everyone after other events of the same world, all replayed."""
+    """Return the rows of all users and items after a replay of other events with the same numbers."""
     twin = Recording.of(explained._continuation, params, events)
     return twin.user.now, twin.item.now
 
@@ -75,7 +75,7 @@ def test_each_left_out_is_the_stream_without_it_where_that_is_said_to_be_exact(w
 
 
 def test_sets_and_other_words_against_the_stream_that_has_them(make_events, make_drex):
-    """Every item is met once, so that nothing is lost by holding partners as recorded."""
+    """Every item occurs once, so holding partner states at recorded values changes nothing."""
     events = make_events(n=30, seed=5, users=3, reviewed=0.8)
     events = dataclasses.replace(events, item=np.arange(30, dtype=np.int32), num_items=30)
     model, params = make_drex(events, offsets=True, residual=True)

@@ -10,7 +10,7 @@ from drex_jax.metrics.ranking import ranking_metrics, ranking_per_list, rated_it
 
 
 def slow_metrics(ranks, cutoff):
-    """Judge one list, item by item down the ranking."""
+    """Compute the metrics of one list by walking down the ranking."""
     relevant = len(ranks)
     hits, gain, precision_sum, reciprocal = 0, 0.0, 0.0, 0.0
     for place in range(1, cutoff + 1):

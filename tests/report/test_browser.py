@@ -1,4 +1,4 @@
-"""The report in a real browser: no errors, a search that works, reviews that are shown and do not run."""
+"""The report in a real browser: no errors, a working search, and reviews that are shown but not executed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A page of what a hostile data set would leave."""
+    """A page from a hostile data set."""
     words = ["lens", "camera", HOSTILE]
     data = {
         "words": words,

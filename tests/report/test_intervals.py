@@ -1,4 +1,4 @@
-"""Bootstrap means over users, against drawing them one by one."""
+"""Bootstrap means over users, compared with drawing users one by one."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The report of tiny runs of every kind: its numbers, what it says where there is nothing, and that none of it runs."""
+"""The report of tiny runs of every kind: numbers, texts of empty sections, and no execution of data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def hostile_table(path: pathlib.Path) -> None:
 
 
 def settings(kind: str, folder: pathlib.Path) -> Any:
-    """Of a DReX run that predicts ratings, or of one of popularity, which ranks, on two seeds."""
+    """A run of DReX, which predicts ratings, or of popularity, which ranks, with two seeds."""
     settings: Any = base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=60, seed=1)
     settings.devices.update(count=1, mapping="none")
@@ -80,7 +80,7 @@ def settings(kind: str, folder: pathlib.Path) -> Any:
 
 
 def log_steps(folder: pathlib.Path, seed: int, metric: str) -> None:
-    """What a model that trains would have logged."""
+    """Write the log of a model that trains."""
     lines = [{"step": n, "epoch": n, "loss": seed + 1 / n, "validation": {metric: n / 9}} for n in (1, 2, 3)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -100,7 +100,7 @@ def without_training(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A DReX run on ids and reviews that mean harm."""
+    """A DReX run on hostile ids and reviews."""
     folder = tmp_path_factory.mktemp("drex")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "fit", without_training)
@@ -122,7 +122,7 @@ def hashes(folder: pathlib.Path, but: str = "") -> dict[str, str]:
 
 
 class Elements(HTMLParser):
-    """What a browser would make of a page: tags with their attributes, and the text inside each kind of tag."""
+    """Parses a page into tags with their attributes, and the text inside each kind of tag."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -304,14 +304,14 @@ def test_reasons_in_words() -> None:
     def said(each: Explanation) -> str:
         return "".join(part for part, _ in examples.reason_of(each))
 
-    assert said(why) == "nothing the user has met is like it"
-    assert said(words) == "both speak of a, b, c, d"
-    assert said(near) == "like x (cosine 0.50) and y (cosine 0.50), which the user has met"
+    assert said(why) == "no item in the user's history is similar"
+    assert said(words) == "shared keywords: a, b, c, d"
+    assert said(near) == "similar to x (cosine 0.50) and y (cosine 0.50) in the user's history"
     assert said(words._replace(user_interactions=[past, past._replace(item="j", rating=None, change=0.75)])) == (
-        "both speak of a, b, c, d; the predicted rating is raised most by the user's meeting with j (+0.750)"
+        "shared keywords: a, b, c, d; the predicted rating is raised most by the user's interaction with j (+0.750)"
     )
     assert said(words._replace(item_interactions=[past], change_of="score")) == (
-        "both speak of a, b, c, d; the score is raised most by its meeting with u, rated 4 (+0.500)"
+        "shared keywords: a, b, c, d; the score is raised most by the item's interaction with u, rated 4 (+0.500)"
     )
     assert said(words._replace(item_interactions=[past._replace(change=-0.1)])) == said(words)
     assert said(words._replace(item_interactions=[past._replace(change=None)])) == said(words)

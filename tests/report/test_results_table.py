@@ -1,4 +1,4 @@
-"""The final table says what was measured, on what, how far seeds differ, and what is wrong with it."""
+"""The results table shows metrics, data, deviations over seeds, and leaks."""
 
 import copy
 import statistics
@@ -36,7 +36,7 @@ RESULTS: dict[str, Any] = {
 
 
 def rows(text: str, way: str) -> dict[str, list[str]]:
-    """The cells of one way's table by the name of the row."""
+    """Return the cells of one way's table by the name of the row."""
     lines = text.split(f"test, {way}")[1].split("\n\n")[0].splitlines()[1:]
     cells = [[cell for cell in line.split("  ") if cell.strip()] for line in lines]
     return {"": [cell.strip() for cell in cells[0]]} | {

@@ -1,4 +1,4 @@
-"""Checkpoints: the newest that can be read, warnings for the others, refusal of other shapes and types."""
+"""Checkpoints: the newest readable one, warnings for others, refusal of other shapes and types."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def arrays(value: int) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _collected() -> Iterator[None]:
-    """Such coroutines are collected before the next test begins."""
+    """Collect unfinished coroutines before the next test."""
     yield
     gc.collect()
 
@@ -98,7 +98,7 @@ def flip(path: pathlib.Path) -> None:
 def test_any_damaged_file_of_the_newest_step(
     saved: pathlib.Path, tmp_path: pathlib.Path, damage: Callable[[pathlib.Path], None]
 ) -> None:
-    """Whatever file is hurt, either the step is still whole or the one before it is used: never a crash."""
+    """With any damaged file, either the step is still complete, or the step before it is used."""
     fallen_back = 0
     for number, file in enumerate(files(saved / "7")):
         folder = shutil.copytree(saved, tmp_path / str(number))
@@ -116,7 +116,7 @@ def test_any_damaged_file_of_the_newest_step(
 def test_what_decodes_and_is_not_what_was_saved(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    """Damage of one bit that every layer below us decodes, in an array or in a number beside them."""
+    """Damage of one bit, in an array or in a number, that Orbax does not notice."""
     restore = checkpoint.ocp.CheckpointManager.restore
 
     def damaged(self: Any, step: int, **arguments: Any) -> Any:

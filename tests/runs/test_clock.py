@@ -1,4 +1,4 @@
-"""Clocks that jump: no save is given up by the clock, whatever it says."""
+"""Clocks that jump: no save is aborted by a wall-clock timeout."""
 
 from __future__ import annotations
 

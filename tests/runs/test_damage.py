@@ -1,4 +1,4 @@
-"""Damage that Orbax answers with errors of its own kinds: it is damage all the same."""
+"""Damage for which Orbax raises its own kinds of errors is reported as damage."""
 
 from __future__ import annotations
 

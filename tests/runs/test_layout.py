@@ -1,4 +1,4 @@
-"""A run directory that somebody else has made: nothing of it leads out of it, and nothing in it is run."""
+"""The paths of a run directory, and directories from others: no link leads out, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from drex_jax.common import files
 from drex_jax.common.errors import UserError
 from drex_jax.config.tree import to_json
-from drex_jax.runs.layout import RESULT_KEYS, require_own_files, results_of
+from drex_jax.runs.layout import RESULT_KEYS, RunLayout, require_own_files, results_of
 from drex_jax.serving import update_log
 from drex_jax.training.experiment import check_agreement
 from drex_jax.training.settings import base, read_settings, require_agreement, settings_of
@@ -23,6 +23,29 @@ def finished(folder: pathlib.Path, **changes: Any) -> pathlib.Path:
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(RESULTS | changes))
     return folder
+
+
+def test_seeds_and_baselines_have_folders_of_their_own(tmp_path: pathlib.Path) -> None:
+    run = RunLayout(tmp_path)
+    assert run.seed(3, first=3).folder == tmp_path
+    assert run.seed(4, first=3).record == tmp_path / "replicas" / "4" / "run.json"
+    bias = run.baseline("bias")
+    assert bias.seed(4, first=3).list_file("frozen") == tmp_path / "baselines/bias/replicas/4/lists/frozen.npz"
+    assert (bias.run().folder, run.run()) == (tmp_path.resolve(), run)
+    for folder in (run.seed(4, 3).model, bias.model, bias.seed(4, 3).model):
+        folder.mkdir(parents=True)
+    assert [str(model.folder.relative_to(tmp_path)) for model in run.models()] == [
+        ".", "replicas/4", "baselines/bias", "baselines/bias/replicas/4"
+    ]  # fmt: skip
+
+
+def test_settings_of_training_are_fixed_once_a_model_is_finished(tmp_path: pathlib.Path) -> None:
+    run = RunLayout(tmp_path)
+    (run.checkpoints / "1").mkdir(parents=True)
+    assert (run.has_checkpoint(), run.has_finished_model(), run.is_settled()) == (True, False, False)
+    run.baseline("bias").record.parent.mkdir(parents=True)
+    run.baseline("bias").record.touch()
+    assert (run.has_finished_model(), run.is_settled()) == (True, True)
 
 
 @pytest.mark.parametrize("name", ["updates", "checkpoints", "history/user.npy", "replicas/1"])
@@ -59,7 +82,7 @@ def test_compiled_programs_are_not_looked_for_where_a_run_says(tmp_path: pathlib
     (tmp_path / "config.json").write_text(to_json(settings_of(settings)))
     found = read_settings(tmp_path / "config.json")
     assert (found.seed, found.data.cache_dir) == (7, None)
-    require_agreement(found, settings, tmp_path)
+    require_agreement(found, settings_of(settings), tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"data": {"k_core": -1}}))
     with pytest.raises(UserError, match=r"config.json: data.k_core is -1; it must be"):
         read_settings(tmp_path / "config.json")

@@ -1,4 +1,4 @@
-"""Lists of a run's evaluation, in files that need not be trusted."""
+"""Lists of a run's evaluation, in files from untrusted sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks: one holder at a time, also where the file is removed between two calls; a run directory has one writer."""
+"""Locks: one holder at a time, also if the file is removed between two calls; a run directory has one writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`metrics.jsonl` as a run goes on: a torn end is forgotten, a damaged line is told, no step is there twice."""
+"""`metrics.jsonl` after a restart: an incomplete end is dropped, a damaged line is reported, no step occurs twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINES = [json.dumps({"step": step, "epoch": 1, "loss": 0.5 / step}) for step in 
 
 
 def gone_on(path: pathlib.Path, lines: list[str], caplog: pytest.LogCaptureFixture) -> tuple[list[int], list[str]]:
-    """The steps that are there after going on from the third, and what was said."""
+    """Return the logged steps after continuing from the third step, and the warnings."""
     path.write_text("\n".join(lines))
     with caplog.at_level(logging.WARNING), MetricsLog(path, 3) as log:
         log.write(5, 1, [{"loss": 0.1}, {"loss": 0.2}], {})

@@ -1,4 +1,4 @@
-"""Length buckets: every text in exactly one chunk, and back."""
+"""Length buckets: every text is in exactly one chunk, and can be read back."""
 
 import numpy as np
 import pytest

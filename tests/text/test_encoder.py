@@ -1,4 +1,4 @@
-"""The review encoder against a twin that encodes one text at a time in NumPy, and its two-phase gradients."""
+"""The review encoder, compared with a NumPy reference that encodes one text at a time, and its gradients."""
 
 import flax.linen as nn
 import jax
@@ -42,7 +42,7 @@ def batch_of(texts, lengths, budget):
 
 
 def twin(params, ids):
-    """One text: (feature [F], attention [T]), by loops and in float64."""
+    """Compute (feature [F], attention [T]) of one text with loops in float64."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     x = np.stack([p["embedding"][token] for token in ids])
     h = np.empty_like(x)
@@ -186,7 +186,7 @@ def test_a_sharded_batch_gives_the_same_gradients(encoder, params):
 
 
 def test_attention_learns_the_telling_token(encoder):
-    """Overfit: the first feature is whether token 7 occurs; attention must come to rest on it."""
+    """The encoder can overfit to whether token 7 occurs, and its attention is on that token then."""
     rng = np.random.default_rng(0)
     ids = rng.integers(8, VOCABULARY, (64, 16)).astype(np.int32)
     present = rng.random(64) < 0.5

@@ -1,4 +1,4 @@
-"""Subwords: training, encoding, cutting, and words put back together."""
+"""Subwords: training, encoding, cutting, and joining pieces into words."""
 
 import gzip
 import json

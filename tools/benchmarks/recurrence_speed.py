@@ -178,11 +178,12 @@ def _widths(options: argparse.Namespace, stream: Stream, state_size: int) -> tup
     """Return the cheapest width for the device, its half and its double; and the source of the costs."""
     import jax
 
-    from drex_jax.models.drex import step_costs, window
+    from drex_jax.models.drex import schedule, step_costs, window
 
     device = jax.devices()[0]
     found = step_costs.load(device.device_kind, device.platform, state_size, options.costs)
-    width = window.cheapest_width(stream.user, stream.item, options.bptt_windows, found.step)
+    streams = window.window_streams(stream.user, stream.item, options.bptt_windows)
+    width = schedule.cheapest_width(streams, found.step)
     return list(dict.fromkeys((width, max(width // 2, 1), 2 * width))), found.source
 
 

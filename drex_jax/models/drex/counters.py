@@ -1,4 +1,4 @@
-"""What the clock and the counters say of each interaction before it happens: no parameters, so computed once.
+"""Counts, times and running biases just before each interaction. They have no parameters, so they are computed once.
 
 Letters: n interactions, U users, I items.
 """
@@ -17,12 +17,12 @@ from drex_jax.models.running_bias import BiasState, RunningBias
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """Counters of everyone at one moment. Never changed in place.
+    """The counters of all users and items at one moment. Never changed in place.
 
     Attributes:
-      user_count, item_count: int64 [U], [I], interactions so far.
-      user_last, item_last: float64 [U], [I], time of the last one in seconds; NaN before the first.
-      bias: the running bias's sums.
+      user_count, item_count: int64 [U], [I], numbers of interactions so far.
+      user_last, item_last: float64 [U], [I], times of the last interactions in seconds; NaN before the first.
+      bias: the sums of the running bias.
     """
 
     user_count: np.ndarray
@@ -33,7 +33,7 @@ class History:
 
     @classmethod
     def start(cls, num_users: int, num_items: int) -> History:
-        """Nothing has happened."""
+        """Return the counters before the first interaction."""
         return cls(
             np.zeros(num_users, np.int64),
             np.zeros(num_items, np.int64),
@@ -44,12 +44,12 @@ class History:
 
 
 class Before(NamedTuple):
-    """What is known of each of n interactions just before it.
+    """The counters just before each of n interactions.
 
     Attributes:
-      counts: float32 [n, 2], earlier interactions of its user and of its item.
-      gap: float32 [n, 2], seconds since them, at least 0; NaN for the first.
-      bias: float32 [n, 2], running bias of its user and of its item, in rating units.
+      counts: float32 [n, 2], numbers of earlier interactions of the user and of the item.
+      gap: float32 [n, 2], seconds since the last of them, at least 0; NaN if there is none.
+      bias: float32 [n, 2], running bias of the user and of the item, in rating units.
     """
 
     counts: np.ndarray
@@ -58,7 +58,7 @@ class Before(NamedTuple):
 
 
 def _side(ids, timestamp, count, last):
-    """Count and time of the last before each interaction, and both tables afterwards, for one side."""
+    """Return, for users or items, the count and the last time before each interaction, and both tables afterwards."""
     previous, _ = previous_and_next(ids, len(count))
     last_before = np.where(previous >= 0, timestamp[previous], last[ids])
     last_after = last.copy()
@@ -67,15 +67,15 @@ def _side(ids, timestamp, count, last):
 
 
 def advance(events: Events, history: History, bias: RunningBias) -> tuple[Before, History]:
-    """Replays interactions in their order.
+    """Replay interactions in their order.
 
     Args:
       events: n interactions.
-      history: the counters before the first of them.
-      bias: the running bias's constants.
+      history: the counters before the first one.
+      bias: the constants of the running bias.
 
     Returns:
-      What is known before each, and the counters after the last.
+      The counters before each interaction, and after the last one.
     """
     if not len(events):
         return Before(*np.zeros((3, 0, 2), np.float32)), history
@@ -96,7 +96,7 @@ def advance(events: Events, history: History, bias: RunningBias) -> tuple[Before
 
 
 def tables(history: History, bias: RunningBias) -> tuple[np.ndarray, np.ndarray]:
-    """What a head reads of everyone besides the state: float32 [U, 2] and [I, 2] of (running bias, log1p count)."""
+    """Return the inputs of a head besides the states: (running bias, log1p count), float32 [U, 2] and [I, 2]."""
 
     def side(sums, rated, shrinkage, count):
         mean = np.divide(sums, rated + shrinkage, out=np.zeros(len(sums)), where=rated > 0)

@@ -1,24 +1,24 @@
-"""The two gated recurrent units that refine a user state and an item state with every interaction.
+"""The recurrence: two gated recurrent units update a user state and an item state with every interaction.
 
-For interaction features e and the states u and i just before it (design: both cells read both):
+For the features e of an interaction and the states u and i just before it (both cells read both states):
 
     r, z = sigmoid(e A_rz + a_rz + u U_rz + i W_rz)
     n    = tanh(e A_n + a_n + i W_n + r * (u U_n))
     u+   = z * u + (1 - z) * n
 
 and the same for the item with the roles exchanged. `refine` runs them over a schedule in one `lax.scan` of one static
-shape. `Implementation` names the ways to do it, which agree up to the rounding of sums in another order:
+shape. The implementations of `Implementation` agree up to the order in which sums are rounded:
 
-* `sequential`: one interaction at a time under plain automatic differentiation, the slow and obvious twin.
-* `autodiff`: the schedule's steps under plain automatic differentiation.
-* `blocked`: ours. Steps come in blocks. Features are projected for a whole block in one product; a step is one gather,
-  one product for both cells, the gates and one scatter. The gradient is written by hand: states before each
-  interaction are all that is kept, gates are recomputed for a block in one product, the reverse scan carries the
-  tables' cotangents, and the weights' gradients are a product a block. What a block needs fits a core's cache.
+* `sequential`: one interaction at a time with automatic differentiation; the simple, slow reference.
+* `autodiff`: the steps of the schedule with automatic differentiation.
+* `blocked`: our own. Steps come in blocks. The features of a block are projected in one product. A step is one gather,
+  one product for both cells, the gates and one scatter. The gradient is written by hand: only the states before each
+  interaction are saved, the gates of a block are recomputed in one product, the reverse scan carries the cotangents of
+  the table, and the gradient of the weights is one product for each block. The data of a block fit a core's cache.
 
-A scan's body that indexes its input inside an element-wise loop is compiled by XLA's CPU backend into scalar code (the
-index might alias the output). `_scan_ahead` carries the next step's input instead, which makes a step three times
-faster there and costs an accelerator nothing.
+If the body of a scan indexes its input inside an element-wise loop, XLA's CPU backend compiles it into scalar code,
+because the index might alias the output. `_scan_ahead` carries the input of the next step instead: a step is three
+times faster on CPU, and no slower on accelerators.
 
 Letters: n interactions of a window, S = C * K steps in C blocks, B lanes a step, D state size, F features, R rows of
 the table.
@@ -39,7 +39,7 @@ from drex_jax.devices.axis import ALONE, Axis
 
 
 class Implementation(enum.Enum):
-    """How `refine` computes; the module's docstring says what each is."""
+    """The implementations of `refine`; the docstring of the module explains them."""
 
     AUTO = "auto"
     SEQUENTIAL = "sequential"
@@ -47,16 +47,16 @@ class Implementation(enum.Enum):
     BLOCKED = "blocked"
 
     def resolve(self) -> Implementation:
-        """What AUTO stands for: `blocked`, the fastest on every device kind and shape measured so far."""
+        """Replace AUTO by `blocked`, the fastest on every device kind and shape measured so far."""
         return Implementation.BLOCKED if self is Implementation.AUTO else self
 
 
 class CellParams(NamedTuple):
-    """One cell. `own` reads the state that it refines, `partner` the other side's (zeros where it is not read).
+    """The weights of one cell.
 
     Attributes:
-      own: [D, 3D], columns r, z, n.
-      partner: [D, 3D], columns r, z, n.
+      own: [D, 3D], weights of the state that the cell updates; columns r, z, n.
+      partner: [D, 3D], weights of the partner's state (zeros if it is not read); columns r, z, n.
     """
 
     own: jax.Array
@@ -64,12 +64,12 @@ class CellParams(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Both cells as two products. A column group has the user's D columns, then the item's.
+    """The weights of both cells for two products. A column group has the D columns of the user, then of the item.
 
     Attributes:
-      features: [F, 6D], of e: groups r, z, n.
-      bias: [6D].
-      states: [2D, 8D], of [u, i] (`fused_weights`): groups r, z, the partner's part of n, the own part of n.
+      features: [F, 6D], weights of e; groups r, z, n.
+      bias: [6D], biases; groups r, z, n.
+      states: [2D, 8D], weights of [u, i] (`fused_weights`); groups r, z, the partner's part of n, the own part of n.
     """
 
     features: jax.Array
@@ -78,13 +78,13 @@ class Weights(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where a window's interactions run.
+    """The lanes and table rows in which the interactions of a window run.
 
     Attributes:
-      lanes: int32 [C, K, B], the interaction in each lane; n in an empty one.
-      rows: int32 [C, K, B, 2], each lane's user and item row of the table; within a step all 2B differ, so an empty
+      lanes: int32 [C, K, B], the interaction in each lane; n in an empty lane.
+      rows: int32 [C, K, B, 2], the user and item row of each lane. The 2B rows of a step must all differ, so an empty
         lane has two rows of its own.
-      slots: int32 [n], position of each interaction in the flattened lanes; anything where it stands in none.
+      slots: int32 [n], position of each interaction in the flattened lanes; any value for padding.
     """
 
     lanes: Any
@@ -93,14 +93,13 @@ class Layout(NamedTuple):
 
 
 class RecurrenceOptions(NamedTuple):
-    """How `refine` computes.
+    """Options of `refine`.
 
     Attributes:
-      implementation: which way.
-      products: dtype that factors of matrix products are rounded to ("float32" or "bfloat16"); sums and states are
-        float32 either way.
-      axis: the devices over which each step's lanes are split; ALONE runs all lanes on every device. `blocked` alone
-        can split.
+      implementation: the implementation.
+      products: dtype of the factors of matrix products ("float32" or "bfloat16"); sums and states are always float32.
+      axis: the devices that share the lanes of each step; ALONE runs all lanes on every device. Only `blocked` can
+        split lanes.
     """
 
     implementation: Implementation = Implementation.AUTO
@@ -109,10 +108,10 @@ class RecurrenceOptions(NamedTuple):
 
 
 def fused_weights(user: CellParams, item: CellParams) -> jax.Array:
-    """[2D, 8D]: what both cells read of [u, i], as one product; columns as in `Weights.states`.
+    """Return the weights of [u, i] for both cells as one matrix, [2D, 8D]; columns as in `Weights.states`.
 
-    The blocks that the equations do not have (the own state into the partner's part of n, the partner into the own
-    part) are zeros here, so no gradient reaches a parameter through them.
+    Blocks without a parameter (the own state in the partner's part of n, the partner's state in the own part) are
+    zeros.
     """
     size = user.own.shape[0]
     zero = jnp.zeros((size, size), user.own.dtype)
@@ -127,23 +126,24 @@ def fused_weights(user: CellParams, item: CellParams) -> jax.Array:
 def refine(
     weights: Weights, table: jax.Array, features: jax.Array, layout: Layout, options: RecurrenceOptions
 ) -> tuple[jax.Array, jax.Array]:
-    """Every interaction of a window, in an order that gives each the states that time order gives it.
+    """Run all interactions of a window. Each one sees the same states as in time order.
+
+    If lanes are split, this is the program of one device (`drex_jax.devices.axis`): all devices pass the same values,
+    and each gets its part of every cotangent.
 
     Args:
-      weights: of both cells.
-      table: [R, D], users' and items' states, and two rows of its own for each lane (any finite content).
-      features: [n, F].
+      weights: weights of both cells.
+      table: [R, D], the states of users and items, and two more rows for each lane (with any finite values).
+      features: [n, F], features of the interactions.
       layout: where each interaction runs.
-      options: how.
+      options: how to compute.
 
     Returns:
-      (table after all [R, D], states before each interaction [n, 2, D]; anything for one that stands in no lane).
-
-    Where lanes are split, this is one device's program (`drex_jax.devices.axis`): all devices pass the same values,
-    and each gets its share of every cotangent.
+      The table after all interactions, [R, D], and the states before each interaction, [n, 2, D] (any value for
+      padding).
 
     Raises:
-      ValueError: the width does not split evenly over the devices, or the implementation cannot split.
+      ValueError: the width is not divisible by the number of devices, or the implementation cannot split lanes.
     """
     implementation = options.implementation.resolve()
     if implementation is Implementation.BLOCKED:
@@ -156,7 +156,7 @@ def refine(
 
 
 def residual_bytes(num_interactions: int, lanes: int, state_size: int, feature_size: int) -> int:
-    """About how many bytes a differentiated `blocked` pass keeps for a window, apart from its table.
+    """Return about how many bytes `blocked` saves for the gradient of a window, without its table.
 
     Args:
       num_interactions: n.
@@ -164,20 +164,20 @@ def residual_bytes(num_interactions: int, lanes: int, state_size: int, feature_s
       state_size: D.
       feature_size: F.
     """
-    a_lane = 2 * state_size + feature_size  # states before, cotangent of the features
+    a_lane = 2 * state_size + feature_size  # states before, and cotangent of the features
     an_interaction = 2 * (2 * state_size + feature_size)  # states before and features, each with its cotangent
     return 4 * (lanes * (a_lane + 3) + num_interactions * an_interaction)
 
 
 def _dot(a: jax.Array, b: jax.Array, products: str) -> jax.Array:
-    """The product [n, k] @ [k, m], summed in float32."""
+    """Return the product [n, k] @ [k, m], summed in float32."""
     if products == "bfloat16":
         a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return jnp.dot(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
 class _Gates(NamedTuple):
-    """Gate values of both cells, [..., 2D] (user, item)."""
+    """The gate values of both cells, [..., 2D] (user, item)."""
 
     r: jax.Array
     z: jax.Array
@@ -186,7 +186,7 @@ class _Gates(NamedTuple):
 
 
 def _gates(inputs: jax.Array, products: jax.Array) -> _Gates:
-    """Gates from projected features [..., 6D] and products of the states [..., 8D]."""
+    """Return the gates from projected features [..., 6D] and products of the states [..., 8D]."""
     both = inputs.shape[-1] // 3
     r = jax.nn.sigmoid(inputs[..., :both] + products[..., :both])
     z = jax.nn.sigmoid(inputs[..., both : 2 * both] + products[..., both : 2 * both])
@@ -196,30 +196,30 @@ def _gates(inputs: jax.Array, products: jax.Array) -> _Gates:
 
 
 def _after(weights: jax.Array, states: jax.Array, inputs: jax.Array, products: str) -> jax.Array:
-    """One update: states [B, 2D], inputs [B, 6D] -> new states [B, 2D]."""
+    """Update states [B, 2D] with inputs [B, 6D]."""
     gates = _gates(inputs, _dot(states, weights, products))
     return gates.z * states + (1 - gates.z) * gates.n
 
 
 def _take(table: jax.Array, rows: jax.Array) -> jax.Array:
-    """[B, 2D]: the states in rows [B, 2], all different."""
+    """Return the states in rows [B, 2], which all differ, as [B, 2D]."""
     taken = table.at[rows].get(mode="promise_in_bounds", unique_indices=True)
     return taken.reshape(rows.shape[0], -1)
 
 
 def _put(table: jax.Array, rows: jax.Array, states: jax.Array) -> jax.Array:
-    """The table with states [B, 2D] in rows [B, 2], all different."""
+    """Return the table with states [B, 2D] written into rows [B, 2], which all differ."""
     states = states.reshape(*rows.shape, -1)
     return table.at[rows].set(states, mode="promise_in_bounds", unique_indices=True)
 
 
 def _with_empty(values: jax.Array) -> jax.Array:
-    """[n + 1, ...]: a row of zeros at the end, which empty lanes read."""
+    """Append a row of zeros, which empty lanes read: [n + 1, ...]."""
     return jnp.concatenate([values, jnp.zeros((1, *values.shape[1:]), values.dtype)])
 
 
 def _project(weights: Weights, features: jax.Array, products: str) -> jax.Array:
-    """Projected features [..., 6D]."""
+    """Return projected features [..., 6D]."""
     return _dot(features, weights.features, products) + weights.bias
 
 
@@ -227,7 +227,7 @@ def _sequential(weights, table, features, layout, products):
     n = len(features)
     stands = layout.lanes.reshape(-1)[layout.slots] == jnp.arange(n)
     rows = layout.rows.reshape(-1, 2)[layout.slots]
-    rows = jnp.where(stands[:, None], rows, len(table) - 2 + jnp.arange(2))  # others write where nobody reads
+    rows = jnp.where(stands[:, None], rows, len(table) - 2 + jnp.arange(2))  # padding writes to two unused rows
 
     def body(table, event):
         inputs, row = event
@@ -253,7 +253,7 @@ def _autodiff(weights, table, features, layout, products):
 def _scan_ahead(
     body: Callable[[Any, Any, Any], tuple[Any, Any]], carry: Any, ahead: Any, inputs: Any, reverse: bool = False
 ) -> tuple[Any, Any]:
-    """`lax.scan` of body(carry, ahead[t], inputs[t]) -> (carry, output), with `ahead` loaded a step before its use."""
+    """Scan body(carry, ahead[t], inputs[t]) -> (carry, output); `ahead` is loaded one step before its use."""
     length = jax.tree.leaves(inputs)[0].shape[0]
     first, move = (length - 1, -1) if reverse else (0, 1)
 
@@ -271,7 +271,7 @@ def _scan_ahead(
 
 
 def _blocked_forward(products, axis, weights, table, features, layout):
-    """Table after all, and states before each own lane [C, K, B', 2D]."""
+    """Return the final table, and the states before each lane of this device, [C, K, B', 2D]."""
     padded = _with_empty(features)
 
     def block(table, inputs):
@@ -310,7 +310,7 @@ def _blocked_bwd(products, axis, residuals, cotangents):
     states_transposed, features_transposed = weights.states.T, weights.features.T
 
     def by_gate(values, factors):
-        """[..., 8D]: values [..., 2D] times each group of factors [..., 8D]."""
+        """Multiply values [..., 2D] by each group of factors [..., 8D]; returns [..., 8D]."""
         return jnp.concatenate([values * factors[..., k * both : (k + 1) * both] for k in range(4)], axis=-1)
 
     def block(carry, before, inputs):
@@ -319,7 +319,7 @@ def _blocked_bwd(products, axis, residuals, cotangents):
         own = axis.shard(lanes, 1)
         flat, e = before.reshape(-1, both), padded[own.reshape(-1)]
         r, z, n, own_part = _gates(_project(weights, e, products), _dot(flat, weights.states, products))
-        # With v the cotangent of a new state, each pre-activation's cotangent is v times a factor known beforehand.
+        # With v the cotangent of a new state, the cotangent of each pre-activation is v times a factor computed here.
         through_n = (1 - z) * (1 - n * n)
         factors = jnp.concatenate(
             [through_n * own_part * r * (1 - r), (flat - n) * z * (1 - z), through_n, through_n * r], axis=-1

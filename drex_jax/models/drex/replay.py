@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.common.growing import GrowingArray
+from drex_jax.common.padding import power_of_two
 from drex_jax.common.progress import progress_bar
 from drex_jax.data.events import Events
 from drex_jax.devices.axis import ALONE
@@ -204,4 +205,4 @@ def _columns(carry: States, past: History) -> tuple[dict[str, np.ndarray], dict[
 
 def _rounded(rows: np.ndarray, least: int) -> np.ndarray:
     """The rows [m, E] with more below them, so that there is a power of two of them, and not below `least`."""
-    return np.pad(rows, ((0, window.power_of_two(max(len(rows), least)) - len(rows)), (0, 0)))
+    return np.pad(rows, ((0, power_of_two(max(len(rows), least)) - len(rows)), (0, 0)))

@@ -1,19 +1,19 @@
-"""When each interaction may be computed: a stream packed into steps of at most `width` independent interactions.
+"""The schedule of a stream: interactions packed into steps of at most `width` independent ones.
 
-Interaction k needs the states that the previous interaction of its user and the previous one of its item left behind,
-and nothing else. The stream is therefore a graph in which every node has at most two parents and two children, and any
-order that respects it gives every interaction the same two states as the strict time order. Critical-path list
-scheduling (T. C. Hu, 1961; our choice, the paper does not say how it batches) takes interactions by longest remaining
-chain first and puts each into the earliest step after its parents that has room.
+Interaction k depends only on the states after the previous interaction of its user and the previous one of its item.
+The stream is therefore a graph in which every node has at most two parents and two children. Any topological order
+gives every interaction the same two states as the time order. Critical-path list scheduling (T. C. Hu, 1961; our
+choice, the paper does not say how it batches) takes interactions with the longest remaining chain first, and puts each
+into the earliest step after its parents that has room.
 
-* The *level* of an interaction is the length of the longest chain that must come before it, its *height* that of the
-  longest chain that must come after it. Along every chain levels rise and heights fall, so taking interactions by
-  falling height is a topological order, and taking them by falling level is one of the stream run backwards.
-* Everything is a pass over the interactions with one number for each user and each item, because all that an
-  interaction asks of the past is what its user's and its item's last interaction came to. Time and memory are O(N).
-* A short stream whose first schedule misses the lower bound is looked at again with *heads* and *tails*: levels and
+* The *level* of an interaction is the length of the longest chain that must come before it; its *height* is the length
+  of the longest chain that must come after it. Along every chain levels rise and heights fall. So falling height is a
+  topological order of the stream, and falling level is a topological order of the reversed stream.
+* Every algorithm is one pass over the interactions with one number for each user and each item, because an interaction
+  depends only on the last interaction of its user and of its item. Time and memory are O(N).
+* A short stream whose first schedule misses the lower bound is scheduled again by *heads* and *tails*: levels and
   heights that also count how many ancestors and descendants have to fit into the width (`_heads`). They sharpen the
-  bound and are better priorities; at width 2 they make schedule and bound meet (Garey and Johnson, 1976).
+  bound and are better priorities; at width 2 schedule and bound then meet (Garey and Johnson, 1976).
 
 Letters: N interactions, S steps, B width.
 """
@@ -30,19 +30,19 @@ import numpy as np
 from drex_jax.common.errors import UserError
 from drex_jax.common.streams import previous_and_next
 
-VERSION = 1  # of what `schedule` returns for a stream and a width: a change makes kept schedules anew
-MOST_LANES = 2**31 - 1  # what an int32 index reaches
-SHARPENED = 8192  # longest stream looked at again: that costs O(N^2) time, 0.1 s here
+VERSION = 1  # raise it when `build_schedule` returns other schedules: cached ones are then built again
+MOST_LANES = 2**31 - 1  # the largest int32 index
+SHARPENED = 8192  # longest stream that is scheduled again, which takes O(N^2) time, 0.1 s at this length
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Where each interaction runs.
+    """The step and lane in which each interaction runs.
 
     Attributes:
       step: int32 [N], the step of each interaction.
-      lane: int32 [N], its place within the step; (step, lane) is unique.
-      width: most interactions a step.
+      lane: int32 [N], its position within the step; (step, lane) is unique.
+      width: the largest number of interactions of a step.
       steps: number of steps; steps x width fits into an int32.
       depth: length of the longest chain of dependent interactions; no schedule has fewer steps.
       bound: a lower bound on the steps of any schedule of this width, at least `max(depth, ceil(N / width))`.
@@ -57,11 +57,11 @@ class Schedule:
 
     @property
     def fill(self) -> float:
-        """The share of lanes in use."""
+        """The share of lanes that are in use."""
         return len(self.step) / max(self.steps * self.width, 1)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """The same as arrays, to be kept on disk."""
+        """Return the schedule as arrays, for a cache on disk."""
         return {
             "step": self.step,
             "lane": self.lane,
@@ -70,15 +70,19 @@ class Schedule:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Schedule:
-        """From what `to_arrays` gave."""
+        """Return the schedule from the result of `to_arrays`."""
         return cls(arrays["step"], arrays["lane"], *(int(fact) for fact in arrays["facts"]))
 
     def slots(self) -> np.ndarray:
-        """int32 [N]: position of each interaction in the flattened [S * B] lanes."""
+        """Return the position of each interaction in the flattened [S * B] lanes, int32 [N]."""
         return self.step * np.int32(self.width) + self.lane
 
     def events(self) -> np.ndarray:
-        """int32 [S, B]: the interaction in each lane; N in an empty one."""
+        """Return the interaction in each lane, int32 [S, B]; N in an empty lane.
+
+        >>> build_schedule(np.array([0, 1, 0]), np.array([0, 1, 1]), width=2).events().tolist()
+        [[0, 1], [2, 3]]
+        """
         lanes = np.full(self.steps * self.width, len(self.step), np.int32)
         lanes[self.slots()] = np.arange(len(self.step), dtype=np.int32)
         return lanes.reshape(self.steps, self.width)
@@ -86,14 +90,14 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class StepCosts:
-    """What one training step costs on some kind of device, by its width.
+    """The time of one training step on a kind of device, by its width.
 
     Attributes:
-      widths: interactions a step, ascending.
+      widths: numbers of interactions of a step, ascending.
       microseconds: the time of one training step of each width.
 
     Raises:
-      UserError: no width, widths that do not ascend from at least 1, or a time that is missing or not positive.
+      UserError: there is no width, widths do not ascend from at least 1, or a time is missing or not positive.
     """
 
     widths: tuple[int, ...]
@@ -112,21 +116,25 @@ class StepCosts:
 
 
 def build_schedule(user: np.ndarray, item: np.ndarray, width: int) -> Schedule:
-    """Packs a stream into steps.
+    """Pack a stream into steps of independent interactions.
+
+    >>> schedule = build_schedule(np.array([0, 1, 0]), np.array([0, 1, 1]), width=2)
+    >>> schedule.step.tolist(), schedule.steps, schedule.depth, schedule.fill
+    ([0, 0, 1], 2, 2, 0.75)
 
     Args:
-      user: int [N], non-negative ids in time order.
-      item: int [N], likewise.
-      width: most interactions a step.
+      user: int [N], non-negative user ids in time order.
+      item: int [N], non-negative item ids in time order.
+      width: the largest number of interactions of a step.
 
     Returns:
-      A schedule in which no step holds two interactions of one user or of one item, and every interaction stands in a
-      later step than those before it of the same user or item. Equal arguments give equal schedules.
+      A schedule in which no step has two interactions of the same user or item, and every interaction runs in a later
+      step than earlier interactions of its user or item. Equal arguments give equal schedules.
 
     Raises:
-      UserError: width is below 1, or steps x width is more than an int32 counts.
+      UserError: width is below 1, or steps x width does not fit into an int32.
       ValueError: the columns differ in length, are not whole numbers or hold a negative id.
-      TypeError: width is no whole number.
+      TypeError: width is not a whole number.
     """
     width = operator.index(width)
     if width < 1:
@@ -150,20 +158,24 @@ def build_schedule(user: np.ndarray, item: np.ndarray, width: int) -> Schedule:
 
 
 def cheapest_width(streams: Iterable[tuple[np.ndarray, np.ndarray]], costs: StepCosts) -> int:
-    """The width of the table at which training on all of `streams` (the windows of a plan, say) takes least time.
+    """Return the width of the table at which training on all streams (such as the windows of a plan) is fastest.
 
-    Each width's steps are taken from its lower bound, which schedules meet or nearly so: no schedule is made here.
+    The number of steps is estimated by its lower bound, which schedules reach or nearly reach; no schedule is built.
+
+    >>> costs = StepCosts(widths=(1, 2), microseconds=(10.0, 11.0))
+    >>> cheapest_width([(np.array([0, 1, 0]), np.array([0, 1, 1]))], costs)
+    2
 
     Args:
-      streams: (user, item) of each stream, as in `schedule`.
-      costs: what a step of each width costs.
+      streams: (user, item) of each stream, as for `build_schedule`.
+      costs: the time of a step of each width.
 
     Returns:
-      One of the table's widths, the narrowest of equally good ones. A width at which a stream needs more lanes than an
-      int32 counts is taken only if that holds for all of them, and is then the narrowest.
+      The fastest width; of equally fast ones the narrowest. A width at which a stream needs more lanes than an int32
+      can count is returned only if this holds for all widths; it is the narrowest then.
 
     Raises:
-      ValueError: as `schedule`.
+      ValueError: as for `build_schedule`.
     """
     time = np.zeros(len(costs.widths))
     for user, item in streams:
@@ -177,14 +189,20 @@ def cheapest_width(streams: Iterable[tuple[np.ndarray, np.ndarray]], costs: Step
 
 
 def levels(user: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """int32 [N]: how long a chain of interactions must come before each. Arguments and errors as in `schedule`."""
+    """Return the length of the longest chain that must come before each interaction, int32 [N].
+
+    Arguments and errors are those of `build_schedule`.
+
+    >>> levels(np.array([0, 1, 0]), np.array([0, 1, 1])).tolist()
+    [0, 0, 1]
+    """
     if not len(user):
         return np.zeros(0, np.int32)
     return _levels(*_columns(user, item))[0]
 
 
 def _columns(user: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Checked columns: (user, item) as contiguous int32 [N], then how many ids each may hold, O(N)."""
+    """Check the columns. Return (user, item) as contiguous int32 [N], and the number of ids of each, which is O(N)."""
     if len(user) != len(item):
         raise ValueError(f"user and item must have one length, not {len(user)} and {len(item)}")
     if len(user) >= MOST_LANES:
@@ -198,16 +216,18 @@ def _columns(user: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray
             if ids.min() < 0:
                 raise ValueError(f"{side} ids must not be negative: {ids.min()} at position {ids.argmin()}")
             high = int(ids.max())
-        if high >= min(4 * len(ids), MOST_LANES):  # a window of a large data set: its tables are for those it touches
-            known, ids = np.unique(ids, return_inverse=True)
-            high = len(known) - 1
+        if high >= min(
+            4 * len(ids), MOST_LANES
+        ):  # a window of a large data set: renumber the ids, so that tables stay small
+            distinct, ids = np.unique(ids, return_inverse=True)
+            high = len(distinct) - 1
         columns.append(np.ascontiguousarray(ids, np.int32))
         sizes.append(high + 1)
     return columns[0], columns[1], sizes[0], sizes[1]
 
 
 def _reversed(user: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The stream run backwards: its levels are the heights of the stream, last interaction first."""
+    """Return the reversed stream: its levels are the heights of the stream, last interaction first."""
     return np.ascontiguousarray(user[::-1]), np.ascontiguousarray(item[::-1])
 
 
@@ -221,11 +241,11 @@ def _refuse_too_many_lanes(steps: int, width: int) -> None:
 
 @numba.njit(cache=True)
 def _levels(user, item, users, items):  # pragma: no cover - compiled
-    """(int32 [N], int32 [depth]): level of each interaction, and the number of interactions at each level."""
+    """Return the level of each interaction, int32 [N], and the number of interactions at each level, int32 [depth]."""
     n = len(user)
     level = np.empty(n, np.int32)
     counts = np.zeros(n, np.int32)
-    user_next = np.zeros(users, np.int32)  # the level of each user's next interaction, as far as the user says
+    user_next = np.zeros(users, np.int32)  # the lowest level that each user allows for its next interaction
     item_next = np.zeros(items, np.int32)
     depth = 0
     for k in range(n):
@@ -238,10 +258,10 @@ def _levels(user, item, users, items):  # pragma: no cover - compiled
 
 
 def _bound(counts: np.ndarray, width: int) -> int:
-    """A lower bound on the steps, from the number of interactions at each level (or height, or head, or tail): int.
+    """Return a lower bound on the steps from the number of interactions at each level (or height, head or tail).
 
-    What is at level l or beyond cannot start before step l, and takes its own room: no schedule has fewer than
-    `l + ceil(#{interactions at level >= l} / width)` steps. l = 0 gives `ceil(N / width)`, the last l the depth.
+    Interactions at level l or above cannot start before step l. So every schedule has at least
+    `l + ceil(#{interactions at level >= l} / width)` steps. l = 0 gives `ceil(N / width)`, the last l gives the depth.
     """
     at_or_beyond = np.cumsum(counts[::-1], dtype=np.int64)[::-1]
     return int(np.max(np.arange(len(counts)) - (-at_or_beyond // width), initial=0))
@@ -249,7 +269,7 @@ def _bound(counts: np.ndarray, width: int) -> int:
 
 @numba.njit(cache=True)
 def _by_falling(key, counts):  # pragma: no cover - compiled
-    """int32 [N]: a stable counting sort by falling key, of which `counts` [K] says how many have each value."""
+    """Sort stably by falling key (counting sort); `counts` [K]: how often each value occurs. Returns int32 [N]."""
     begin = np.zeros(len(counts), np.int32)
     for value in range(len(counts) - 2, -1, -1):
         begin[value] = begin[value + 1] + counts[value + 1]
@@ -262,17 +282,18 @@ def _by_falling(key, counts):  # pragma: no cover - compiled
 
 @numba.njit(cache=True)
 def _place(order, user, item, users, items, width):  # pragma: no cover - compiled
-    """(step, lane), int32 [N]: each of `order` into the earliest step with room after its user's and its item's last.
+    """Put each interaction into the earliest step with room after its parents. Returns (step, lane), int32 [N] each.
 
-    `order` must be topological, for then those are its parents. In an order of the stream run backwards they are its
-    children, and steps count from the end. Full steps are skipped by a union-find.
+    `order` must be topological: then the last interactions of the user and of the item are the parents. For a
+    topological order of the reversed stream they are the children, and steps count from the end. Full steps are skipped
+    with a union-find.
     """
     n = len(order)
     step = np.empty(n, np.int32)
     lane = np.empty(n, np.int32)
     used = np.zeros(n + 1, np.int32)
-    skip = np.zeros(n + 1, np.int32)  # of a full step, a later one to look at; 0 if there is room
-    user_next = np.zeros(users, np.int32)  # the first step after each user's last
+    skip = np.zeros(n + 1, np.int32)  # for a full step, a later step to try; 0 while there is room
+    user_next = np.zeros(users, np.int32)  # the first step after each user's last interaction
     item_next = np.zeros(items, np.int32)
     for index in range(n):
         k = order[index]
@@ -290,16 +311,16 @@ def _place(order, user, item, users, items, width):  # pragma: no cover - compil
     return step, lane
 
 
-def _again(user, item, users, items, width, found):
-    """The schedule `found` (step, lane, steps, bound), with a sharper bound and, if there is one, a shorter schedule.
+def _again(user, item, users, items, width, schedule):
+    """Improve `schedule` (step, lane, steps, bound): a sharper bound and, if possible, a shorter schedule.
 
-    Taken by falling tail, and backwards by falling head: both are topological, as heights and levels are.
+    Interactions are taken by falling tail, and backwards by falling head; both orders are topological.
     """
     head = _heads(previous_and_next(user, users)[0], previous_and_next(item, items)[0], width)
     back_user, back_item = _reversed(user, item)
     tail = _heads(previous_and_next(back_user, users)[0], previous_and_next(back_item, items)[0], width)
     tail = np.ascontiguousarray(tail[::-1])
-    step, lane, steps, bound = found
+    step, lane, steps, bound = schedule
     bound = max(bound, _joint_bound(head, tail, width))
     for key, from_end in ((tail, False), (head, True)):
         if steps > bound:
@@ -313,16 +334,16 @@ def _again(user, item, users, items, width, found):
 
 @numba.njit(cache=True)
 def _heads(user_previous, item_previous, width):  # pragma: no cover - compiled
-    """int32 [N]: a step before which no schedule of this width can run each interaction; at least its level.
+    """Return a step before which no schedule of this width can run each interaction, int32 [N]; at least its level.
 
-    By induction in time order. Those ancestors of v whose heads are at least a all run at step a or later and before
-    v, at most `width` of them a step: v cannot run before step `a + ceil(#{such ancestors} / width)`, whatever a is.
-    An ancestor's head is above that of its own ancestors, as its last line here says, and so is v's.
+    By induction in time order: the ancestors of v with heads of at least a run at step a or later, before v, and at
+    most `width` of them in a step. So v cannot run before step `a + ceil(#{such ancestors} / width)`, for every a.
+    The head of an interaction is above the heads of its ancestors.
     """
     n = len(user_previous)
     head = np.zeros(n, np.int32)
-    ancestor_of = np.full(n, -1, np.int32)  # the last v of which each is an ancestor
-    counts = np.zeros(n + 1, np.int32)  # of v's ancestors by their head
+    ancestor_of = np.full(n, -1, np.int32)  # the last v that each interaction is an ancestor of
+    counts = np.zeros(n + 1, np.int32)  # number of v's ancestors by head
     for v in range(n):
         top = -1
         for parent in (user_previous[v], item_previous[v]):
@@ -348,13 +369,13 @@ def _heads(user_previous, item_previous, width):  # pragma: no cover - compiled
 
 @numba.njit(cache=True)
 def _joint_bound(head, tail, width):  # pragma: no cover - compiled
-    """A lower bound on the steps from heads [N] and tails [N] together, in O(N + (largest head) x (largest tail)).
+    """Return a lower bound on the steps from heads [N] and tails [N], in O(N + (largest head) x (largest tail)).
 
-    What has head >= a and tail >= b runs neither before step a nor in the last b steps: what lies between must hold
-    it, so there are at least `a + ceil(#{such interactions} / width) + b` steps.
+    Interactions with head >= a and tail >= b run neither before step a nor in the last b steps. The steps between must
+    hold them, so there are at least `a + ceil(#{such interactions} / width) + b` steps.
     """
     order = np.argsort(-head)
-    counts = np.zeros(tail.max() + 1, np.int32)  # of those with head >= a, by their tail
+    counts = np.zeros(tail.max() + 1, np.int32)  # number of interactions with head >= a, by tail
     bound = 0
     index = 0
     for a in range(head.max(), -1, -1):

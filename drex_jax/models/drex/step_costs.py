@@ -1,13 +1,13 @@
-"""What a training step costs on a kind of device, by its width: the table that a schedule's width is chosen from.
+"""The time of a training step by its width, for each kind of device. The width of a schedule is chosen from it.
 
-The choice must not vary from run to run, so it is never timed at start: the table is a file, `step_costs.json` beside
-this module, which `tools/profile.py --write_costs=FILE` writes anew and which a user may replace. It maps each device kind,
-as JAX names it, to its source and its times in microseconds:
+The choice must be the same in every run, so nothing is timed at the start of a run. The table is the file
+`step_costs.json` beside this module. `tools/profile.py --write_costs=FILE` measures a new one, which a user can set.
+It maps each device kind, as JAX names it, to its source and its times in microseconds:
 
     {"cpu": {"source": "measured on ...", "state_sizes": {"64": {"1": 12.5, "2": 20.0}}}}
 
-`gather_microseconds`, where a kind has it, is what a step's lanes cost to be gathered from several devices, both ways.
-The kinds `cpu`, `gpu` and `tpu` stand for every device of their platform that is not named itself.
+`gather_microseconds` (optional) is the time to gather the lanes of a step from several devices, in both directions.
+The kinds `cpu`, `gpu` and `tpu` are used for every device of their platform that is not in the table itself.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from drex_jax.common.files import json_of, write_text
 from drex_jax.models.drex.schedule import StepCosts
 
 SHIPPED = pathlib.Path(__file__).with_name("step_costs.json")
-OTHERWISE = "gpu"  # an accelerator that the shipped table does not know, and whose platform it does not know either
+OTHERWISE = "gpu"  # used for an accelerator whose kind and platform are not in the shipped table
 
 Table = dict[str, dict[str, Any]]
 
 
 class Costs(NamedTuple):
-    """Attributes:
-    step: what a training step costs by its width.
-    source: where that is from, for a log: file, device kind, state size, and what the file says of it.
-    gather: what it costs to gather a step's lanes from several devices, both ways, in microseconds; None: too much.
+    """The costs of training steps on one kind of device.
+
+    Attributes:
+      step: the time of a training step by its width.
+      source: where the times are from, for the log: file, device kind, state size, and the file's own source.
+      gather: microseconds to gather the lanes of a step from several devices, in both directions; None: not measured,
+        so lanes are never split.
     """
 
     step: StepCosts
@@ -42,19 +45,21 @@ class Costs(NamedTuple):
     gather: float | None = None
 
     def split_pays(self, width: int, devices: int) -> bool:
-        """Whether a step of `width` lanes is done sooner by several devices that share them."""
-        own, all_of_them = np.interp([width / devices, width], self.step.widths, self.step.microseconds)
-        return self.gather is not None and bool(own + self.gather < all_of_them)
+        """Return True if a step of `width` lanes is faster when devices share the lanes."""
+        shared, whole = np.interp([width / devices, width], self.step.widths, self.step.microseconds)
+        return self.gather is not None and bool(shared + self.gather < whole)
 
 
 def load(device_kind: str, platform: str, state_size: int, path: pathlib.Path | None = None) -> Costs:
-    """The costs of the device kind, or else of its platform, at the nearest state size (by ratio, the smaller of two).
+    """Return the costs of the device kind, or else of its platform, at the nearest state size.
+
+    The nearest size has the smallest ratio; of two, the smaller one is taken.
 
     Args:
       device_kind: `jax.Device.device_kind`.
       platform: `jax.Device.platform`.
-      state_size: D.
-      path: a file of the user's; None: the shipped one.
+      state_size: size of the states.
+      path: the user's own table; None: the shipped table.
 
     Raises:
       UserError: the file is missing or damaged, or has neither the device kind nor its platform.
@@ -76,24 +81,24 @@ def load(device_kind: str, platform: str, state_size: int, path: pathlib.Path | 
 
 
 def write(path: pathlib.Path, device_kind: str, source: str, sizes: Mapping[int, StepCosts]) -> None:
-    """Adds what was measured to a file, or replaces it there; other device kinds and state sizes stay.
+    """Add measured times to a file, or replace them there; other device kinds and state sizes stay.
 
     Args:
-      path: of the file, made if it is missing.
+      path: the file, which is created if it is missing.
       device_kind: `jax.Device.device_kind`.
-      source: on what the times were measured.
+      source: a description of the machine.
       sizes: the costs by state size.
 
     Raises:
-      UserError: the file is there and damaged, or cannot be written.
+      UserError: the file is damaged, or cannot be written.
     """
     table = _read(path) if path.exists() else {}
-    known = table.get(device_kind, {"state_sizes": {}})["state_sizes"]
-    known |= {
+    times = table.get(device_kind, {"state_sizes": {}})["state_sizes"]
+    times |= {
         str(size): {str(width): round(time, 2) for width, time in zip(costs.widths, costs.microseconds, strict=True)}
         for size, costs in sizes.items()
     }
-    ascending = {size: known[size] for size in sorted(known, key=int)}
+    ascending = {size: times[size] for size in sorted(times, key=int)}
     table[device_kind] = table.get(device_kind, {}) | {"source": source, "state_sizes": ascending}
     try:
         write_text(path, json.dumps(table, indent=1) + "\n")
@@ -102,7 +107,7 @@ def write(path: pathlib.Path, device_kind: str, source: str, sizes: Mapping[int,
 
 
 def _read(path: pathlib.Path) -> Table:
-    """A file's content, every table in it checked."""
+    """Return the checked content of a file."""
     try:
         table = json_of(path)
     except OSError as error:

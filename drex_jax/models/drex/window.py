@@ -1,10 +1,10 @@
-"""A stretch of interactions as fixed-shape arrays for the scan: its schedule, its rows, what precedes each.
+"""Windows: interactions as arrays of fixed shape for the scan, with their schedule, rows and counters.
 
-Only the rows that a window touches are gathered into the scan's table, so its cost does not depend on how many users
-and items there are. All windows of a plan share one shape, so one compiled step serves them.
+Only the rows of the users and items in a window are gathered into the scan's table, so its cost does not depend on the
+number of users and items in the data. All windows of a plan have one shape, so one compiled step serves them all.
 
 Letters: n interactions of a window (padded), C blocks of K steps, B lanes, U users and I items of the data, Ru and Ri
-rows touched.
+rows of a window.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from drex_jax.common.cache import Cache, no_cache
+from drex_jax.common.padding import power_of_two
 from drex_jax.common.streams import previous_and_next
 from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
@@ -26,21 +27,21 @@ from drex_jax.models.drex.counters import Before
 from drex_jax.models.drex.recurrence import Layout
 from drex_jax.text import batching
 
-KEPT_BYTES = 1 << 30  # of all windows of a plan; larger ones are made anew each time
-BLOCK_LANES, BLOCK_STEPS = 512, 16  # a block has about so many lanes (a core's cache), and at least so many steps
+KEPT_BYTES = 1 << 30  # windows of a plan are kept in memory up to this size; larger ones are built at each use
+BLOCK_LANES, BLOCK_STEPS = 512, 16  # a block has about 512 lanes, which fit a core's cache, and at least 16 steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How windows are packed for the devices at hand.
+    """How windows are packed for the devices.
 
     Attributes:
-      width: lanes a step.
-      devices: number of devices that share a window: its interactions and chunks of texts divide by it.
-      split: the lanes of a step divide by it, too.
-      cache: keeps schedules between runs.
-      rounded: sizes are powers of two, so that few compiled programs serve windows of any size.
-      least: windows of fewer interactions are packed like one of so many, so that one program serves them all.
+      width: lanes of a step.
+      devices: number of devices that share a window; it divides the interactions and the chunks of texts.
+      split: if true, the number of devices divides the lanes of a step, too.
+      cache: cache of schedules.
+      rounded: if true, sizes are powers of two, so that few compiled programs serve windows of any size.
+      least: smaller windows are packed like one of this many interactions, so that one program serves them all.
     """
 
     width: int = 16
@@ -51,33 +52,28 @@ class Packing:
     least: int = 0
 
     def room(self, least: int) -> int:
-        """The size of an array that has to hold so many."""
+        """Return the size of an array for at least `least` elements."""
         return power_of_two(least) if self.rounded else least
 
 
 DEFAULT_PACKING = Packing()
 
 
-def power_of_two(least: int) -> int:
-    """The smallest that is not below `least`, or 1."""
-    return 1 << max(int(least) - 1, 0).bit_length()
-
-
 class Window(NamedTuple):
-    """One window. Interactions beyond the window's own (padding) are not `valid` and stand in no lane.
+    """One window. Padding is not `valid` and runs in no lane.
 
     Attributes:
-      valid: bool [n].
+      valid: bool [n], false for padding.
       rating: float32 [n], NaN where missing.
-      counts, gap, bias: float32 [n, 2] of `Before`.
+      counts, gap, bias: float32 [n, 2], the fields of `Before`.
       vectors: float32 [n, width] by name, NaN where missing.
       text: the reviews in length buckets, or None.
-      user_rows, item_rows: int32 [Ru], [Ri], the rows touched; U or I where padded.
-      user_fresh, item_fresh: bool [Ru], [Ri], met for the first time in this window.
+      user_rows, item_rows: int32 [Ru], [Ri], the users and items of the window; padding is U or I.
+      user_fresh, item_fresh: bool [Ru], [Ri], true for users and items that first appear in this window.
       user_auxiliary, item_auxiliary: float32 [Ru, 2], [Ri, 2], running bias and log1p count after the window.
-      layout: where each runs; its table has the users' rows, the items', then two for each lane.
-      item: int32 [n], the item; I where padded.
-      known: int32 [n], how many items had been met before it: these are its negatives' range.
+      layout: where each interaction runs; the table has the rows of users, then of items, then two for each lane.
+      item: int32 [n], the item; padding is I.
+      known: int32 [n], the number of items before each interaction; negatives are drawn from them.
     """
 
     valid: np.ndarray
@@ -99,12 +95,12 @@ class Window(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Windows of one shape, and what their schedules came to.
+    """Windows of one shape, and their schedules.
 
     Attributes:
-      windows: in time order.
-      begins: first interaction of each, and the end of the last.
-      schedules: one a window.
+      windows: the windows in time order.
+      begins: the first interaction of each window, and the end of the last one.
+      schedules: the schedule of each window.
     """
 
     windows: Sequence[Window]
@@ -116,10 +112,10 @@ class Plan(NamedTuple):
 
 
 class Windows(Sequence[Window]):
-    """Windows that are made when they are asked for.
+    """Windows that are built on demand.
 
-    Where all of them together are small they are made once, and their arrays are constants (read-only): a copy on a
-    device stays right.
+    If all windows together are small, they are built once. Their arrays are then read-only, so that copies on devices
+    stay valid.
     """
 
     def __init__(self, count: int, make: Callable[[int], Window]):
@@ -134,9 +130,9 @@ class Windows(Sequence[Window]):
         return self._count
 
     def __getitem__(self, number: Any) -> Any:
-        """A window, or a list of them for a slice."""
+        """Return a window, or a list of windows for a slice."""
         if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
+            return [self[index] for index in range(*number.indices(len(self)))]
         if not -len(self) <= number < len(self):
             raise IndexError(f"window {number} of {len(self)}")
         return self._kept[number] if self._kept else self._make(number % len(self))
@@ -153,7 +149,7 @@ def _texts(tokens: Tokens, shapes: tuple[batching.BucketShape, ...]) -> batching
 
 
 def _text_shapes(tokens: Tokens, spans: list[tuple[int, int]], packing: Packing) -> tuple[batching.BucketShape, ...]:
-    """The shape that holds the reviews of every window."""
+    """Return the bucket shapes that hold the reviews of every window."""
     lengths = tokens.lengths
     longest = packing.room(int(lengths.max(initial=1)))
     windows, buckets = [lengths[a:b] for a, b in spans], batching.bucket_lengths(longest)
@@ -164,23 +160,22 @@ def _text_shapes(tokens: Tokens, spans: list[tuple[int, int]], packing: Packing)
 
 
 def window_begins(n: int, count: int) -> np.ndarray:
-    """Int64 [count + 1]: borders of `count` chronological windows of near-equal size (fewer if n is smaller)."""
+    """Return the borders of `count` chronological windows of near-equal size (at most n), int64 [count + 1]."""
     return np.linspace(0, n, max(min(count, n), 1) + 1).round().astype(np.int64)
 
 
-def cheapest_width(user: np.ndarray, item: np.ndarray, count: int, costs: schedule.StepCosts) -> int:
-    """The width of the table of `costs` at which `count` windows of a stream (int32 [N] each) train in least time."""
-    spans = itertools.pairwise(window_begins(len(user), count))
-    return schedule.cheapest_width([(user[a:b], item[a:b]) for a, b in spans], costs)
+def window_streams(user: np.ndarray, item: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the users and items, int32 each, of `count` chronological windows of a stream (`window_begins`)."""
+    return [(user[a:b], item[a:b]) for a, b in itertools.pairwise(window_begins(len(user), count))]
 
 
 def _auxiliary_after(ids: np.ndarray, rows: np.ndarray, after: np.ndarray, spans: list[tuple[int, int]]):
-    """For each window, float32 [touched, 2] of one side as they stand after it.
+    """Return, for each window, the auxiliary inputs of its users (or items) after it, float32 [rows, 2].
 
     Args:
-      ids: int32 [N] of the stretch.
-      rows: float32 [N, 2], the auxiliaries of each of them just before its interaction.
-      after: float32 [ids, 2], those of everyone after the stretch.
+      ids: int32 [N], the user (or item) of each interaction.
+      rows: float32 [N, 2], its auxiliary inputs just before each interaction.
+      after: float32 [ids, 2], the auxiliary inputs of all users (or items) after the last interaction.
       spans: begin and end of each window.
     """
     _, following = previous_and_next(ids, len(after))
@@ -188,7 +183,7 @@ def _auxiliary_after(ids: np.ndarray, rows: np.ndarray, after: np.ndarray, spans
     auxiliaries = []
     for a, b in spans:
         touched, from_end = np.unique(ids[a:b][::-1], return_index=True)
-        later = following[b - 1 - from_end]  # the next interaction, beyond the window; N where there is none
+        later = following[b - 1 - from_end]  # the next interaction after the window; N if there is none
         auxiliaries.append(stacked[np.where(later < len(ids), later, len(ids) + touched)])
     return auxiliaries
 
@@ -197,12 +192,12 @@ class Packed(NamedTuple):
     """Windows of a stream, packed into layouts of one shape.
 
     Attributes:
-      schedules: one a window, all of one width.
-      touched: for each window the users and the items it touches, ascending.
-      layout: of a window by its number: where its interactions run, in a table of its users' rows, its items' and two
-        a lane.
-      users, items: how many rows of each side every table has: those of the window that touches most.
-      size: interactions of every window, padding included.
+      schedules: the schedule of each window; all have one width.
+      touched: the users and the items of each window, ascending.
+      layout: function from the number of a window to its layout; the table has the rows of users, then of items, then
+        two for each lane.
+      users, items: rows of users and of items in every table: as many as the largest window needs.
+      size: interactions of every window, with padding.
     """
 
     schedules: list[schedule.Schedule]
@@ -214,13 +209,13 @@ class Packed(NamedTuple):
 
 
 def pack(user: np.ndarray, item: np.ndarray, spans: list[tuple[int, int]], packing: Packing) -> Packed:
-    """Schedules and lays out the windows of a stream.
+    """Build the schedules and layouts of the windows of a stream.
 
     Args:
-      user: int32 [N], in the order of learning.
-      item: int32 [N].
+      user: int32 [N], in learning order.
+      item: int32 [N], in learning order.
       spans: begin and end of each window.
-      packing: how.
+      packing: how windows are packed.
     """
     schedules = _schedules([(user[a:b], item[a:b]) for a, b in spans], packing)
     touched = [(np.unique(user[a:b]), np.unique(item[a:b])) for a, b in spans]
@@ -232,7 +227,7 @@ def pack(user: np.ndarray, item: np.ndarray, spans: list[tuple[int, int]], packi
     width = schedules[0].width
     steps = packing.room(max(1, packing.least // width, *(packed.steps for packed in schedules)))
     blocks = -(-steps // max(BLOCK_STEPS, BLOCK_LANES // width))
-    steps = -(-steps // blocks)  # of a block: equal blocks, least padding
+    steps = -(-steps // blocks)  # steps of a block: equal blocks need the least padding
     empty = num_users + num_items + 2 * np.arange(width, dtype=np.int32)
 
     def layout(number: int) -> Layout:
@@ -253,7 +248,7 @@ def pack(user: np.ndarray, item: np.ndarray, spans: list[tuple[int, int]], packi
 
 
 def _schedules(streams: list[tuple[np.ndarray, np.ndarray]], packing: Packing) -> list[schedule.Schedule]:
-    """A schedule for each window, of one width."""
+    """Return a schedule for each window, all of one width."""
     width = packing.width
     if packing.split:
         width = -(-width // packing.devices) * packing.devices
@@ -281,16 +276,16 @@ def plan(
     known_users: int = 0,
     known_items: int = 0,
 ) -> Plan:
-    """Prepares `events` in `count` windows.
+    """Prepare interactions in `count` windows.
 
     Args:
-      events: the stretch, in the order of learning.
-      before: what precedes each of them.
-      after: `history.tables` of everyone after the stretch.
+      events: the interactions in learning order.
+      before: the counters before each interaction.
+      after: `counters.tables` after the last interaction.
       count: number of windows.
-      packing: how they are packed.
-      known_users: how many users had been met before the stretch (numbers below are not fresh).
-      known_items: likewise.
+      packing: how windows are packed.
+      known_users: number of users before the first interaction; smaller user numbers are not fresh.
+      known_items: number of items before the first interaction; smaller item numbers are not fresh.
     """
     begins = window_begins(len(events), count)
     spans = list(itertools.pairwise(begins))
@@ -321,7 +316,7 @@ def plan(
             user_auxiliary=_pad(user_after[number], packed.users, 0),
             item_auxiliary=_pad(item_after[number], packed.items, 0),
             layout=packed.layout(number),
-            item=_pad(events.item[a:b], size, events.num_items),  # a number that no negative has
+            item=_pad(events.item[a:b], size, events.num_items),  # no negative has this number
             known=_pad(met_items[a:b].astype(np.int32), size, 0),
         )
 
@@ -329,11 +324,12 @@ def plan(
 
 
 class Negatives(NamedTuple):
-    """Items to rank below those of a window's interactions, each at the moment of its interaction.
+    """Negative items of a window's interactions, each with its state at the time of its interaction.
 
     Attributes:
-      state: int32 [n, draws] into [the n item states before each interaction, then the I states after the window].
-      valid: bool [n, draws], false where there is nothing to draw or the draw is the interaction's own item.
+      state: int32 [n, draws], index into [the n item states before each interaction, then the I states after the
+        window].
+      valid: bool [n, draws], false if there is no item to draw, or the drawn item is the interaction's own item.
     """
 
     state: np.ndarray
@@ -341,17 +337,17 @@ class Negatives(NamedTuple):
 
 
 def negatives(item: np.ndarray, known: np.ndarray, num_items: int, draws: int, rng: np.random.Generator) -> Negatives:
-    """Uniform negatives, each at the moment of its interaction.
+    """Draw uniform negatives for each interaction of a window.
 
-    A negative j of interaction k is drawn from the items met before k; its state at that moment is the one before j's
-    first interaction at or after k in the window, and the one after the window where there is none.
+    A negative j of interaction k is drawn from the items that appeared before k. Its state at k is the state before
+    j's first interaction at or after k in the window; without one, it is the state after the window.
 
     Args:
-      item: int [n], the items of the window's interactions in time order; I in the padding at the end.
-      known: int [n], items met before each; below 1 there is nothing to draw.
-      num_items: I.
-      draws: negatives an interaction.
-      rng: the source of the draws.
+      item: int [n], the items of the window's interactions in time order; padding at the end is I.
+      known: int [n], number of items before each interaction; with 0 there is nothing to draw.
+      num_items: number of items in the data.
+      draws: negatives of each interaction.
+      rng: random generator.
     """
     n = len(item)
     drawn = (rng.random((n, draws)) * known[:, None]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Features of items as models take them, and the frozen graph of the items that are most alike by them.
+"""The features of items, and the fixed graph of the most similar items.
 
 Letters: I items, M modalities, F features of a modality, k neighbours of an item.
 """
@@ -16,16 +16,16 @@ from drex_jax.data.events import Events
 from drex_jax.models.graph.neighbours import nearest
 from drex_jax.models.graph.propagation import Graph, directed
 
-FIRST = "image"  # the modality that `first_modality` weighs, where the data have it
+FIRST = "image"  # the modality that gets the weight `first`, if the data have it
 
 
 class Features(NamedTuple):
-    """Features of items as the data set has them, not standardised, in the order of the modalities' names.
+    """The features of items, not standardised, sorted by the names of the modalities.
 
     Attributes:
-      names: [M].
-      values: by modality float32 [I, F]; zeros where an item lacks it.
-      present: bool [M, I].
+      names: [M], names of the modalities.
+      values: for each modality, float32 [I, F]; zeros for items without it.
+      present: bool [M, I], false where an item lacks a modality.
     """
 
     names: tuple[str, ...]
@@ -34,14 +34,14 @@ class Features(NamedTuple):
 
 
 def item_features(events: Events, model: str) -> Features:
-    """The features of the data set's items.
+    """Return the features of the items of a data set.
 
     Args:
       events: the data set.
-      model: who asks, for the message.
+      model: name of the model, for the error message.
 
     Raises:
-      UserError: there are none.
+      UserError: the data have no features of items.
     """
     if not events.item_vectors:
         raise UserError(f"{model} needs features of items, and these data have none: see data.item_features")
@@ -53,10 +53,10 @@ def item_features(events: Events, model: str) -> Features:
 
 
 def modality_weights(names: tuple[str, ...], first: float) -> np.ndarray:
-    """Weights of the modalities' graphs, float32 [M], of sum 1.
+    """Return the weights of the modalities' graphs, float32 [M], of sum 1.
 
-    `first` is that of images where the data have them, as in the published setting (0.1 image + 0.9 text), and
-    otherwise of the first modality by name; the others share the rest equally; a single one has weight 1.
+    `first` is the weight of images if the data have them, as in the published setting (0.1 image + 0.9 text), else of
+    the first modality by name. The others share the rest equally. A single modality has weight 1.
     """
     if len(names) == 1:
         return np.ones(1, np.float32)
@@ -66,16 +66,16 @@ def modality_weights(names: tuple[str, ...], first: float) -> np.ndarray:
 
 
 def feature_graph(features: Features, neighbours: int, first: float) -> Graph:
-    """The weighted sum over modalities of graphs in which an item's k nearest by cosine count 1/k each.
+    """Return the weighted sum over modalities of graphs in which each of an item's k nearest items has weight 1/k.
 
-    As the public implementation of FREEDOM (Zhou and Shen, MM 2023) builds it, an item itself among its neighbours. Our
-    choice where an item lacks modalities: it is nobody's neighbour by them, and the weights of those that it has are
-    scaled to sum 1; an item without any has a row of zeros.
+    Neighbours are the nearest items by cosine. The item itself is one of them, as in the public implementation of
+    FREEDOM (Zhou and Shen, MM 2023). Our choice for an item without some modalities: it has no neighbours by them, and
+    the weights of its other modalities are scaled to sum 1; an item without any modality has a row of zeros.
 
     Args:
-      features: of the items.
-      neighbours: k; a modality that fewer items have gives what there are, with a sum of 1 all the same.
-      first: see `modality_weights`.
+      features: features of the items.
+      neighbours: k; if fewer items have a modality, all of them are neighbours, and their weights still sum to 1.
+      first: weight of the first modality; see `modality_weights`.
     """
     present = features.present
     base = modality_weights(features.names, first)[:, None] * present

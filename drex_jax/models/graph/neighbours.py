@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, in blocks of rows: memory is linear in the number of items."""
+"""Nearest neighbours by cosine, in blocks of rows, so that memory is linear in the number of items."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def nearest(
     include_self: bool = False,
     block: int = 256,
 ) -> tuple[jax.Array, jax.Array]:
-    """The k items whose rows have the greatest cosine with an item's own; of equal ones, the lower number first.
+    """Find the k items with the greatest cosine to each item; of equal ones, the lower number comes first.
 
-    Exact and deterministic. A row of zeros has cosine 0 with every row. Where an item has fewer than k neighbours,
-    and for items that are not valid, the rest has similarity -inf and the item's own number as neighbour.
+    The result is exact and deterministic. A row of zeros has cosine 0 with every row. Missing neighbours (if an item
+    has fewer than k, or is not valid) have similarity -inf and the item's own number.
 
     Args:
-      x: [I, D].
-      k: neighbours, at least 1, may exceed I.
-      valid: bool [I]; others neither get nor are neighbours. None: all are valid.
-      include_self: whether an item is a neighbour of itself.
-      block: items a step; I x block similarities exist at a time. On CPU, 256 was the fastest of 128 to 1,024.
+      x: [I, D], vectors of the items.
+      k: number of neighbours, at least 1; may exceed I.
+      valid: bool [I]; other items neither have neighbours nor are neighbours. None: all are valid.
+      include_self: true if an item can be its own neighbour.
+      block: items processed at a time, with I x block similarities. On CPU, 256 was the fastest of 128 to 1,024.
 
     Returns:
-      Numbers int32 [I, k] and cosines float32 [I, k], in descending order.
+      Item numbers, int32 [I, k], and cosines, float32 [I, k], in descending order of cosine.
     """
     num_items = x.shape[0]
     x = x.astype(jnp.float32)

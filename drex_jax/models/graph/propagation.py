@@ -1,12 +1,12 @@
-"""Products of a sparse matrix, and of its transpose, with a table of rows: how graphs of users and items propagate.
+"""Products of a sparse matrix and of its transpose with a dense table: the propagation in graphs of users and items.
 
-A matrix is held as lists of neighbours cut into chunks of `CHUNK`. Every row has a first chunk, in the row's place, and
-rows with more neighbours have further ones. A product gathers the chunks' neighbours column by column, all in one
-pass, and then adds the further chunks to their rows. The backward product is the same over the transpose's lists, so
-that nothing is ever scattered by edge.
+A matrix is stored as lists of neighbours, cut into chunks of `CHUNK`. Every row has a first chunk, stored at the row's
+index; rows with more neighbours have further chunks. A product gathers the neighbours of all chunks column by column,
+and then adds the further chunks to their rows. The backward product does the same with the lists of the transpose, so
+nothing is scattered edge by edge.
 
-Letters: E edges, n nodes (rows) and m columns of a matrix, k neighbours a node, S further chunks, C places in a chunk,
-D features.
+Letters: E edges, n nodes (rows) and m columns of a matrix, k neighbours of a node, S further chunks, C entries of a
+chunk, D features.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ CHUNK = 8
 
 
 class Lists(NamedTuple):
-    """The rows' neighbours in chunks. Neighbour m is nobody's number and stands for a row of zeros: an empty place.
+    """The neighbours of each row in chunks. Index `m` is padding; it gathers a zero row.
 
     Attributes:
       first: int32 [C, n], the first chunk of each row.
-      rest: int32 [C, S], the further ones, by row.
-      row: int32 [S], ascending, which row each further chunk belongs to; empty ones are at the end.
-      first_weight: float32 [C, n]; None where each is 1.
-      rest_weight: float32 [C, S]; None where each is 1.
+      rest: int32 [C, S], the further chunks, sorted by row.
+      row: int32 [S], ascending, the row of each further chunk; empty chunks are at the end.
+      first_weight: float32 [C, n], weights; None if all are 1.
+      rest_weight: float32 [C, S], weights; None if all are 1.
     """
 
     first: jax.Array
@@ -43,9 +43,9 @@ class Graph(NamedTuple):
     """A sparse matrix A [n, m] as `propagate` reads it: A = diag(scale) L diag(scale), L given by lists.
 
     Attributes:
-      lists: of L.
-      transposed: of L's transpose; None where L is symmetric.
-      scale: float32 [n], of a square matrix; None where each is 1.
+      lists: the lists of L.
+      transposed: the lists of the transpose of L; None if L is symmetric.
+      scale: float32 [n], for a square matrix; None if all values are 1.
     """
 
     lists: Lists
@@ -54,13 +54,13 @@ class Graph(NamedTuple):
 
 
 def count_chunks(user: np.ndarray, item: np.ndarray, num_users: int, num_items: int) -> int:
-    """Further chunks that the bipartite graph of these edges needs, and so at most those of any subset of them.
+    """Return the number of further chunks that the bipartite graph of these edges, or of any subset, needs at most.
 
     Args:
-      user: int [E], on the host.
-      item: int [E], on the host.
-      num_users: more than any user's number.
-      num_items: more than any item's number.
+      user: int [E], a NumPy array.
+      item: int [E], a NumPy array.
+      num_users: number of users.
+      num_items: number of items.
     """
     return _count_further(user, num_users) + _count_further(item, num_items)
 
@@ -73,20 +73,19 @@ def symmetric(
     kept: jax.typing.ArrayLike | None = None,
     num_chunks: int | None = None,
 ) -> Graph:
-    """D^-1/2 A D^-1/2 of the bipartite graph over num_users + num_items nodes; item i is node num_users + i.
+    """Return D^-1/2 A D^-1/2 of the bipartite graph over num_users + num_items nodes; item i is node num_users + i.
 
-    Can be traced: sizes depend on the arguments' shapes and on num_chunks alone. An edge that is given twice counts
-    twice, also in the degrees. Nodes without an edge have rows of zeros. Neighbours are added in the order of the
-    edges.
+    Can be traced by JAX: sizes depend only on the shapes of the arguments and on `num_chunks`. A repeated edge counts
+    twice, also in the degrees. Nodes without an edge have rows of zeros. Neighbours are added in the order of edges.
 
     Args:
-      user: int32 [E].
-      item: int32 [E].
-      num_users: more than any user's number.
-      num_items: more than any item's number.
-      kept: bool [E]; the graph, degrees included, has only these edges. None: all.
-      num_chunks: `count_chunks` of these edges or of a superset, for smaller lists (entries that did not fit would be
-        lost); None: enough for any graph of E edges.
+      user: int32 [E], the user of each edge.
+      item: int32 [E], the item of each edge.
+      num_users: number of users.
+      num_items: number of items.
+      kept: bool [E], the edges of the graph and of its degrees; None: all.
+      num_chunks: `count_chunks` of these edges or of a superset, for smaller lists (with fewer, entries are lost);
+        None: enough for any graph of E edges.
     """
     n = num_users + num_items
     user, item = jnp.asarray(user, jnp.int32), jnp.asarray(item, jnp.int32)
@@ -106,13 +105,13 @@ def symmetric(
 
 
 def directed(neighbour: jax.typing.ArrayLike, weight: jax.typing.ArrayLike) -> Graph:
-    """The n x n matrix whose row r holds weight[r, j] at neighbour[r, j], for each j; repeated ones add up.
+    """Return the n x n matrix with weight[r, j] at row r and column neighbour[r, j]; repeated entries add up.
 
-    Can be traced: sizes depend on the arguments' shapes alone.
+    Can be traced by JAX: sizes depend only on the shapes of the arguments.
 
     Args:
       neighbour: int32 [n, k], in 0 .. n-1 wherever the weight is not 0.
-      weight: float32 [n, k]; 0: absent.
+      weight: float32 [n, k]; 0 means no entry.
     """
     neighbour, weight = jnp.asarray(neighbour, jnp.int32), jnp.asarray(weight, jnp.float32)
     n, k = neighbour.shape
@@ -127,15 +126,15 @@ def directed(neighbour: jax.typing.ArrayLike, weight: jax.typing.ArrayLike) -> G
 
 
 def incidence(user: np.ndarray, item: np.ndarray, num_users: int, num_items: int) -> Graph:
-    """The num_users x num_items matrix that holds 1 for each edge: its product sums, for each user, the rows of items.
+    """Return the num_users x num_items matrix with 1 for each edge; its product sums the rows of each user's items.
 
-    On the host. Neighbours are added in the order of the edges.
+    Not traced by JAX. Neighbours are added in the order of the edges.
 
     Args:
-      user: int [E].
-      item: int [E].
-      num_users: more than any user's number.
-      num_items: more than any item's number.
+      user: int [E], the user of each edge.
+      item: int [E], the item of each edge.
+      num_users: number of users.
+      num_items: number of items.
     """
 
     @jax.jit
@@ -154,7 +153,7 @@ def incidence(user: np.ndarray, item: np.ndarray, num_users: int, num_items: int
 
 @jax.custom_vjp
 def propagate(graph: Graph, x: jax.Array) -> jax.Array:
-    """A x, float32 [n, D], of x [m, D]. Differentiable in x (not in the graph), by a product with the transpose."""
+    """Return A x, float32 [n, D], for x [m, D]. Differentiable in x, but not in the graph."""
     return _product(graph.lists, graph.scale, x)
 
 
@@ -184,7 +183,7 @@ def _product(lists: Lists, scale: jax.Array | None, x: jax.Array) -> jax.Array:
 
 
 def _chunk_sums(x: jax.Array, neighbour: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """The sum of each chunk's rows, [chunks, D]; written so that XLA makes one loop of it, without [C, chunks, D]."""
+    """Sum the rows of each chunk: [chunks, D]. XLA compiles this into one loop, without an array [C, chunks, D]."""
     total = jnp.zeros((neighbour.shape[1], x.shape[1]), jnp.float32)
     for j in range(neighbour.shape[0]):
         part = x.at[neighbour[j]].get(mode="promise_in_bounds")
@@ -193,21 +192,21 @@ def _chunk_sums(x: jax.Array, neighbour: jax.Array, weight: jax.Array | None) ->
 
 
 def _count_further(row: np.ndarray, n: int) -> int:
-    """Chunks beyond the first of each of n rows, of edges in these rows."""
+    """Return the number of chunks beyond the first of each row, for edges in n rows."""
     return int((np.maximum(np.bincount(row, minlength=n) - 1, 0) // CHUNK).sum())
 
 
 def _by_row(row: jax.Array, n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The entries' order by row, [N], and where in it each of the n rows begins, and its length; row n is nobody."""
+    """Return the order of entries by row, [N], and the begin and length of each of n rows; row n is padding."""
     degree = jnp.zeros(n + 1, jnp.int32).at[row].add(1)[:n]
     return _stable_order(row, n), jnp.cumsum(degree) - degree, degree
 
 
 def _stable_order(key: jax.Array, most: int) -> jax.Array:
-    """A stable argsort of keys from 0 to `most`.
+    """Return a stable argsort of keys from 0 to `most`.
 
-    By digits, each sorted as one uint32 together with the position: on CPU, XLA sorts one array several times as fast
-    as a pair of them.
+    Keys are sorted digit by digit, each digit packed with the position into one uint32: on CPU, XLA sorts one array
+    several times as fast as a pair of arrays.
     """
     position = jnp.arange(key.shape[0], dtype=jnp.uint32)
     position_bits = max(key.shape[0] - 1, 1).bit_length()
@@ -221,9 +220,9 @@ def _stable_order(key: jax.Array, most: int) -> jax.Array:
 def _lists(
     begin: jax.Array, degree: jax.Array, neighbour: jax.Array, weight: jax.Array | None, num_chunks: int
 ) -> Lists:
-    """Lists with room for `num_chunks` further chunks; row r has entries begin[r] .. begin[r] + degree[r] - 1.
+    """Return lists with room for `num_chunks` further chunks; row r has entries begin[r] .. begin[r] + degree[r] - 1.
 
-    The last entry is that of an empty place.
+    The last entry of `neighbour` is padding.
     """
     n, empty = begin.shape[0], neighbour.shape[0] - 1
     place = jnp.arange(CHUNK, dtype=jnp.int32)[:, None]

@@ -1,4 +1,4 @@
-"""Random draws on the device: negatives that a user has not in train, and subsets of edges."""
+"""Random draws on the device: negatives that are not in a user's train items, and subsets of edges."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jax import lax
 
 
 class Seen(NamedTuple):
-    """Each user's distinct train items, ascending, one user after the other.
+    """The distinct train items of each user, ascending, one user after the other.
 
     Attributes:
-      begin: int32 [U + 1]; user u has items begin[u] .. begin[u + 1] - 1.
-      item: int32 [N].
+      begin: int32 [U + 1]; the items of user u are item[begin[u] : begin[u + 1]].
+      item: int32 [N], items of all users.
     """
 
     begin: jax.Array
@@ -23,7 +23,7 @@ class Seen(NamedTuple):
 
 
 def seen(user: np.ndarray, item: np.ndarray, num_users: int) -> Seen:
-    """Of the train edges, each int [E]; duplicates count once. On the host."""
+    """Return the train items of each user from train edges, int [E] each; duplicates count once. Not traced by JAX."""
     user, item = np.asarray(user), np.asarray(item)
     order = np.lexsort((item, user))
     user, item = user[order], item[order]
@@ -34,21 +34,21 @@ def seen(user: np.ndarray, item: np.ndarray, num_users: int) -> Seen:
 
 
 def draw_negatives(key: jax.Array, seen: Seen, user: jax.Array, num_items: int) -> jax.Array:
-    """For each user an item uniform over those of 0 .. num_items-1 that it has not in train, int32 [B].
+    """Draw for each user one item uniformly from the items that are not in its train items, int32 [B].
 
-    One draw, no rejection: with a_0 < a_1 < ... the user's items and r uniform over the number of the others, the
-    answer is r + #{j: a_j - j <= r}. A user who has every item gets one uniform over all.
+    There is one draw without rejection: with a_0 < a_1 < ... the user's items, and r uniform over the number of other
+    items, the result is r + #{j: a_j - j <= r}. For a user with every item, the draw is uniform over all items.
 
     Args:
-      key: of this draw.
-      seen: the train items.
-      user: int32 [B].
-      num_items: more than any item's number, static.
+      key: random key of this draw.
+      seen: the train items of all users.
+      user: int32 [B], the users.
+      num_items: number of items, static.
     """
     begin, end = seen.begin[user], seen.begin[user + 1]
-    end = jnp.where(end - begin < num_items, end, begin)  # who has every item is treated as one who has none
+    end = jnp.where(end - begin < num_items, end, begin)  # a user with every item is treated like a user without items
     r = _uniform_below(key, num_items - (end - begin))
-    item = jnp.append(seen.item, 0)  # a place to read where the search has ended behind the last
+    item = jnp.append(seen.item, 0)  # read if the search ends behind the last item
 
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
@@ -61,9 +61,9 @@ def draw_negatives(key: jax.Array, seen: Seen, user: jax.Array, num_items: int) 
 
 
 def _uniform_below(key: jax.Array, span: jax.Array) -> jax.Array:
-    """Uniform over 0 .. span-1, int32 like `span` > 0: the whole part of span times a fraction of 64 random bits.
+    """Draw uniformly from 0 .. span-1, int32, for `span` > 0: the integer part of span times a 64-bit random fraction.
 
-    No number's probability is off by more than 2^-64, where a modulo of 32 bits would be off by 2^-32.
+    Probabilities are off by at most 2^-64; a modulo of 32 bits would be off by 2^-32.
     """
     high, low = jax.random.bits(key, (2, *span.shape), jnp.uint32)
     span = span.astype(jnp.uint32)
@@ -73,35 +73,35 @@ def _uniform_below(key: jax.Array, span: jax.Array) -> jax.Array:
 
 
 def _high_half(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The upper 32 bits of the 64 of the product of two uint32."""
+    """Return the upper 32 bits of the 64-bit product of two uint32."""
     a_high, a_low, b_high, b_low = a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF
     middle = a_high * b_low + (a_low * b_low >> 16)
     return a_high * b_high + (middle >> 16) + ((a_low * b_high + (middle & 0xFFFF)) >> 16)
 
 
 def keep_edges(key: jax.Array, weight: jax.Array, num_kept: int) -> jax.Array:
-    """Numbers of num_kept of the E edges, int32, ascending, drawn without replacement in proportion to their weights.
+    """Draw `num_kept` of E edges without replacement, in proportion to their weights; returns int32, ascending.
 
-    As if drawn one after the other, each in proportion to the weights left (Efraimidis and Spirakis, 2006): the edges
-    whose exponentially distributed times, divided by their weights, come first. An edge of weight 0 comes last.
+    This equals drawing one edge after the other in proportion to the remaining weights (Efraimidis and Spirakis, 2006):
+    the edges with the smallest exponential variates divided by weight are kept. Edges of weight 0 come last.
 
     Args:
-      key: of this draw.
+      key: random key of this draw.
       weight: float32 [E], not negative.
-      num_kept: at most E, static.
+      num_kept: number of edges to keep, at most E, static.
 
     Raises:
-      ValueError: more are to be kept than there are.
+      ValueError: `num_kept` is above E.
     """
     num_edges = weight.shape[0]
     if num_kept > num_edges:
         raise ValueError(f"{num_kept} edges to keep of {num_edges}: at most all can be kept")
     weight = weight.astype(jnp.float32)
     time = jnp.where(weight > 0, _exponential(key, num_edges) / weight, jnp.inf)
-    rank = lax.bitcast_convert_type(time, jnp.uint32)  # of floats that are not negative, in the same order
+    rank = lax.bitcast_convert_type(time, jnp.uint32)  # has the same order as floats that are not negative
 
     def settle(bit: jax.Array, last: jax.Array) -> jax.Array:
-        """With the bits above it known, one bit of the num_kept-th smallest: 1 where too few would be below."""
+        """Find one bit of the num_kept-th smallest rank from the bits above it: 1 if fewer ranks would be below."""
         higher = last | (jnp.uint32(1) << (31 - bit).astype(jnp.uint32))
         return jnp.where((rank < higher).sum() < num_kept, higher, last)
 
@@ -115,5 +115,5 @@ def keep_edges(key: jax.Array, weight: jax.Array, num_kept: int) -> jax.Array:
 
 
 def _exponential(key: jax.Array, size: int) -> jax.Array:
-    """Positive, exponentially distributed, [size]."""
+    """Return positive, exponentially distributed values, [size]."""
     return -jnp.log(jax.random.uniform(key, (size,), minval=jnp.finfo(jnp.float32).tiny))

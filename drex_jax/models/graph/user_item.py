@@ -1,7 +1,7 @@
-"""The graph of users and items, sampled anew each epoch if asked, and the averaged embeddings it gives.
+"""The graph of users and items, with an optional new sample of its edges in each epoch, and its averaged embeddings.
 
-A sample favours the pairs of rare users and rare items (FREEDOM: Zhou and Shen, MM 2023, section 3.2), and has degrees
-of its own. Training sees an epoch's sample, predictions the whole.
+A sample favours pairs of rare users and rare items (FREEDOM: Zhou and Shen, MM 2023, section 3.2), and uses the node
+degrees of the sample. Training uses the sample of the epoch; predictions use the whole graph.
 
 Letters: U users, I items, N = U + I nodes, item i being node U + i, E train pairs, D row size.
 """
@@ -20,12 +20,12 @@ from drex_jax.models.pairwise import xavier
 
 
 class Behaviour(NamedTuple):
-    """What never changes.
+    """The constants of the graph.
 
     Attributes:
       whole: the graph of all train pairs.
-      user, item: int32 [E], the pairs.
-      weight: float32 [E], 1 / sqrt(pairs of the user x pairs of the item): what a pair's draw is proportional to.
+      user, item: int32 [E], the train pairs.
+      weight: float32 [E], sampling weight of each pair: 1 / sqrt(pairs of the user x pairs of the item).
     """
 
     whole: Graph
@@ -35,10 +35,10 @@ class Behaviour(NamedTuple):
 
 
 class BehaviourGraph:
-    """Makes `Behaviour`, and each epoch's graph of it."""
+    """Builds `Behaviour`, and the graph of each epoch."""
 
     def __init__(self, user: np.ndarray, item: np.ndarray, num_users: int, num_items: int, dropout: float):
-        """`user` and `item` int32 [E]: the distinct train pairs; `dropout`: the share of them an epoch leaves out."""
+        """Take the distinct train pairs `user` and `item`, int32 [E]; `dropout` is the share left out in an epoch."""
         self._nodes = num_users, num_items
         self._num_kept = max(1, int(len(user) * (1 - dropout)))
         self._num_chunks = count_chunks(user, item, num_users, num_items)  # enough for every sample
@@ -49,7 +49,7 @@ class BehaviourGraph:
         self.constants = Behaviour(whole, user, item, weight.astype(np.float32))
 
     def of_epoch(self, behaviour: Behaviour, key: jax.Array) -> Graph | tuple[()]:
-        """The graph of a new sample; nothing where the whole is used."""
+        """Return the graph of a new sample; () if the whole graph is used."""
         if not self._samples:
             return ()
         kept = keep_edges(key, behaviour.weight, self._num_kept)
@@ -57,9 +57,9 @@ class BehaviourGraph:
 
 
 def averaged(behaviour: Behaviour, sample: Graph | tuple[()], table: jax.Array, layers: int) -> jax.Array:
-    """LightGCN's rows (He et al., SIGIR 2020): the mean of a table [N, D] and its products with powers of the graph.
+    """Return LightGCN's embeddings (He et al., SIGIR 2020): the mean of a table [N, D] and of its propagated layers.
 
-    `sample` is what `of_epoch` gave; () uses the whole graph.
+    `sample` is the result of `of_epoch`; () uses the whole graph.
     """
     graph = sample if isinstance(sample, Graph) else behaviour.whole
     total = table
@@ -70,6 +70,6 @@ def averaged(behaviour: Behaviour, sample: Graph | tuple[()], table: jax.Array, 
 
 
 def embeddings(key: jax.Array, num_users: int, num_items: int, size: int) -> jax.Array:
-    """New embeddings [N, D] of users and items, each side started by itself."""
+    """Return new embeddings of users and items, [N, D]; users and items are initialised separately."""
     user, item = jax.random.split(key)
     return jnp.concatenate([xavier(user, num_users, size), xavier(item, num_items, size)])

@@ -1,4 +1,4 @@
-"""BERT as an encoder of reviews: any Hugging Face folder of model type bert, run by JAX.
+"""BERT in JAX as an encoder of reviews, from any Hugging Face folder with model type bert.
 
 from drex_jax.text.bert import BertEncoder
 """

@@ -1,9 +1,9 @@
-"""Texts to vectors by a BERT of a Hugging Face folder.
+"""Text embeddings from a BERT in a Hugging Face folder.
 
     encoder = BertEncoder.load("models/all-MiniLM-L6-v2")
     vectors = encoder.encode(["It holds its tune.", ""], pooling="mean", normalize=True, max_tokens=128)
 
-Texts are packed into batches of a few static shapes (`packing`), each of about one budget of tokens a device.
+Texts are packed into batches of a few static shapes (`packing`), with about `BUDGET` tokens for each device.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.common.cores import available_cores
+from drex_jax.common.digest import sha256_of
 from drex_jax.common.errors import UserError
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
@@ -30,17 +31,17 @@ from drex_jax.text.bert.packing import Batch, batches, room
 from drex_jax.text.bert.wordpiece import WordPiece
 
 DTYPES = ("float32", "bfloat16")
-BUDGET = 16384  # tokens a batch and device, padding included
-CPU_BUDGET = 1024  # there, what its caches hold: measured a tenth faster than 4096 tokens a batch
-WAITING = 4  # batches ahead of the device: enough to keep it busy, and memory that does not grow with the texts
+BUDGET = 16384  # tokens of a batch for each device, with padding
+CPU_BUDGET = 1024  # the same for a CPU: they fit its caches, and are a tenth faster than 4096
+WAITING = 4  # batches in the queue: enough to keep the device busy, with bounded memory
 
 
 class TokenFeatures(NamedTuple):
-    """What the encoder says of every token.
+    """The features of every token.
 
     Attributes:
-      pieces: the texts' tokens.
-      features: float32 [total tokens, D].
+      pieces: the tokens of the texts.
+      features: float32 [total tokens, D], the features of the last layer.
     """
 
     pieces: Tokens
@@ -48,16 +49,16 @@ class TokenFeatures(NamedTuple):
 
 
 class BertEncoder:
-    """A BERT on the devices there are.
+    """A BERT on the devices of the run.
 
-    Letters: n texts, D width, R rows of a batch, T tokens of a row, S texts that a row has room for.
+    Letters: n texts, D width, R rows of a batch, T tokens of a row, S texts that fit into a row.
 
     Attributes:
-      architecture: its sizes.
+      architecture: the sizes of the model.
       width: D.
-      max_tokens: the most tokens of a text that the model can read.
+      max_tokens: the largest number of tokens of a text.
       dtype: one of `DTYPES`.
-      fingerprint: SHA-256 of the files it was read from.
+      fingerprint: SHA-256 of the model's files.
     """
 
     def __init__(
@@ -82,15 +83,15 @@ class BertEncoder:
 
     @classmethod
     def load(cls, folder: str | Path, dtype: str = "float32", devices: Devices | None = None) -> BertEncoder:
-        """The model in a Hugging Face folder: `config.json`, `tokenizer.json` or `vocab.txt`, `model.safetensors`.
+        """Read the model in a Hugging Face folder: `config.json`, `tokenizer.json` or `vocab.txt`, `model.safetensors`.
 
         Args:
-          folder: of model type bert; names of tensors may begin with `bert.`.
-          dtype: of products, `float32` or `bfloat16`; weights may be stored as float32, float16 or bfloat16.
-          devices: what it runs on; None: all there are.
+          folder: the folder; the model type must be bert, and names of tensors may begin with `bert.`.
+          dtype: dtype of matrix products, `float32` or `bfloat16`; stored weights may be float32, float16 or bfloat16.
+          devices: devices to run on; None: all.
 
         Raises:
-          UserError: the folder is no BERT or not complete, a tensor is missing, of another shape or not finite, or the
+          UserError: the folder holds no complete BERT, a tensor is missing, of another shape or not finite, or the
             extra `bert` is not installed.
         """
         folder = Path(folder)
@@ -103,42 +104,42 @@ class BertEncoder:
     def encode(
         self, texts: Sequence[str] | Strings, pooling: str = "mean", normalize: bool = True, max_tokens: int = 128
     ) -> np.ndarray:
-        """A vector for each text: float32 [n, D].
+        """Return a vector for each text, float32 [n, D].
 
-        In float32 a text's vector is the same to 1e-5 whatever other texts come with it.
+        In float32, the other texts change the vector of a text by less than 1e-5.
 
         Args:
-          texts: an empty one is encoded as `[CLS] [SEP]`.
-          pooling: `mean` of a text's tokens, [CLS] and [SEP] among them, or `cls`: the first token's.
-          normalize: to length 1.
-          max_tokens: what is longer is cut; [CLS] and [SEP] count.
+          texts: the texts; an empty text is encoded as `[CLS] [SEP]`.
+          pooling: `mean` over all tokens with `[CLS]` and `[SEP]`, or `cls`: the first token.
+          normalize: true scales vectors to length 1.
+          max_tokens: longer texts are cut; `[CLS]` and `[SEP]` count.
 
         Raises:
-          UserError: `max_tokens` is not from 2 to what the model can read, or a text is no text.
-          ValueError: `pooling` is no such thing.
+          UserError: `max_tokens` is not from 2 to the limit of the model, or a text is not a string.
+          ValueError: `pooling` is unknown.
         """
         _require_pooling(pooling)
         return self.encode_pieces(self.pieces(texts, max_tokens), pooling, normalize)
 
     def encode_pieces(self, pieces: Tokens, pooling: str, normalize: bool) -> np.ndarray:
-        """The same of texts that `pieces` made tokens of."""
+        """Return a vector for each text from the result of `pieces`; see `encode`."""
         _require_pooling(pooling)
-        found = np.empty((len(pieces.cut), self.width), np.float32)
+        vectors = np.empty((len(pieces.cut), self.width), np.float32)
         for batch, values in self._encoded(pieces, pooling, normalize):
-            found[batch.texts] = values.reshape(-1, self.width)[batch.places]
-        return found
+            vectors[batch.texts] = values.reshape(-1, self.width)[batch.places]
+        return vectors
 
     def encode_tokens(self, texts: Sequence[str] | Strings, max_tokens: int = 128) -> TokenFeatures:
-        """The last layer's features of every token; arguments and errors as of `encode`."""
+        """Return the features of the last layer for every token. Arguments and errors are those of `encode`."""
         pieces = self.pieces(texts, max_tokens)
-        found = np.empty((len(pieces.ids), self.width), np.float32)
+        features = np.empty((len(pieces.ids), self.width), np.float32)
         for batch, values in self._encoded(pieces, "", False):
             within = batch.source >= 0
-            found[batch.source[within]] = values[within]
-        return TokenFeatures(pieces, found)
+            features[batch.source[within]] = values[within]
+        return TokenFeatures(pieces, features)
 
     def pieces(self, texts: Sequence[str] | Strings, max_tokens: int = 128) -> Tokens:
-        """The texts' tokens; arguments and errors as of `encode`."""
+        """Return the tokens of texts. Arguments and errors are those of `encode`."""
         if not 2 <= max_tokens <= self.max_tokens:
             raise UserError(
                 f"max_tokens {max_tokens}; it should be from 2 to the {self.max_tokens} that the model reads"
@@ -146,10 +147,10 @@ class BertEncoder:
         return self.tokenizer.encode(texts if isinstance(texts, Strings) else _strings(texts), max_tokens)
 
     def _encoded(self, pieces: Tokens, pooling: str, normalize: bool) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Batch after batch with what was found: vectors [R, S, D], or features [R, T, D] unpooled.
+        """Yield each batch with its vectors [R, S, D]; without pooling, with its features [R, T, D].
 
-        On one CPU, which runs what is small on one core, every core has a batch of its own: 1.2 times as fast on two.
-        Other devices run one batch after another, and several must all begin them in the same order.
+        JAX runs small programs on one core, so on a CPU each core has its own batch: 1.2 times as fast on two cores.
+        Other devices run one batch after the other, in the same order on all devices.
         """
         program, kind = self._program(pooling, normalize), self._devices.kind
         at_once = available_cores() if kind == "cpu" and len(self._devices) == 1 else 1
@@ -159,7 +160,7 @@ class BertEncoder:
             values = program(self._params, *self._devices.place((batch.ids, batch.segments)))
             return values.block_until_ready() if at_once > 1 else values
 
-        def first() -> tuple[Batch, np.ndarray]:
+        def next_result() -> tuple[Batch, np.ndarray]:
             batch, values = waiting.pop(0)
             return batch, np.asarray(values.result())
 
@@ -167,12 +168,12 @@ class BertEncoder:
             for batch in batches(pieces, len(self._devices), CPU_BUDGET if kind == "cpu" else BUDGET):
                 waiting.append((batch, threads.submit(run, batch)))
                 if len(waiting) == at_once + WAITING:
-                    yield first()
+                    yield next_result()
             while waiting:
-                yield first()
+                yield next_result()
 
     def _program(self, pooling: str, normalize: bool) -> Callable[..., Any]:
-        """(params, ids [R, T], segments [R, T]) -> values [R, ...], the rows shared by the devices."""
+        """Return a compiled function (params, ids [R, T], segments [R, T]) -> values [R, ...]; devices share rows."""
 
         def program(axis: Axis, params: Any, ids: jax.Array, segments: jax.Array) -> jax.Array:
             ids, segments = axis.shard(ids), axis.shard(segments)
@@ -194,24 +195,23 @@ def _require_pooling(pooling: str) -> None:
 def _strings(texts: Sequence[str]) -> Strings:
     if isinstance(texts, str):
         raise ValueError("texts must be a list of strings, not one string")
-    for place, text in enumerate(texts):
+    for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise UserError(f"text {place} is {type(text).__name__}; it must be a string")
+            raise UserError(f"text {number} is {type(text).__name__}; it must be a string")
     try:
         return Strings.of(texts)
     except UnicodeEncodeError:
-        raise UserError("a text holds a lone surrogate, which is no text") from None
+        raise UserError("a text holds a lone surrogate, which is not valid text") from None
 
 
 def _in_dtype(leaf: np.ndarray, dtype: str) -> Any:
-    """Weights of products in their dtype; `leaf` is float32."""
+    """Return float32 weights of matrix products in their dtype."""
     return leaf if dtype == "float32" else jnp.asarray(leaf, dtype)
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
+    def line(path: Path) -> str:
         with path.open("rb") as file:
-            own = hashlib.file_digest(file, "sha256")
-        digest.update(f"{path.name} {own.hexdigest()}\n".encode())
-    return digest.hexdigest()
+            return f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n"
+
+    return sha256_of(map(line, files))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": lambda x: 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5)),  # a third of the time of JAX's own, by erfc
+    "gelu": lambda x: 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5)),  # three times as fast as JAX's, which uses erfc
     "gelu_new": nn.gelu,
     "relu": nn.relu,
 }
@@ -22,17 +22,17 @@ POOLINGS = ("mean", "cls")
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What `config.json` says of a model.
+    """The architecture of a model, from its `config.json`.
 
     Attributes:
-      vocabulary_size: rows of the table of word pieces.
+      vocabulary_size: number of word pieces.
       width: D.
       layers: L.
-      heads: H; it divides D.
+      heads: H, which divides D.
       hidden: F.
-      positions: the most tokens of a text.
-      types: rows of the table of token types, of which the first is used.
-      epsilon: of layer normalisation.
+      positions: the largest number of tokens of a text.
+      types: number of token types; only the first is used.
+      epsilon: epsilon of layer normalisation.
       activation: one of `ACTIVATIONS`.
     """
 
@@ -48,14 +48,14 @@ class Architecture:
 
 
 class Layer(nn.Module):
-    """Self-attention and a hidden layer, each added to its input and then normalised."""
+    """Self-attention and a feed-forward network, each added to its input and then normalised."""
 
     architecture: Architecture
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
-        """`x`: [R T, D]: products of plain matrices are the fastest; `mask`: float32 [R, T, T], added to the scores."""
+        """`x`: [R T, D], a matrix, which is fastest; `mask`: float32 [R, T, T], added to the attention scores."""
         options, (rows, tokens, _) = self.architecture, mask.shape
         width, heads = options.width, options.heads
 
@@ -68,9 +68,7 @@ class Layer(nn.Module):
         scores = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)  # [R, H, T, T]
         scores = scores * (width // heads) ** -0.5 + mask[:, None]
         mass = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
-        total = mass.sum(axis=-1, keepdims=True).astype(
-            self.dtype
-        )  # divides after the product: there are fewer of them
+        total = mass.sum(axis=-1, keepdims=True).astype(self.dtype)  # fewer divisions after the product
         context = (jnp.matmul(mass.astype(self.dtype), value) / total).transpose(0, 2, 1, 3).reshape(x.shape)
         x = normalised("attention_norm", x + nn.Dense(width, dtype=self.dtype, name="attention_out")(context))
         hidden = ACTIVATIONS[options.activation](nn.Dense(options.hidden, dtype=self.dtype, name="hidden")(x))
@@ -78,11 +76,11 @@ class Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """Token features of token ids. All layers are one, scanned over stacked parameters: a sixth of the compilation.
+    """Token features from token ids. The layers are scanned over stacked parameters, which compiles six times as fast.
 
     Attributes:
-      architecture: sizes.
-      dtype: of products; normalisation and softmax are of float32.
+      architecture: the sizes of the model.
+      dtype: dtype of matrix products; normalisation and softmax use float32.
     """
 
     architecture: Architecture
@@ -90,11 +88,11 @@ class Bert(nn.Module):
 
     @nn.compact
     def __call__(self, ids: jax.Array, segments: jax.Array) -> jax.Array:
-        """Features [R, T, D] of tokens, each of which sees those of its own text.
+        """Return the features of tokens, [R, T, D]. A token attends only to the tokens of its own text.
 
         Args:
-          ids: int32 [R, T].
-          segments: int [R, T], which of its row's texts a token is of; each lies in one piece, and so does padding.
+          ids: int32 [R, T], token ids.
+          segments: int [R, T], the number of the text of each token within its row; texts and padding are contiguous.
         """
         options = self.architecture
         rows, tokens = ids.shape
@@ -113,7 +111,7 @@ class Bert(nn.Module):
             Layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType] (as its documentation has it)
+            in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType] (as in its documentation)
             length=options.layers,
         )
         x, _ = layers(options, self.dtype, name="layers")(x, mask)
@@ -121,14 +119,14 @@ class Bert(nn.Module):
 
 
 def pool(features: jax.Array, segments: jax.Array, room: int, pooling: str, normalize: bool) -> jax.Array:
-    """One vector a text, float32 [R, S, D]; zeros where a row has fewer texts.
+    """Pool token features to one vector for each text, float32 [R, S, D]; zeros if a row has fewer texts.
 
     Args:
-      features: [R, T, D].
-      segments: int [R, T], which of its row's texts a token is of, from 1 to S; 0 in padding.
+      features: [R, T, D], token features.
+      segments: int [R, T], the number of the text of each token within its row, from 1 to S; 0 for padding.
       room: S.
-      pooling: `mean` of the text's tokens, [CLS] and [SEP] among them, or `cls`: the first token's.
-      normalize: to length 1.
+      pooling: `mean` over all tokens with [CLS] and [SEP], or `cls`: the first token.
+      normalize: true scales vectors to length 1.
     """
     counted = segments[:, None] == jnp.arange(1, room + 1)[:, None]  # [R, S, T]
     if pooling == "cls":

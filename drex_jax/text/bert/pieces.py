@@ -1,4 +1,4 @@
-"""Word pieces of reviews, each with what a BERT says of it: made once, kept, and made for new interactions."""
+"""Word pieces of reviews with the token features of a BERT, cached, for `text.bert.pooling=attention`."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from drex_jax.text.bert.wordpiece import CONTINUES, UNKNOWN
 from drex_jax.text.vocabulary import Words, words_of
 
 SCHEMA = "pieces-1"
-PART = 512  # texts an entry of the store
-VERSION = 1  # of what is kept
+PART = 512  # texts of a cache entry
+VERSION = 1  # raise it when the cached values change
 
 
 class WordPieces:
-    """Word pieces with what a frozen BERT says of each, as `Vocabulary` has subwords: `text.bert.pooling=attention`.
+    """A vocabulary of word pieces, whose tokens have features from a frozen BERT.
 
     Attributes:
-      model: the BERT, loaded once, when it is first asked for; it may raise UserError.
-      width: D of the features.
-      learns: of the BERT that learns with the rest: texts are then pieces without features; None: it is frozen.
+      model: function that returns the BERT, which is loaded at the first call; it may raise UserError.
+      width: D, width of the features.
+      learns: architecture of a BERT that is trained with the model; tokens then have no features. None: frozen.
     """
 
     def __init__(self, pieces: list[str], width: int, model: Callable[[], BertEncoder], learns: Architecture | None):
-        """`pieces`: what each id spells; `model`: loads the BERT."""
+        """`pieces`: the spelling of each id; `model`: function that loads the BERT."""
         self._pieces, self.width, self.learns = pieces, width, learns
         self.model = functools.cache(model)
 
     @classmethod
     def of(cls, model: BertEncoder, learns: bool = False) -> WordPieces:
-        """Those of a model, which learns with the rest or is frozen."""
+        """Return the word pieces of a BERT. `learns`: it is trained with the model, instead of frozen."""
         return cls(model.tokenizer.pieces(), model.width, lambda: model, model.architecture if learns else None)
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def save(self, folder: pathlib.Path) -> None:
-        """Writes what the pieces spell, whole or not at all."""
+        """Write the spellings of the pieces atomically."""
         learns = None if self.learns is None else dataclasses.asdict(self.learns)
         header = {"schema": SCHEMA, "width": self.width, "learns": learns}
         storage.write_columns(folder, header, {"pieces": Strings.of(self._pieces)})
 
     @classmethod
     def load(cls, folder: pathlib.Path, model: Callable[[], BertEncoder]) -> WordPieces:
-        """Reads what `save` wrote.
+        """Read a folder of `save`. `model`: function that loads the BERT.
 
         Raises:
-          UserError: it is missing or damaged.
+          UserError: the folder is missing or damaged.
         """
         header = storage.read_header(folder, SCHEMA)
         width, learns = header.get("width"), header.get("learns")
@@ -68,35 +68,35 @@ class WordPieces:
         try:
             architecture = None if learns is None else Architecture(**learns)
         except TypeError:
-            raise UserError(f"{folder}: damaged; it says of the BERT that learns {learns!r}") from None
+            raise UserError(f"{folder}: damaged; its BERT is {learns!r}") from None
         return cls(list(storage.read_strings(folder, "pieces")), width, model, architecture)
 
     def encode(self, texts: Strings, max_tokens: int) -> Tokens:
-        """The texts as word pieces, [CLS] and [SEP] among them, with features; an empty text has none.
+        """Split texts into word pieces with [CLS] and [SEP], and with features; an empty text has no pieces.
 
         Raises:
-          UserError: the model cannot be had, or cannot read `max_tokens`.
+          UserError: the model cannot be loaded, or cannot read `max_tokens` tokens.
         """
         present = np.flatnonzero(texts.lengths)
         features = None if self.learns else np.zeros((0, self.width), np.float16)
-        if not len(present):  # nothing that needs the model
+        if not len(present):  # the model is not needed
             pieces = Tokens(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, bool))
         elif self.learns:
             pieces = self.model().pieces(texts.take(present), max_tokens)
         else:
-            pieces, found = self.model().encode_tokens(texts.take(present), max_tokens)
-            features = found.astype(np.float16)
+            pieces, values = self.model().encode_tokens(texts.take(present), max_tokens)
+            features = values.astype(np.float16)
         lengths, cut = np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
         lengths[present], cut[present] = pieces.lengths, pieces.cut
         return Tokens(pieces.ids, np.concatenate([[0], np.cumsum(lengths)]), cut, features)
 
     def words(self, tokens: Tokens) -> Words:
-        """Joins the pieces of every text into words, as `Vocabulary.words` does."""
+        """Join the pieces of every text into words, like `Vocabulary.words`."""
         special = [piece.startswith("[") and piece.endswith("]") and len(piece) > 2 for piece in self._pieces]
         inside = [piece.startswith(CONTINUES) and len(piece) > len(CONTINUES) for piece in self._pieces]
         spellings = [
-            " " if own else piece.removeprefix(CONTINUES) if within else piece
-            for piece, own, within in zip(self._pieces, special, inside, strict=True)
+            " " if is_special else piece.removeprefix(CONTINUES) if is_inside else piece
+            for piece, is_special, is_inside in zip(self._pieces, special, inside, strict=True)
         ]
         unknown = self._pieces.index(UNKNOWN) if UNKNOWN in self._pieces else -1
         if unknown >= 0:
@@ -111,17 +111,17 @@ def tokens_of(
     cache: Cache,
     scratch: pathlib.Path | None = None,
 ) -> Tokens:
-    """The texts of a whole table as `WordPieces.encode` gives them, part by part.
+    """Encode the texts of a whole table with `WordPieces.encode`, part by part.
 
     Args:
-      words: of the model.
-      texts: any number of them.
-      max_tokens: longer ones are cut.
-      cache: keeps each part.
+      words: the word pieces of the BERT.
+      texts: the texts.
+      max_tokens: longer texts are cut.
+      cache: cache of the tokens of each part.
       scratch: as for `drex_jax.data.strings.allocate`.
 
     Raises:
-      UserError: the model cannot be had, or cannot read `max_tokens` tokens.
+      UserError: the model cannot be loaded, or cannot read `max_tokens` tokens.
     """
     model = words.model()
     options: dict[str, Any] = {"model": model.fingerprint, "dtype": model.dtype, "max_tokens": max_tokens}

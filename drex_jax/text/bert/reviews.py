@@ -1,9 +1,8 @@
-"""Reviews as a BERT reads them: made once, kept in the store and in the run, and made for new interactions."""
+"""Review vectors from a BERT, cached and saved in the run, for training data and new interactions."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -15,48 +14,48 @@ from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings
 from drex_jax.devices.mesh import Devices
 from drex_jax.text.bert import BertEncoder
+from drex_jax.text.settings import BertSettings, TextSettings
 
 ATTENTION = "attention"  # the pooling that is learned
-PART = 4096  # texts an entry of the store: what an interruption loses, and enough of them to fill batches by length
-VERSION = 1  # of what is kept
+PART = 4096  # texts of a cache entry: an interruption loses at most one, and batches by length are well filled
+VERSION = 1  # raise it when the cached values change
 
 
-def encoder(config: Any) -> BertEncoder:
-    """The encoder that a configuration asks for, on its devices.
+def encoder(bert: BertSettings, devices: Devices) -> BertEncoder:
+    """Return the encoder of the settings on `devices`.
 
     Raises:
-      UserError: its folder holds no BERT, or the devices cannot be had.
+      UserError: the folder holds no BERT.
     """
-    bert = config.text.bert
-    return BertEncoder.load(bert.folder, bert.dtype, Devices(config.devices.mapping, config.devices.count))
+    return BertEncoder.load(bert.folder or "", bert.dtype, devices)
 
 
 def with_vectors(
-    interactions: Interactions, model: BertEncoder, config: Any, cache: Cache
+    interactions: Interactions, model: BertEncoder, text: TextSettings, cache: Cache
 ) -> tuple[Interactions, list[str]]:
-    """The table with a vector modality `REVIEW`, where a missing text is a missing vector; notices on what was cut.
+    """Return the table with a vector modality `REVIEW` (missing texts have no vector), and notices on cut reviews.
 
     Raises:
       UserError: the model cannot read `text.max_tokens` tokens.
     """
-    found, cut = vectors(interactions.text, model, config.text.bert.pooling, config.text.max_tokens, cache)
-    notice = f"{cut:,} of {len(interactions):,} reviews were cut at {config.text.max_tokens} tokens"
-    kept = dataclasses.replace(interactions, vectors=interactions.vectors | {REVIEW: found})
+    encoded, cut = vectors(interactions.text, model, text.bert.pooling, text.max_tokens, cache)
+    notice = f"{cut:,} of {len(interactions):,} reviews were cut at {text.max_tokens} tokens"
+    kept = dataclasses.replace(interactions, vectors=interactions.vectors | {REVIEW: encoded})
     return kept, [notice] if cut else []
 
 
 def vectors(texts: Strings, model: BertEncoder, pooling: str, max_tokens: int, cache: Cache) -> tuple[np.ndarray, int]:
-    """Vectors of length 1, float32 [n, D], rows of NaN for empty texts; and how many texts were cut.
+    """Return vectors of length 1, float32 [n, D] (NaN for empty texts), and the number of texts that were cut.
 
-    The texts are encoded part by part, in the order of the table: another run on these data finds them, and so does
-    this one after it was interrupted.
+    Texts are encoded part by part in the order of the table, so that other runs on these data, and a restart of this
+    run, find the parts in the cache.
 
     Args:
-      texts: n of them.
-      model: what encodes them.
-      pooling: as of `BertEncoder.encode`.
-      max_tokens: as there.
-      cache: keeps each part.
+      texts: n texts.
+      model: the encoder.
+      pooling: pooling of `BertEncoder.encode`.
+      max_tokens: longer texts are cut.
+      cache: cache of the vectors of each part.
 
     Raises:
       UserError: the model cannot read `max_tokens` tokens.
@@ -68,7 +67,7 @@ def vectors(texts: Strings, model: BertEncoder, pooling: str, max_tokens: int, c
         "normalize": True,
         "max_tokens": max_tokens,
     }
-    found, cut = np.full((len(texts), model.width), np.nan, np.float32), 0
+    encoded, cut = np.full((len(texts), model.width), np.nan, np.float32), 0
     present = np.flatnonzero(texts.lengths)
     with progress_bar("encoding reviews", len(present), "texts") as bar:
         for begin in range(0, len(present), PART):
@@ -80,21 +79,21 @@ def vectors(texts: Strings, model: BertEncoder, pooling: str, max_tokens: int, c
                 return {"vectors": model.encode_pieces(pieces, pooling, True), "cut": np.array(pieces.cut.sum())}
 
             made = cache("bert", {"data": part.data, "offsets": part.offsets}, options, VERSION, make)
-            found[rows] = made["vectors"]
+            encoded[rows] = made["vectors"]
             cut += int(made["cut"])
             bar.update(len(rows))
-    return found, cut
+    return encoded, cut
 
 
-def trained_on(config: Any, fingerprint: str | None) -> BertEncoder:
-    """The encoder whose vectors a finished run was trained on; `fingerprint`: its.
+def trained_on(bert: BertSettings, fingerprint: str | None) -> BertEncoder:
+    """Return the encoder that a finished run was trained with. `fingerprint`: the fingerprint of that encoder.
 
     Raises:
       UserError: `text.bert.folder` does not hold it any more.
     """
-    folder = config.text.bert.folder
+    folder = bert.folder
     try:
-        model = BertEncoder.load(folder, config.text.bert.dtype, Devices("none"))
+        model = encoder(bert, Devices("none"))
     except UserError as error:
         raise UserError(f"its text cannot be read without text.bert.folder={folder}: {error}") from None
     if model.fingerprint != fingerprint:

@@ -1,4 +1,4 @@
-"""A Hugging Face folder of model type bert: its `config.json` and `model.safetensors`, checked and read."""
+"""Reading and checking the `config.json` and `model.safetensors` of a BERT in a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from drex_jax.text.bert.network import ACTIVATIONS, Architecture
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 Params = dict[str, Any]
-_SIZES = {  # fields of `config.json`, and ours
+_SIZES = {  # field of `config.json`: field of `Architecture`
     "vocab_size": "vocabulary_size",
     "hidden_size": "width",
     "num_hidden_layers": "layers",
@@ -23,16 +23,16 @@ _SIZES = {  # fields of `config.json`, and ours
     "intermediate_size": "hidden",
     "max_position_embeddings": "positions",
 }
-MAX_WEIGHT_BYTES = 16 << 30  # of the file; BERT-large has 1.3 GB
+MAX_WEIGHT_BYTES = 16 << 30  # size limit of the file; BERT-large has 1.3 GB
 _FLOATS = ("F16", "BF16", "F32")
-_OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # of early checkpoints
+_OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}  # names in early checkpoints
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a model folder.
+    """Return the object in a JSON file of a model folder.
 
     Raises:
-      UserError: it is missing or no JSON object.
+      UserError: the file is missing, or is not a JSON object.
     """
     try:
         value = json_of(path)
@@ -46,10 +46,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """What `config.json` says.
+    """Return the architecture in `config.json`.
 
     Raises:
-      UserError: it is missing or damaged, or the model is no BERT or a kind that is not read.
+      UserError: the file is missing or damaged, or the model is not a BERT or of an unsupported kind.
     """
     path = folder / CONFIG
     if not folder.is_dir():
@@ -85,12 +85,12 @@ def _positive(path: Path, name: str, value: Any) -> int:
 
 
 def read_params(folder: Path, architecture: Architecture) -> Params:
-    """The parameters of `network.Bert`, float32, from `model.safetensors`.
+    """Return the parameters of `network.Bert` from `model.safetensors`, as float32.
 
-    Tensors may be named with or without `bert.` before; heads, the pooler and position numbers may be there.
+    Names of tensors may begin with `bert.`; heads, the pooler and position numbers are ignored.
 
     Raises:
-      UserError: the file is missing or damaged, or a tensor is missing, of another shape or type, or not finite; the
+      UserError: the file is missing or damaged, a tensor is missing, of another shape or type, or not finite, or the
         extra `bert` is not installed.
     """
     try:
@@ -110,14 +110,14 @@ def read_params(folder: Path, architecture: Architecture) -> Params:
 
 
 class _Reader:
-    """Takes tensors out of an open file by name, shape and value."""
+    """Reads tensors from an open file, and checks their shapes and values."""
 
     def __init__(self, path: Path, file: Any, architecture: Architecture):
         self._path, self._file, self._architecture = path, file, architecture
         self._names = set(file.keys())
         self._prefix = "bert." if any(name.startswith("bert.") for name in self._names) else ""
         begins = re.escape(f"{self._prefix}encoder.layer.") + r"(\d{1,9})\."
-        deepest = max((int(found[1]) for name in self._names if (found := re.match(begins, name))), default=-1)
+        deepest = max((int(match[1]) for name in self._names if (match := re.match(begins, name))), default=-1)
         if deepest >= architecture.layers:
             raise UserError(f"{path}: has a layer {deepest}, from 0, and {CONFIG} says {architecture.layers} layers")
 
@@ -133,19 +133,19 @@ class _Reader:
         }
 
     def _layer(self, number: int) -> Params:
-        options, own = self._architecture, f"encoder.layer.{number}"
-        parts = [self._dense(f"{own}.attention.self.{name}") for name in ("query", "key", "value")]
+        options, prefix = self._architecture, f"encoder.layer.{number}"
+        parts = [self._dense(f"{prefix}.attention.self.{name}") for name in ("query", "key", "value")]
         return {
             "query_key_value": {name: np.concatenate([part[name] for part in parts], -1) for name in parts[0]},
-            "attention_out": self._dense(f"{own}.attention.output.dense"),
-            "attention_norm": self._norm(f"{own}.attention.output"),
-            "hidden": self._dense(f"{own}.intermediate.dense", options.hidden, options.width),
-            "out": self._dense(f"{own}.output.dense", options.width, options.hidden),
-            "norm": self._norm(f"{own}.output"),
+            "attention_out": self._dense(f"{prefix}.attention.output.dense"),
+            "attention_norm": self._norm(f"{prefix}.attention.output"),
+            "hidden": self._dense(f"{prefix}.intermediate.dense", options.hidden, options.width),
+            "out": self._dense(f"{prefix}.output.dense", options.width, options.hidden),
+            "norm": self._norm(f"{prefix}.output"),
         }
 
     def _dense(self, name: str, to: int = 0, of: int = 0) -> Params:
-        """PyTorch keeps the transpose of our kernel."""
+        """Read a dense layer; PyTorch stores the transpose of our kernel."""
         width = self._architecture.width
         to, of = to or width, of or width
         return {"kernel": self._tensor(f"{name}.weight", to, of).T, "bias": self._tensor(f"{name}.bias", to)}
@@ -165,9 +165,9 @@ class _Reader:
         if name not in self._names:
             raise UserError(f"{self._path}: the tensor {name} is missing")
         described = self._file.get_slice(name)
-        found = tuple(described.get_shape())
-        if found != shape:
-            raise UserError(f"{self._path}: the tensor {name} has shape {list(found)}; {CONFIG} says {list(shape)}")
+        stored = tuple(described.get_shape())
+        if stored != shape:
+            raise UserError(f"{self._path}: the tensor {name} has shape {list(stored)}; {CONFIG} says {list(shape)}")
         if described.get_dtype() not in _FLOATS:
             raise UserError(f"{self._path}: the tensor {name} is of {described.get_dtype()}; it should be of F32")
         values = np.asarray(self._file.get_tensor(name)).astype(np.float32)
@@ -177,7 +177,7 @@ class _Reader:
 
 
 def _stacked(layers: list[Params]) -> Params:
-    """One tree of arrays with a leading axis of layers."""
+    """Stack the trees of all layers into one tree of arrays with a leading axis."""
     first = layers[0]
     return {
         name: _stacked([layer[name] for layer in layers])

@@ -1,4 +1,4 @@
-"""Texts as word pieces, by the `tokenizers` library, from a model folder's `tokenizer.json` or `vocab.txt`."""
+"""The WordPiece tokenizer of a model folder (`tokenizer.json` or `vocab.txt`), run by the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drex_jax.text.bert import weights
 
 TOKENIZER, VOCABULARY, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
 START, END, UNKNOWN = "[CLS]", "[SEP]", "[UNK]"
-CONTINUES = "##"  # what a piece inside a word begins with
+CONTINUES = "##"  # prefix of a piece that continues a word
 MAX_VOCABULARY_BYTES = 256 << 20
 LONGEST_WORD = 100  # characters; a longer word is unknown
 ENCODE_ROWS = 4096  # texts held as Python objects at once
@@ -26,11 +26,11 @@ class WordPiece:
     """The tokenizer of a model folder."""
 
     def __init__(self, tokenizer: Any, source: Path, vocabulary_size: int):
-        """Use `read`. `source`: the file, for messages."""
+        """Use `read` instead. `source`: the file, for error messages."""
         ids = [tokenizer.token_to_id(name) for name in (START, END)]
         for name, number in zip((START, END), ids, strict=True):
             if number is None:
-                raise UserError(f"{source}: has no piece {name}, with which BERT begins or ends a text")
+                raise UserError(f"{source}: has no piece {name}, which BERT needs to begin or end a text")
         highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
         if highest >= vocabulary_size:
             raise UserError(
@@ -42,10 +42,10 @@ class WordPiece:
 
     @classmethod
     def read(cls, folder: Path, vocabulary_size: int) -> tuple[WordPiece, tuple[Path, ...]]:
-        """The tokenizer, and the files that it was made of.
+        """Return the tokenizer of a folder, and the files that it was read from.
 
         Raises:
-          UserError: no file of a tokenizer is there, or it is damaged, no WordPiece, or larger than the model's table;
+          UserError: the tokenizer is missing, damaged, not a WordPiece tokenizer, or larger than the model's table, or
             the extra `bert` is not installed.
         """
         try:
@@ -60,10 +60,10 @@ class WordPiece:
             if kind != "WordPiece":
                 raise UserError(f"{path}: the tokenizer is {kind}; BERT's is WordPiece")
             if _has_key(stated, "Regex"):
-                raise UserError(f"{path}: has a regular expression, which BERT's tokenizers do without, and is not run")
+                raise UserError(f"{path}: has a regular expression; BERT's tokenizers have none, so it is not run")
             try:
                 return cls(tokenizers.Tokenizer.from_file(str(path)), path, vocabulary_size), (path,)
-            except Exception as error:  # the library raises nothing narrower
+            except Exception as error:  # the library has no narrower class
                 if isinstance(error, UserError):
                     raise
                 raise UserError(f"{path}: damaged ({error})") from None
@@ -75,20 +75,20 @@ class WordPiece:
         return cls(_from_words(_words(path), stated), path, vocabulary_size), used
 
     def pieces(self) -> list[str]:
-        """What each id spells; an id that the vocabulary leaves out spells nothing."""
-        known = self._tokenizer.get_vocab(with_added_tokens=True)
-        spelt = [""] * (max(known.values()) + 1)
-        for piece, number in known.items():
+        """Return the spelling of each id; unused ids have an empty spelling."""
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        spelt = [""] * (max(vocabulary.values()) + 1)
+        for piece, number in vocabulary.items():
             spelt[number] = piece
         return spelt
 
     def encode(self, texts: Strings, max_tokens: int) -> Tokens:
-        """The texts as pieces, each cut so that it has at most `max_tokens`, [CLS] and [SEP] among them."""
+        """Split texts into pieces, with [CLS] and [SEP]; a text is cut to at most `max_tokens` pieces."""
         room = max_tokens - 2
         parts, lengths, cut = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
         for begin in range(0, len(texts), ENCODE_ROWS):
             batch = [texts[row] for row in range(begin, min(begin + ENCODE_ROWS, len(texts)))]
-            encoded = [each.ids for each in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
+            encoded = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
             framed: Sequence[list[int]] = [[self._start, *ids[:room], self._end] for ids in encoded]
             kept = np.array([len(ids) for ids in framed], np.int64)
             parts.append(np.fromiter(itertools.chain.from_iterable(framed), np.int32, kept.sum()))
@@ -100,7 +100,7 @@ class WordPiece:
 
 
 def _has_key(value: Any, key: str) -> bool:
-    """Whether an object in a JSON value, the words of a vocabulary left out, has a key."""
+    """Return True if an object in a JSON value has a key; the words of a vocabulary are not searched."""
     if isinstance(value, dict):
         return key in value or any(_has_key(inner, key) for name, inner in value.items() if name != "vocab")
     return isinstance(value, list) and any(_has_key(inner, key) for inner in value)
@@ -117,12 +117,12 @@ def _words(path: Path) -> dict[str, int]:
         lines.pop()
     words = {line.rstrip("\r"): number for number, line in enumerate(lines)}
     if UNKNOWN not in words:
-        raise UserError(f"{path}: has no piece {UNKNOWN}, which stands for what has none; is it the file of a BERT?")
+        raise UserError(f"{path}: has no piece {UNKNOWN} for unknown words; is it the file of a BERT?")
     return words
 
 
 def _from_words(words: dict[str, int], stated: dict[str, Any]) -> Any:
-    """BERT's own tokenizer over a vocabulary, with the settings of a `tokenizer_config.json`."""
+    """Return BERT's tokenizer for a vocabulary, with the settings of a `tokenizer_config.json`."""
     import tokenizers
 
     model: Any = tokenizers.models.WordPiece  # pyright: ignore[reportAttributeAccessIssue] (a compiled module's)

@@ -1,4 +1,4 @@
-"""What precedes each interaction, against a replay in plain Python."""
+"""The counters before each interaction, compared with a replay in plain Python."""
 
 import math
 
@@ -12,7 +12,7 @@ BIAS = RunningBias(3.2, 2.0, 1.5)
 
 
 def slow(events):
-    """counts, gaps and biases [n][2], and the final (bias, log1p count) of users and items, by dictionaries."""
+    """Return counts, gaps, biases [n][2], and the final (bias, log1p count) of users and items, with dictionaries."""
     count, last, total, rated = {}, {}, {}, {}
 
     def bias(who):
@@ -68,7 +68,7 @@ def test_in_two_parts_is_in_one(make_events, border):
 
 
 def test_time_that_runs_back_counts_as_no_time(make_events):
-    """A split that is not by time puts earlier moments after later ones."""
+    """With a split that is not by time, later rows can have earlier times."""
     events = make_events(20)
     events.timestamp[:] = events.timestamp[::-1].copy()
     before, _ = counters.advance(events, counters.History.start(events.num_users, events.num_items), BIAS)

@@ -1,4 +1,4 @@
-"""Every way to run the recurrence against the equations and against one interaction at a time: values, gradients."""
+"""Every implementation of the recurrence, compared with the equations and with one interaction at a time."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ EACH = pytest.mark.parametrize("options", [SEQUENTIAL, AUTODIFF, BLOCKED], ids=w
 
 
 class Parameters(NamedTuple):
-    """Everything that has a gradient: cells, `Weights.features` and `bias`, the table [R, D], features [N, F]."""
+    """All differentiable inputs: cells, `Weights.features` and `bias`, the table [R, D], features [N, F]."""
 
     user: CellParams
     item: CellParams
@@ -51,7 +51,7 @@ class Parameters(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """The interactions that stand somewhere, in time order: which of the N, and whose; all int [M]."""
+    """The interactions that have a lane, in time order: their numbers, users and items, int [M] each."""
 
     events: np.ndarray
     user: np.ndarray
@@ -59,7 +59,7 @@ class Stream(NamedTuple):
 
 
 class Readings(NamedTuple):
-    """What a loss reads of a stream: who stands [N], negatives at their moments [N, DRAWS], weights [N, 2, D]."""
+    """The inputs of a loss: validity [N], negatives with their states [N, DRAWS], weights [N, 2, D]."""
 
     stands: np.ndarray
     state: np.ndarray
@@ -68,7 +68,7 @@ class Readings(NamedTuple):
 
 
 def numbers(seed, D=4, F=3):
-    """Parameters none of which is zero."""
+    """Return parameters without zeros."""
     rng = np.random.default_rng(seed)
     shapes = ((F, 6 * D), (6 * D,), (ROWS, D), (N, F))
     cells = [CellParams(*rng.normal(0, 1.4 / np.sqrt(D), (2, D, 3 * D)).astype(np.float32)) for _ in range(2)]
@@ -76,14 +76,14 @@ def numbers(seed, D=4, F=3):
 
 
 def stream_of(pairs, seed=0):
-    """A stream of these (user, item), as M of the window's N interactions; the others are padding."""
+    """Return a stream of these (user, item) pairs as M of a window's N interactions; the others are padding."""
     events = np.sort(np.random.default_rng(seed).choice(N, len(pairs), replace=False))
     user, item = np.array(pairs, np.int32).reshape(-1, 2).T
     return Stream(events, user, item)
 
 
 def layout_of(stream, width, blocks, steps, seed=None):
-    """The stream's schedule in the first steps or, given a seed, in any: then lanes and unused slots are random too."""
+    """Return the layout of the schedule in the first steps; with a seed, steps, lanes and unused slots are random."""
     packed = schedule.build_schedule(stream.user, stream.item, width)
     total = blocks * steps
     lanes, slots = np.full((total, width), len(stream.events)), np.zeros(N, np.int32)
@@ -105,7 +105,7 @@ def layout_of(stream, width, blocks, steps, seed=None):
 
 
 def readings_of(stream, seed, D=4):
-    """Negatives at random: each one's state is the one before its next interaction, or else the one after all."""
+    """Draw random negatives; the state of each is that before its next interaction, or after the last one."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, ITEMS, (N, DRAWS))
     state, valid = N + drawn, np.zeros((N, DRAWS), bool)
@@ -119,7 +119,7 @@ def readings_of(stream, seed, D=4):
 
 
 def textbook(parameters, stream):
-    """The equations of the module, an interaction at a time, in float64: (table [U + I, D], before [N, 2, D])."""
+    """Compute the module's equations one interaction at a time in float64: (table [U + I, D], before [N, 2, D])."""
     user_cell, item_cell, projection, bias, table, features = jax.tree.map(np.float64, parameters)
     D = table.shape[1]
     table, before = table[:IDS].copy(), np.zeros((N, 2, D))
@@ -140,7 +140,7 @@ def textbook(parameters, stream):
 
 
 def states(parameters, readings, layout, options):
-    """(table [U + I, D], before [N, 2, D], zeros for an interaction that stands nowhere)."""
+    """Return (table [U + I, D], before [N, 2, D], with zeros for padding)."""
     fused = recurrence.fused_weights(parameters.user, parameters.item)
     weights = recurrence.Weights(parameters.projection, parameters.bias, fused)
     after, before = recurrence.refine(weights, parameters.table, parameters.features, layout, options)
@@ -148,7 +148,7 @@ def states(parameters, readings, layout, options):
 
 
 def losses(after, before, readings):
-    """A loss an interaction [N], which reads its states and its negatives at their moments."""
+    """Return a loss for each interaction, [N], of its states and of its negatives' states."""
     moments = jnp.concatenate([before[:, 1], after[USERS:]])[readings.state]  # [N, DRAWS, D]
     users = before[:, :1]
     worse = (users * moments).sum(-1) - (users * before[:, 1:]).sum(-1)
@@ -156,7 +156,7 @@ def losses(after, before, readings):
 
 
 def loss_and_states(parameters, readings, layout, options, axis=ALONE):
-    """One device's share of the loss, and what everyone's states are."""
+    """Return one device's part of the loss, and all states."""
     after, before = states(parameters, readings, layout, options)
     return axis.shard(losses(after, before, readings)).sum() + axis.only_on_first_device((after**2).sum()), (
         after,
@@ -168,7 +168,7 @@ VALUE_AND_GRADIENT = jax.jit(jax.value_and_grad(loss_and_states, has_aux=True), 
 
 
 def one_by_one(parameters, readings, stream):
-    """`VALUE_AND_GRADIENT` of `sequential`, from a layout of one shape whatever is compared with it."""
+    """Return `VALUE_AND_GRADIENT` of `sequential`, always from a layout of the same shape."""
     return VALUE_AND_GRADIENT(parameters, readings, layout_of(stream, 1, 1, N), SEQUENTIAL)
 
 
@@ -216,7 +216,7 @@ def test_agrees_with_the_equations_and_one_by_one(options, width, blocks, steps,
 
 
 def test_the_comparison_can_fail():
-    """One interaction out of its place, and states and gradients differ by far more than rounding."""
+    """If one interaction runs out of order, states and gradients differ by far more than rounding."""
     parameters, stream = numbers(0), stream_of(ONE_CHAIN)
     readings, layout = readings_of(stream, 0), layout_of(stream, 1, 5, 6)
     lanes, slots = layout.lanes.copy(), layout.slots.copy()
@@ -230,7 +230,7 @@ def test_the_comparison_can_fail():
 
 
 def test_the_gradient_is_the_equations_own():
-    """Every partial derivative by central differences of the textbook in float64, for cotangents at random."""
+    """Every partial derivative equals central differences of the equations in float64, for random cotangents."""
     stream, rng = stream_of([(0, 0), (1, 0), (0, 1), (1, 1), (0, 0), (2, 2), (2, 0)]), np.random.default_rng(0)
     parameters = numbers(0, D=2)
     layout, readings = layout_of(stream, 2, 3, 9, seed=0), readings_of(stream, 0, D=2)
@@ -260,7 +260,7 @@ def test_the_gradient_is_the_equations_own():
 
 @EACH
 def test_bfloat16_products(options):
-    """Factors of products keep 8 bits: under 1% off, largest to largest, and states are never rounded."""
+    """With bfloat16 products, results differ by less than 1% of the largest value, and states are not rounded."""
     parameters, stream = numbers(5), stream_of([(k % USERS, k * k % ITEMS) for k in range(N)])
     readings, layout = readings_of(stream, 5), layout_of(stream, 2, 3, 9)
     (loss, exact), exact_gradient = one_by_one(parameters, readings, stream)
@@ -320,7 +320,7 @@ def test_structural_zeros_give_no_gradient():
 
 @EACH
 def test_empty_lanes_touch_nothing(options):
-    """Without an interaction the states are bitwise what they were, and only the table has a gradient."""
+    """Without interactions the states do not change at all, and only the table has a gradient."""
     parameters, stream = numbers(3), stream_of([])
     readings, layout = readings_of(stream, 3), layout_of(stream, 2, 3, 9, seed=3)
     (_, (after, before)), gradient = VALUE_AND_GRADIENT(parameters, readings, layout, options)
@@ -332,7 +332,7 @@ def test_empty_lanes_touch_nothing(options):
 
 
 def test_residual_bytes_foresees_the_memory_of_a_pass():
-    """Against what the compiler asks for: neither half nor twice."""
+    """The estimate is between half and twice the memory that the compiler needs."""
     n, blocks, steps, width, D, F = 4096, 16, 32, 16, 16, 12
     weights = recurrence.Weights(np.zeros((F, 6 * D)), np.zeros(6 * D), np.zeros((2 * D, 8 * D)))
     layout = Layout(np.zeros((blocks, steps, width)), np.zeros((blocks, steps, width, 2)), np.zeros(n))
@@ -348,7 +348,7 @@ def test_residual_bytes_foresees_the_memory_of_a_pass():
 
 
 def on_devices(axis, mapping, program, *arguments):
-    """The result of the axis's devices, all given the same arguments, and alike in what they return."""
+    """Return the result of all devices of the axis for the same arguments; all devices return the same."""
     devices = jax.devices()[: axis.size]
     if mapping == "shard_map":
         mesh = Mesh(np.array(devices), (axis.name,))
@@ -362,7 +362,7 @@ def on_devices(axis, mapping, program, *arguments):
 
 
 def program(axis, options, *arguments):
-    """One device's: rows are encoded apart and read where everyone's are, shares of loss and gradient are summed."""
+    """The program of one device: rows are encoded apart and gathered; parts of loss and gradient are summed."""
 
     def share(trained, inputs, readings, layout):
         parameters, encoder = trained
@@ -380,7 +380,7 @@ ONE_DEVICE = jax.jit(partial(program, ALONE, SEQUENTIAL))
 @pytest.mark.parametrize("split", [True, False])
 @pytest.mark.parametrize(("mapping", "devices", "width"), [("shard_map", 8, 8), ("shard_map", 2, 6), ("pmap", 8, 8)])
 def test_devices_agree_with_one(mapping, devices, width, split):
-    """Lanes split or replicated, shares of loss and gradient summed: one device's numbers, summed in another order."""
+    """Split or replicated lanes give the loss and gradient of one device, up to the order of sums."""
     if jax.device_count() < devices:
         pytest.skip(f"fewer than {devices} devices")
     stream = stream_of([(k * k % USERS, k * k * k % ITEMS) for k in range(N - 3)], seed=7)

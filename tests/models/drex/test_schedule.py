@@ -1,4 +1,4 @@
-"""Schedules: valid on any stream, and as short as a lower bound says."""
+"""Schedules: valid for any stream, and close to the lower bound."""
 
 import functools
 
@@ -39,7 +39,7 @@ def slow_levels(user, item):
 
 
 def slow_heads(user, item, width):
-    """Head of each: the definition, with whole sets of ancestors."""
+    """Compute heads by definition, with sets of ancestors."""
     ancestors, head = [], []
     for k in range(len(user)):
         parents = shared(user, item, k)
@@ -55,7 +55,7 @@ def slow_joint_bound(head, tail, width):
 
 
 def shortest(user, item, width):
-    """Fewest steps of any schedule, by breadth-first search over the sets of what is done."""
+    """Return the fewest steps of any schedule, by breadth-first search over sets of finished interactions."""
     n = len(user)
     parents = [sum(1 << j for j in shared(user, item, k)) for k in range(n)]
     reached, steps = {0}, 0
@@ -104,7 +104,7 @@ def test_valid_and_between_its_bounds(stream, width):
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(st.lists(st.tuples(HUB, HUB), min_size=1, max_size=9), st.sampled_from([1, 2, 3]))
 def test_bounds_are_bounds(stream, width):
-    """Of tiny streams the shortest schedule is known: no bound exceeds it, and ours is as short at these widths."""
+    """For tiny streams the shortest schedule is known: no bound exceeds it, and ours is as short at these widths."""
     user, item = columns(stream)
     fewest = shortest(user, item, width)
     head = schedule._heads(*(previous_and_next(ids, 10)[0] for ids in (user, item)), width)
@@ -119,7 +119,7 @@ def test_bounds_are_bounds(stream, width):
 
 
 def random_stream(seed):
-    """A stream of 20 to 600 interactions of any skew, and a width: what the next two tests take."""
+    """Return a stream of 20 to 600 interactions of any skew, and a width, for the next two tests."""
     rng = np.random.default_rng(seed)
     n = int(rng.integers(20, 601))
     width = int(rng.choice([1, 2, 3, 4, 8, 16]))
@@ -135,7 +135,7 @@ def excess(packed):
 
 
 def test_within_two_percent_of_the_bound_on_random_streams():
-    """Every one of 3,000; all but a few meet it, which proves those schedules the shortest there are."""
+    """All but a few of 3,000 schedules reach the lower bound, so they are the shortest possible."""
     missed = []
     for seed in range(3000):
         user, item, width = random_stream(seed)
@@ -196,12 +196,12 @@ def test_edges(stream, depth, width):
 
 
 def chain(length, user, item):
-    """One user's way through items of its own, the last of which is `item`."""
+    """Return a chain of one user's interactions with new items, which ends at `item`."""
     return [(user, item - length + 1 + k) for k in range(length)]
 
 
 def fan_out(user, item, generations, fresh):
-    """A binary tree: whoever met goes on to meet someone new (numbers from `fresh`)."""
+    """Return a binary tree of interactions, with new numbers from `fresh`."""
     stream, met = [], [("user", user), ("item", item)]
     for _ in range(generations):
         following = []
@@ -264,7 +264,7 @@ def synthetic_world(n, users):
 
 @functools.cache
 def real_streams(folder):
-    """(user, item) by name. The interactions that have no times stand in the order of their file."""
+    """Return (user, item) by name. Interactions without times keep the order of their file."""
     options = {
         "MovieLens latest-small": {"format": "movielens", "path": "movielens_latest_small"},
         "Musical Instruments": {

@@ -1,4 +1,4 @@
-"""The table of step costs: the shipped one, one of the user's, and files that are none."""
+"""The table of step costs: the shipped one, a user's table, and invalid files."""
 
 import json
 import pathlib

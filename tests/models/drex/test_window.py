@@ -1,4 +1,4 @@
-"""Windows of one shape, and negatives at the moment of their interaction."""
+"""Windows of one shape, and negatives with their states."""
 
 import jax
 import numpy as np
@@ -119,7 +119,7 @@ def test_fresh_and_known_at_the_borders_of_windows_and_segments(make_events):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_auxiliaries_after_each_window(make_events, count):
-    """The running bias and log1p count of whom a window touched are those of the counters right after it."""
+    """The running bias and log1p count of a window's users and items equal the counters right after it."""
     events = make_events(31)
     plan = plan_of(events, count)
     past = counters.History.start(events.num_users, events.num_items)

@@ -1,4 +1,4 @@
-"""Nearest neighbours against a sorted list of all cosines."""
+"""Nearest neighbours, compared with a sorted list of all cosines."""
 
 import functools
 
@@ -10,7 +10,7 @@ from drex_jax.models.graph.neighbours import nearest
 
 
 def twin(x, k, valid, include_self):
-    """Lists of (number, cosine); k of each, short ones filled with the item itself at -inf."""
+    """Return k pairs (number, cosine) for each item; short lists are filled with the item itself at -inf."""
     x = x.astype(np.float64)
     lists = []
     for i in range(len(x)):

@@ -1,4 +1,4 @@
-"""Graph products against the dense matrix, its transpose and autodiff of the dense product."""
+"""Graph products, compared with the dense matrix, its transpose and its automatic derivative."""
 
 import functools
 
@@ -42,7 +42,7 @@ def dense_directed(neighbour, weight):
 
 
 def edges(seed):
-    """With duplicates, a hub on either side, and users and items without any edge (the last of both among them)."""
+    """Return edges with duplicates, a hub on both sides, and users and items without an edge (also the last ones)."""
     rng = np.random.default_rng(seed)
     user, item = rng.integers(0, USERS - 3, EDGES), rng.integers(2, ITEMS - 1, EDGES)
     user[:50], item[50:90] = 4, 3
@@ -55,7 +55,7 @@ def table(seed, nodes=NODES, size=SIZE):
 
 
 def agree(actual, matrix, x):
-    """Within the rounding of a sum of float32 products: a few units in the last place of the sum of magnitudes."""
+    """Assert equality up to the rounding of float32 sums: a few units in the last place of the sum of magnitudes."""
     bound = 16 * np.finfo(np.float32).eps * (np.abs(matrix) @ np.abs(x)) + 1e-30
     error = np.abs(np.asarray(actual, np.float64) - matrix @ x.astype(np.float64))
     assert (error <= bound).all(), (error / bound).max()

@@ -1,4 +1,4 @@
-"""Draws of negatives and of edges: never what must not be drawn, and everything else as often as it should be."""
+"""Draws of negatives and of edges: forbidden ones never, all others with the right frequency."""
 
 import functools
 import itertools
@@ -70,7 +70,7 @@ def test_negatives_without_any_train_item():
 
 
 def test_negatives_of_a_large_catalogue_are_uniform():
-    """63,001 items, where a modulo of few random bits would show."""
+    """63,001 items, for which a modulo of few random bits would be biased."""
     train = seen(np.zeros(3, int), np.array([0, 1000, 63_000]), 1)
     drawn = np.asarray(draw(jax.random.key(0), train, np.zeros(400_000, int), 63_001))
     assert stats.kstest(drawn / 63_001, "uniform").pvalue > 1e-3
@@ -90,7 +90,7 @@ def test_kept_edges_are_distinct_and_ascending():
 
 
 def test_kept_edges_follow_the_weights():
-    """All outcomes of 2 of 4, against draws one after the other."""
+    """All outcomes of 2 of 4 edges, compared with draws one after the other."""
     weight = np.array([1, 2, 3, 6])
     keys = jax.random.split(jax.random.key(0), 30_000)
     kept = np.asarray(jax.jit(jax.vmap(lambda key: keep_edges(key, jnp.asarray(weight, jnp.float32), 2)))(keys))

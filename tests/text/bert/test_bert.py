@@ -1,4 +1,4 @@
-"""BERT against a slow twin in NumPy, and every folder that is not one."""
+"""BERT, compared with a slow reference in NumPy, and invalid folders."""
 
 import json
 import pathlib
@@ -98,7 +98,7 @@ def test_other_activations():
 
 
 def test_names_of_other_checkpoints(tmp_path, encoder):
-    """With `bert.` before, norms named as TensorFlow did, a head, and float16 or bfloat16 in the file."""
+    """Names with `bert.`, TensorFlow's names of norms, a head, and float16 or bfloat16 weights."""
 
     def renamed(name):
         return "bert." + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")

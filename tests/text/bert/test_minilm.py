@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 on real reviews, against what PyTorch made of them (tools.benchmarks.bert_reference)."""
+"""all-MiniLM-L6-v2 on real reviews, compared with PyTorch (tools.benchmarks.bert_reference)."""
 
 import gzip
 import hashlib
@@ -51,7 +51,7 @@ def texts(real_data, reference):
 
 
 def test_sentences_and_tokens_are_those_of_pytorch(encoder, reference, texts):
-    """To 1e-4 in float32; 3e-6 was measured."""
+    """They agree to 1e-4 in float32; 3e-6 was measured."""
     pieces = encoder.pieces(texts)
     assert pieces.lengths.tolist() == reference["tokens"].tolist()
     assert pieces.cut.tolist() == [False] * 11 + [True] * 2

@@ -1,4 +1,4 @@
-"""A frozen BERT as DReX's text: kept in the store and in the run, read of new interactions, and every way it fails."""
+"""A frozen BERT as DReX's review encoder: cached, saved in the run, used for new interactions, and its failures."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def model(folder: pathlib.Path) -> BertEncoder:
 
 @pytest.fixture(scope="module")
 def finished(folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A finished run, with a folder of its own for the model."""
+    """A finished run with its own copy of the BERT folder."""
     place = tmp_path_factory.mktemp("finished")
     own = pathlib.Path(shutil.copytree(folder, place / "model"))
     experiment.train(settings_of(settings(own, place / "cache")), place / "run")
@@ -74,7 +74,7 @@ def finished(folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def place(finished: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The finished run, whose model's folder is put back after the test."""
+    """The finished run; its BERT folder is restored after the test."""
     yield finished
     if (finished / "away").exists():
         shutil.rmtree(finished / "model", ignore_errors=True)
@@ -224,7 +224,7 @@ def test_a_model_that_cannot_be_read_leaves_the_directory_free(folder: pathlib.P
 
 
 def twin(params: Any, features: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """One text's (feature [F], attention [T]) by plain loops, of its given token features [T, G]."""
+    """Compute (feature [F], attention [T]) of one text from its token features [T, G] with plain loops."""
     x = features.astype(np.float64) @ params["given"]["kernel"] + params["given"]["bias"]
     padded = np.concatenate([np.zeros((1, width)), x, np.zeros((1, width))])
     taps, bias = params["convolution"], params["convolution_bias"]
@@ -347,5 +347,5 @@ def test_a_bert_that_learns_begins_as_it_was_and_at_its_own_pace(folder: pathlib
     assert recommender.update([{"user": user, "item": item, "timestamp": moment, "text": "good strings"}]).applied == 1
     header = tmp_path / "learns" / "history" / "pieces" / "columns.json"
     header.write_text(header.read_text().replace('"heads"', '"hands"'))
-    with pytest.raises(UserError, match="pieces: damaged; it says of the BERT that learns"):
+    with pytest.raises(UserError, match="pieces: damaged; its BERT is"):
         Recommender.load(tmp_path / "learns").explain(user)
