@@ -22,7 +22,7 @@ from drex_jax.explain import curves, occlusion
 from drex_jax.runs.dataset import Dataset
 from drex_jax.runs.selection import Selection
 from drex_jax.training import experiment, registry
-from drex_jax.training.settings import base, read_settings, settings_of
+from drex_jax.training.settings import base, changed, read_settings, settings_of
 
 KEYS = {
     "schema", "model", "dataset", "split", "protocol", "seeds", "selection", "test", "per_seed", "baselines",
@@ -105,10 +105,9 @@ def test_second_call_returns_the_stored_results(
     workdir, results = whole
     monkeypatch.setattr(experiment, "read_into", None)  # nothing is read or trained
     assert experiment.train(read_settings(workdir / "config.json"), workdir) == results
-    other = read_settings(workdir / "config.json")
-    other.train.epochs = 3
+    other = changed(read_settings(workdir / "config.json"), {"train.epochs": 3})
     with pytest.raises(UserError, match=r"another configuration.*train.epochs: 1, now 3"):
-        experiment.train(settings_of(other), workdir)
+        experiment.train(other, workdir)
 
 
 def test_evaluate_needs_the_run_directory_alone(

@@ -10,12 +10,13 @@ import shutil
 import pytest
 
 from drex_jax.common.errors import UserError
+from drex_jax.config import agreement
 from drex_jax.config.tree import flatten
 from drex_jax.runs.dataset import prepare
 from drex_jax.runs.layout import results_of
 from drex_jax.runs.trained import load_trained
 from drex_jax.training import experiment, loop, registry
-from drex_jax.training.settings import base, read_settings, settings_of, sha256
+from drex_jax.training.settings import base, changed, read_settings, sha256
 
 RUNS = ["finished_popularity", pytest.param("finished_drex", marks=pytest.mark.thorough)]
 
@@ -26,9 +27,8 @@ def test_results_are_the_same_but_for_the_time(
 ) -> None:
     """In another place, and with another cache."""
     workdir = request.getfixturevalue(run)
-    settings = read_settings(workdir / "config.json")
-    settings.data.cache_dir = str(tmp_path / "cache")
-    first, second = results_of(workdir), experiment.train(settings_of(settings), tmp_path / "run")
+    settings = changed(read_settings(workdir / "config.json"), {"data.cache_dir": str(tmp_path / "cache")})
+    first, second = results_of(workdir), experiment.train(settings, tmp_path / "run")
     assert {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)} == {"timing"}
 
 
@@ -45,7 +45,7 @@ def test_the_hash_of_a_configuration_is_of_what_decides_its_results() -> None:
         kind = str if value is None and name.startswith("data.") and name.endswith(("path", "_dir")) else type(value)
         if kind in others:
             settings.update_from_flattened_dict({name: not value if kind is bool else others[kind]})
-            if sha256(settings) == sha256(base()):
+            if agreement.sha256(flatten(settings)) == agreement.sha256(flatten(base())):
                 aside.add(name)
     saving = {"train.checkpoint_seconds", "train.checkpoint_steps", "train.tensorboard"}
     places = {"data.path", "data.tfds_dir", "data.cache_dir"}
@@ -59,10 +59,10 @@ def test_a_trial_has_no_test(
     """And chooses what the run chose that has one."""
     workdir = request.getfixturevalue(run)
     settings = read_settings(workdir / "config.json")
-    dataset, given, true_fit = prepare(settings_of(settings), tmp_path), [], loop.fit
+    dataset, given, true_fit = prepare(settings, tmp_path), [], loop.fit
     monkeypatch.setattr(loop, "fit", lambda *arguments: given.extend(arguments) or true_fit(*arguments))
     chosen = experiment.fit_trial(
-        settings.model.name, settings, dataset, registry.context(settings_of(settings)), tmp_path
+        settings.model.name, settings, dataset, registry.context(settings), tmp_path
     ).selection
     assert dataclasses.asdict(chosen) == results_of(workdir)["selection"]
     model, evaluator = given[:2]

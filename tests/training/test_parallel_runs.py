@@ -117,7 +117,7 @@ def test_a_run_goes_from_one_device_to_eight_to_two(
 # The command line
 
 EXPERIMENT = """
-from drex_jax.config import base
+from drex_jax.training.settings import base
 
 
 def get_config():
