@@ -141,23 +141,23 @@ def _score(reviews, order, ends, related, background, information, words, weight
     begins, column, value = reviews
     related_begins, related_word, relation = related
     mass = np.zeros(len(background))  # evidence of the current owner, by word
-    own = np.empty(len(background), np.int32)  # the words of the current owner
+    used = np.empty(len(background), np.int32)  # the words of the current owner
     best = np.empty(weights.shape[1])  # its best weights in full precision
     for owner in range(len(ends) - 1):
         count, total = 0, 0.0
         for review in order[ends[owner] : ends[owner + 1]]:
-            for place in range(begins[review], begins[review + 1]):
-                word = column[place]
+            for entry in range(begins[review], begins[review + 1]):
+                word = column[entry]
                 if mass[word] == 0:
-                    own[count] = word
+                    used[count] = word
                     count += 1
-                mass[word] += value[place]
-                total += value[place]
+                mass[word] += value[entry]
+                total += value[entry]
         filled = 0
-        for word in own[:count]:
+        for word in used[:count]:
             company = 0.0
-            for place in range(related_begins[word], related_begins[word + 1]):
-                company += relation[place] * mass[related_word[place]]
+            for entry in range(related_begins[word], related_begins[word + 1]):
+                company += relation[entry] * mass[related_word[entry]]
             observed = mass[word] + min(SUPPORT * company, COMPANY * mass[word])
             expected = total * background[word]
             if observed <= expected:
@@ -166,28 +166,16 @@ def _score(reviews, order, ends, related, background, information, words, weight
             weight = deviance * information[word]
             if weight <= 0:
                 continue
-            place = filled  # its rank among the best so far; equal weights are sorted by word number
-            while place and (
-                weight > best[place - 1] or (weight == best[place - 1] and word < words[owner, place - 1])
-            ):
-                place -= 1
+            rank = filled  # its rank among the best so far; equal weights are sorted by word number
+            while rank and (weight > best[rank - 1] or (weight == best[rank - 1] and word < words[owner, rank - 1])):
+                rank -= 1
             filled = min(filled + 1, len(best))
-            for behind in range(filled - 1, place, -1):
+            for behind in range(filled - 1, rank, -1):
                 best[behind], words[owner, behind] = best[behind - 1], words[owner, behind - 1]
-            if place < filled:
-                best[place], words[owner, place] = weight, word
+            if rank < filled:
+                best[rank], words[owner, rank] = weight, word
         weights[owner, :filled] = best[:filled]
-        mass[own[:count]] = 0.0
-
-
-def tfidf_profiles(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int, k: int) -> Profiles:
-    """Return the TF-IDF baseline: term frequency times log(owners / owners that use the word), a document an owner."""
-    own = _by_owner(reviews, owner, num_owners)
-    documents = np.bincount(own.indices, minlength=_size(own)[1])
-    used = max(1, int((np.diff(own.indptr) > 0).sum()))
-    pairs = own.tocoo()
-    weight = pairs.data * np.log(used / documents[pairs.col])
-    return _top(pairs.row, pairs.col, weight, num_owners, k)
+        mass[used[:count]] = 0.0
 
 
 def describe(profiles: Profiles, owners: np.ndarray, owner_names: list[str], names: list[str]) -> str:
@@ -202,24 +190,3 @@ def describe(profiles: Profiles, owners: np.ndarray, owner_names: list[str], nam
 def _size(matrix: sparse.csr_array) -> tuple[int, int]:
     assert matrix.shape is not None  # for the type checker: SciPy's stubs allow None
     return matrix.shape[0], matrix.shape[1]
-
-
-def _by_owner(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int) -> sparse.csr_array:
-    """Sum the reviews of each owner: [owners, words]."""
-    ones = np.ones(len(owner), np.float32)
-    members = sparse.csr_array((ones, (owner, np.arange(len(owner)))), shape=(num_owners, len(owner)))
-    summed = sparse.csr_array(members @ reviews)
-    summed.sum_duplicates()
-    return summed
-
-
-def _top(owner: np.ndarray, word: np.ndarray, weight: np.ndarray, num_owners: int, k: int) -> Profiles:
-    """Return the k words with the largest weights of each owner; equal weights are sorted by word number."""
-    order = np.lexsort((word, -weight, owner))
-    owner, word, weight = owner[order], word[order], weight[order]
-    rank = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    keep = rank < k
-    top = Profiles(np.full((num_owners, k), -1, np.int32), np.zeros((num_owners, k), np.float32))
-    top.word[owner[keep], rank[keep]] = word[keep]
-    top.weight[owner[keep], rank[keep]] = weight[keep]
-    return top

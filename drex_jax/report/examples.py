@@ -50,13 +50,13 @@ def _examples(run: Finished, recommender: Recommender) -> tuple[list[str], list[
     order = np.argsort(-count, kind="stable")
     order = order[count[order] > 0]
     chosen: dict[int, str] = {}
-    for place, who in (
+    for index, who in (
         (0, "longest history"),
         (len(order) // 2, "median history"),
         (len(order) - 1, "shortest history"),
     ):
-        if 0 <= place < len(order):
-            chosen.setdefault(int(order[place]), who)
+        if 0 <= index < len(order):
+            chosen.setdefault(int(order[index]), who)
     shown = [_example(run, recommender, number, who) for number, who in chosen.items()]
     shown.append(_newcomer(run, recommender))
     rates = recommender.rating_range is not None

@@ -70,15 +70,15 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
     metric = run.metric if run.metric in whole else next(iter(whole), "")
     if not metric:
         return None
-    found: dict[str, list[float]] = {}
+    by_modality: dict[str, list[float]] = {}
     for name, blank in blanks.items():
         LOGGER.info("robustness: without %s", name)
-        found[name] = [whole[metric]]
+        by_modality[name] = [whole[metric]]
         for share in SHARES:
             segment = model.test_with(blank(events, draw < share))
             _, trace = model.observe(params, start, segment)
-            found[name].append(evaluator.prequential_test(params, selection, start, trace)[metric])
-    return metric, found
+            by_modality[name].append(evaluator.prequential_test(params, selection, start, trace)[metric])
+    return metric, by_modality
 
 
 def _all(blanks: list[Blank]) -> Blank:
@@ -105,27 +105,32 @@ def robustness_section(run: Finished) -> Section:
         return Section("robustness", title, [f"It cannot be measured: {error}"])
     if measured is None:
         return Section("robustness", title, [f"{model} reads nothing of an interaction that could go missing."])
-    metric, found = measured
+    metric, by_modality = measured
     shares = (0.0, *SHARES)
     better = "lower" if lower_is_better(metric) else "higher"
     heading = f"{metric} (prequential) when test interactions lack a modality"
     svg = figures.lines(
-        [figures.Series(name, values) for name, values in found.items()],
+        [figures.Series(name, values) for name, values in by_modality.items()],
         [100 * share for share in shares],
         "% of test interactions without it",
         f"{metric}, {better} is better",
     )
     rows = [
-        (f"{share:.0%}", *(f"{values[index]:.4f}" for values in found.values())) for index, share in enumerate(shares)
+        (f"{share:.0%}", *(f"{values[index]:.4f}" for values in by_modality.values()))
+        for index, share in enumerate(shares)
     ]
-    change = {name: values[-1] - values[0] for name, values in found.items()}
+    change = {name: values[-1] - values[0] for name, values in by_modality.items()}
     worst = max(change, key=lambda name: change[name] if lower_is_better(metric) else -change[name])
-    description = f"Without any {worst}, {metric} goes from {found[worst][0]:.4f} to {found[worst][-1]:.4f}."
+    description = (
+        f"Without any {worst}, {metric} goes from {by_modality[worst][0]:.4f} to {by_modality[worst][-1]:.4f}."
+    )
     if worst == ALL:
-        description = f"Without any of them, {metric} goes from {found[ALL][0]:.4f} to {found[ALL][-1]:.4f}."
+        description = (
+            f"Without any of them, {metric} goes from {by_modality[ALL][0]:.4f} to {by_modality[ALL][-1]:.4f}."
+        )
     sentences = [
         "Measured for this report, on the first seed. Train is complete. A share of the test interactions that update "
         "the states lack a modality; predictions are still compared with the true ratings."
     ]
-    table = Table(heading, ("missing", *found), rows)
+    table = Table(heading, ("missing", *by_modality), rows)
     return Section("robustness", title, sentences, [Figure("robustness-lines", heading, description, svg, table)])

@@ -103,7 +103,8 @@ def run_of_two(*arguments: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def scripts(first: str, second: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Code that joins two processes and then does different things in them."""
-    begin = "import os, pathlib, time\nfrom drex_jax.devices import processes\nprocesses.connect(True)\nprocesses.agree(True)\n"
+    begin = "import os, pathlib, time\nfrom drex_jax.devices import processes\n"
+    begin += "processes.connect(True)\nprocesses.agree(True)\n"
     return ("-c", begin + first), ("-c", begin + second)
 
 

@@ -21,6 +21,7 @@ from drex_jax.explain.profiles import KeywordProfiles
 from drex_jax.runs.dataset import Dataset, open_dataset
 from drex_jax.runs.layout import RunLayout
 from drex_jax.training.settings import read_settings
+from tools.benchmarks.tfidf import tfidf_profiles
 
 TOP = 5
 
@@ -74,7 +75,7 @@ def _tfidf(dataset: Dataset) -> dict[str, keywords.Profiles]:
         "user": (dataset.events.user, dataset.events.num_users),
         "item": (dataset.events.item, dataset.events.num_items),
     }
-    return {side: keywords.tfidf_profiles(counts, owner[:train], n, TOP) for side, (owner, n) in sides.items()}
+    return {side: tfidf_profiles(counts, owner[:train], n, TOP) for side, (owner, n) in sides.items()}
 
 
 def main() -> None:
