@@ -38,7 +38,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     }
     svg = figures.lines([figures.Series("a", [1, 2]), figures.Series("b", [2, np.nan])], [1, 2], "x", "y")
     table = Table(HOSTILE, ("", "column"), [(ID, HOSTILE)])
-    line = {"item": ID, "score": "1.00", "reason": [("both speak of ", False), (HOSTILE, True)]}
+    line = {"item": ID, "score": "1.00", "reason": [("shared keywords: ", False), (HOSTILE, True)]}
     met = [{"item": ID, "rating": "5", "text": f"a review with {HOSTILE}"}]
     example = {"who": "most history", "user": ID, "met": met, "list": [line]}
     sections = [

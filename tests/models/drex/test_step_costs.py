@@ -43,7 +43,7 @@ def test_every_platform_has_costs(platform: str, state_size: int) -> None:
     found = step_costs.load("a device that nobody knows", platform, state_size)
     assert found.step.widths[0] == 1
     assert ("estimated, not measured" in found.source) == (platform != "cpu")
-    assert found.source.startswith(f"costs.json, {platform}, state size ")
+    assert found.source.startswith(f"step_costs.json, {platform}, state size ")
 
 
 def test_the_device_here_and_one_of_an_unknown_platform_have_costs() -> None:
