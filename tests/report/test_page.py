@@ -277,8 +277,8 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
     stored = finished.results["test"]["prequential"]["mse"]
     assert all(values[0] == pytest.approx(stored, abs=1e-6) for values in found.values())
     settings = read_settings(run / "config.json")
-    data = open_dataset(settings_of(settings), run)
-    context = registry.context(settings_of(settings))
+    data = open_dataset(settings, run)
+    context = registry.context(settings)
     begin = sum(data.sizes[:2])
     lacking = np.arange(len(data.events)) >= begin
     for name, blank in (("text", ablation.without_text), ("time", ablation.without_time)):

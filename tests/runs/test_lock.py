@@ -11,7 +11,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.report import page
 from drex_jax.runs import lock
 from drex_jax.training import experiment, tune
-from drex_jax.training.settings import base
+from drex_jax.training.settings import base, settings_of
 
 
 def test_one_holder_at_a_time(tmp_path: pathlib.Path) -> None:
@@ -55,7 +55,7 @@ def test_the_second_writer_of_a_run_directory_refuses(
     with lock.sole_writer(tmp_path / "run"):
         for begin in (experiment.train, tune.tune):
             with pytest.raises(UserError, match="another process trains there") as told:
-                begin(settings, tmp_path / "run")
+                begin(settings_of(settings), tmp_path / "run")
             assert "\n" not in str(told.value)
         assert [each.name for each in (tmp_path / "run").iterdir()] == ["run.lock"]
     assert not (tmp_path / "run").exists()
