@@ -11,6 +11,8 @@ import runpy
 
 import pytest
 
+from drex_jax import Recommender
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = runpy.run_path(str(ROOT / "docs" / "pages.py"))
 TEXTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -21,9 +23,31 @@ WITH_EXAMPLES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with a run where the quickstart puts it, which has the ids that examples name."""
+    from drex_jax.training import experiment
+    from drex_jax.training.settings import base, settings_of
+
+    config = base()
+    config.data.synthetic.update(num_interactions=600, num_users=120, num_items=110)
+    config.text.enabled = False
+    config.devices.update(count=1, mapping="none")
+    config.baselines = ()
+    config.evaluate.cutoffs = (5,)
+    config.model.name = "popularity"
+    config.train.update(epochs=1, selection="ndcg@5")
+    folder = tmp_path_factory.mktemp("examples")
+    experiment.train(settings_of(config), folder / "runs" / "quickstart")
+    return folder
+
+
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
-def test_examples_of_docstrings(module: str) -> None:
-    failed, tried = doctest.testmod(importlib.import_module(module))
+def test_examples_of_docstrings(module: str, place: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`recommender` is the run of the quickstart."""
+    monkeypatch.chdir(place)
+    known = {"recommender": Recommender.load("runs/quickstart")}
+    failed, tried = doctest.testmod(importlib.import_module(module), extraglobs=known)
     assert tried > 0
     assert failed == 0
 

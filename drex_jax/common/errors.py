@@ -1,7 +1,5 @@
 """Exceptions that the command line handles: a mistake of the user, and a run that stopped as requested."""
 
-import pathlib
-
 
 class UserError(ValueError):
     """A user's mistake: wrong file, field or value.
@@ -9,19 +7,6 @@ class UserError(ValueError):
     The message is one line that says what was wrong and what would be right. The command line prints only this line and
     exits with status 2; in Python it is an ordinary `ValueError`.
     """
-
-
-class BadRowsError(UserError):
-    """A file has too few good rows.
-
-    Attributes:
-      reason: the message, without the place of the list of bad rows.
-    """
-
-    def __init__(self, reason: str, listed: pathlib.Path | None):
-        """`listed` is the file that lists the bad rows, if there is one."""
-        super().__init__(reason if listed is None else f"{reason}; each is listed in {listed}")
-        self.reason = reason
 
 
 class DivergedError(UserError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drex_jax.common.cache import Cache, no_cache
-from drex_jax.common.errors import BadRowsError, UserError
+from drex_jax.common.errors import UserError
 from drex_jax.common.settings import (
     NAMED,
     WORDS,
@@ -146,7 +146,7 @@ class Source:
 
 def load_interactions(
     options: DataSettings,
-    quarantine_path: str | Path | None = None,
+    quarantine: str | Path | Quarantine | None = None,
     cache: Cache = no_cache,
     widths: Mapping[str, int] | None = None,
 ) -> tuple[Interactions, ReadReport]:
@@ -154,7 +154,8 @@ def load_interactions(
 
     Args:
       options: source of the data, and how it is read.
-      quarantine_path: file for the rejected rows, which is overwritten; None: they are only counted.
+      quarantine: lists rejected rows, or the path of a file for the list, which is overwritten; None: they are only
+        counted.
       cache: keeps the decoded blocks of large files of JSON lines.
       widths: width of each vector modality of a table; for a modality that is not here the commonest width counts.
 
@@ -164,7 +165,7 @@ def load_interactions(
         features do not match the items.
     """
     _check(options)
-    with Quarantine(quarantine_path) as quarantine:
+    with quarantine if isinstance(quarantine, Quarantine) else Quarantine(quarantine) as quarantine:
         source = open_source(options, quarantine, cache, widths or {})
         path, is_mmrec = Path(source.name), options.format == "mmrec"
         name = mmrec.name_of(path) if is_mmrec else path.name
@@ -257,19 +258,17 @@ def _scale(options: DataSettings, default: tuple[float, float] | None) -> Any:
 def _refuse_bad(options: DataSettings, source: str, good: int, quarantine: Quarantine) -> None:
     """Raise `UserError` if there is no good row, or too large a share of bad rows."""
     rejected, reasons = quarantine.rejected, quarantine.reasons()
+    listed = "" if quarantine.path is None else f"; each is listed in {quarantine.path}"
     if not good:
         expected = READERS[options.format].EXPECTED
         if not rejected:
             raise UserError(f"{source}: no rows; expected {expected}")
-        raise BadRowsError(
-            f"{source}: none of {rejected:,} rows is good: {reasons}; expected {expected}", quarantine.path
-        )
+        raise UserError(f"{source}: none of {rejected:,} rows is good: {reasons}; expected {expected}{listed}")
     share = rejected / (good + rejected)
     if share > options.max_bad_share:
-        raise BadRowsError(
+        raise UserError(
             f"{source}: {share:.1%} of {good + rejected:,} rows are bad, above data.max_bad_share="
-            f"{options.max_bad_share:g}: {reasons}",
-            quarantine.path,
+            f"{options.max_bad_share:g}: {reasons}{listed}"
         )
 
 

@@ -8,6 +8,7 @@ import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,7 +20,7 @@ from drex_jax.data.strings import Strings
 _MAP_FROM_BYTES = 1 << 16  # a smaller column is copied into memory
 
 
-def write_columns(folder: str | Path, header: dict, columns: Mapping[str, np.ndarray | Strings]) -> None:
+def write_columns(folder: str | Path, header: dict[str, Any], columns: Mapping[str, np.ndarray | Strings]) -> None:
     """Write a folder atomically: into a temporary folder beside it, which is then renamed.
 
     An existing folder is replaced. `header` is written to `columns.json`.
@@ -50,7 +51,7 @@ def _save(path: Path, column: np.ndarray) -> None:
         np.lib.format.write_array(SimpleNamespace(write=file.write), column, allow_pickle=False)  # pyright: ignore[reportArgumentType]
 
 
-def read_header(folder: str | Path, schema: str) -> dict:
+def read_header(folder: str | Path, schema: str) -> dict[str, Any]:
     """Return the header of a folder written by `write_columns`. Raises `UserError` if its "schema" is not `schema`."""
     path = Path(folder) / "columns.json"
     try:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from drex_jax.common.side import Side
 from drex_jax.explain.occlusion import LAST, Influence, Occlusion
 from drex_jax.explain.profiles import KeywordProfiles, ReviewAttention
 from drex_jax.models import scoring
@@ -139,7 +140,7 @@ class Explainer:
         self,
         user: str | None,
         item: str | None,
-        rows: Callable[[np.ndarray, int], jax.Array],
+        rows: Callable[[np.ndarray, Side], jax.Array],
         items: jax.Array,
         excluded: np.ndarray,
     ) -> Explanation:
@@ -148,7 +149,7 @@ class Explainer:
         Args:
           user: None: of the item alone.
           item: None: of the user alone.
-          rows: the rows [n, E] of users (side 0) or items (side 1) by number; a newcomer's for number -1.
+          rows: the rows [n, E] of users or items by number; the cold-start row for number -1.
           items: everyone's rows now, [I, E].
           excluded: bool [I]: items that may not be recommended to anybody.
         """
@@ -166,7 +167,7 @@ class Explainer:
         one_more = numbers[1] < 0 or bool(excluded[numbers[1]])
         rating_range = log.base.rating_range if scorer.rates else None
         if pair:
-            own = [rows(np.array([number]), side) for side, number in enumerate(numbers)]
+            own = [rows(np.array([number]), side) for side, number in zip(Side, numbers, strict=True)]
             score_and_rank = scoring.score_and_rank(scorer, params, *own, items, excluded, numbers[1])
             if rating_range is not None:
                 rating = float(np.clip(scoring.scores(scorer, params, *own)[0], *rating_range))

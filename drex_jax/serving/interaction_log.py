@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from drex_jax.common.growing import GrowingArray
-from drex_jax.common.sides import Side
+from drex_jax.common.side import Side
 from drex_jax.data.events import REVIEW
 from drex_jax.data.interactions import Interactions, by_first_appearance
 from drex_jax.data.readers.chunk import Chunk
@@ -171,16 +171,16 @@ class InteractionLog:
         return float(self.base.timestamp.max(initial=-math.inf))
 
     @functools.cached_property
-    def _by_side(self) -> tuple[_RowsByOwner, _RowsByOwner]:
-        return _RowsByOwner(self.user), _RowsByOwner(self.item)
+    def _owned(self) -> dict[Side, _RowsByOwner]:
+        return {Side.USER: _RowsByOwner(self.user), Side.ITEM: _RowsByOwner(self.item)}
 
     def rows_of_user(self, user: int) -> np.ndarray:
         """Return the rows of a user by number, int64, ascending; -1 has none."""
-        return self._by_side[Side.USER].of(user)
+        return self._owned[Side.USER].of(user)
 
     def rows_of_item(self, item: int) -> np.ndarray:
         """Return the rows of an item by number, int64, ascending; -1 has none."""
-        return self._by_side[Side.ITEM].of(item)
+        return self._owned[Side.ITEM].of(item)
 
     def row(self, number: int) -> Interaction:
         """Return one row, with its text and vectors."""
@@ -255,65 +255,66 @@ class InteractionLog:
         A row is refused if it is earlier than the last row of its user or of its item, or if the log has the same
         interaction already.
         """
-        rows, kept, numbers, refused = checked.rows, list[int](), list[tuple[int, int]](), list[Refusal]()
-        newest: tuple[dict[int, float], dict[int, float]] = {}, {}  # by side: last moments that these rows change
+        rows, kept, users, items, refused = checked.rows, list[int](), list[int](), list[int](), list[Refusal]()
+        newest: dict[Side, dict[int, float]] = {side: {} for side in Side}  # last moments that these rows change
         repeats = _Repeats(self)
         columns = zip(_bytes_of(rows.user), _bytes_of(rows.item), rows.timestamp.tolist(), strict=True)
         for place, (user_id, item_id, time) in enumerate(columns):
-            pair = self.users.number(user_id), self.items.number(item_id)
-            last = [newest[side].get(pair[side], self._last_moment(side, pair[side])) for side in Side]
-            if time < max(last):
-                side = Side.USER if time < last[Side.USER] else Side.ITEM
-                reason = f"timestamp {time:.15g} is earlier than {max(last):.15g}, the last of its {side.label}"
-            elif repeats.has(pair, rows, place, last[Side.USER]):
+            user, item = self.users.number(user_id), self.items.number(item_id)
+            last_of_user = newest[Side.USER].get(user, self._last_moment(Side.USER, user))
+            last_of_item = newest[Side.ITEM].get(item, self._last_moment(Side.ITEM, item))
+            if time < (last := max(last_of_user, last_of_item)):
+                side = Side.USER if time < last_of_user else Side.ITEM
+                reason = f"timestamp {time:.15g} is earlier than {last:.15g}, the last of its {side}"
+                refused.append(Refusal(int(checked.positions[place]), reason))
+            elif time == last_of_user and repeats.has(user, item, rows, place):
                 reason = "the very same interaction was there already"
+                refused.append(Refusal(int(checked.positions[place]), reason))
             else:
-                pair = self.users.add(user_id), self.items.add(item_id)
-                newest[Side.USER][pair[0]] = newest[Side.ITEM][pair[1]] = time
-                repeats.add(pair, rows, place)
+                user, item = self.users.add(user_id), self.items.add(item_id)
+                newest[Side.USER][user] = newest[Side.ITEM][item] = time
+                repeats.add(user, item, rows, place)
                 kept.append(place)
-                numbers.append(pair)
-                continue
-            refused.append(Refusal(int(checked.positions[place]), reason))
-        user, item = np.array(numbers, np.int32).reshape(-1, 2).T
-        rows = rows.take(np.array(kept, np.int64))
+                users.append(user)
+                items.append(item)
+        if len(kept) < len(rows):
+            rows = rows.take(np.array(kept, np.int64))
+        new = Appended(rows, np.array(users, np.int32), np.array(items, np.int32), refused)
         if kept:
-            self._append(_without_ids(rows), user, item)
-        return Appended(rows, np.ascontiguousarray(user), np.ascontiguousarray(item), refused)
+            self._append(_without_ids(new.rows), new.user, new.item)
+        return new
 
     def _append(self, part: Chunk, user: np.ndarray, item: np.ndarray) -> None:
-        begin = len(self)
+        begin, numbers = len(self), {Side.USER: user, Side.ITEM: item}
         self._begins.append(begin)
         self._parts.append(part)
         self._user.extend(user)
         self._item.extend(item)
         self._latest_since = float(part.timestamp.max(initial=self._latest_since))
-        sides = (user, item)
-        if "_by_side" in self.__dict__:  # made already
-            for rows, numbers in zip(self._by_side, sides, strict=True):
-                rows.extend(numbers, begin)
-        if "_last" in self.__dict__:
-            for last, ids, numbers in zip(self._last, (self.users, self.items), sides, strict=True):
-                last.resize(len(ids))
-                last.values[numbers] = part.timestamp
+        for side, ids in ((Side.USER, self.users), (Side.ITEM, self.items)):
+            if "_owned" in self.__dict__:  # made already
+                self._owned[side].extend(numbers[side], begin)
+            if "_last" in self.__dict__:
+                self._last[side].resize(len(ids))
+                self._last[side].values[numbers[side]] = part.timestamp
 
     @functools.cached_property
-    def _last(self) -> tuple[GrowingArray, GrowingArray]:
-        """By side: the timestamp of the last row of each user (or item), float64; -inf if there is none."""
+    def _last(self) -> dict[Side, GrowingArray]:
+        """The timestamp of the last row of each user (or item), float64; -inf if there is none."""
         timestamp = np.concatenate([part.timestamp for part in self._parts])
-        sides = list[GrowingArray]()
-        for numbers, ids in ((self.user, self.users), (self.item, self.items)):
+        moments = dict[Side, GrowingArray]()
+        for side, numbers, ids in ((Side.USER, self.user, self.users), (Side.ITEM, self.item, self.items)):
             last = np.full(len(ids), -math.inf)
             last[numbers] = timestamp  # the last of several rows is written last
-            sides.append(GrowingArray(last, fill=-math.inf))
-        return sides[0], sides[1]
+            moments[side] = GrowingArray(last, fill=-math.inf)
+        return moments
 
     def _last_moment(self, side: Side, number: int) -> float:
         last = self._last[side]
         return float(last.values[number]) if 0 <= number < len(last) else -math.inf
 
     def last_contents(self, user: int) -> tuple[float, set[_Content]]:
-        """Return the timestamp of the last row of a user, and the contents of all rows of the user at it."""
+        """Return the timestamp of the last row of a user, and the contents of all the user's rows at it."""
         last, contents = self._last_moment(Side.USER, user), set[_Content]()
         for row in reversed(self.rows_of_user(user).tolist()):
             part, place = self._place(row)
@@ -327,30 +328,25 @@ _Content = tuple[int, float | None, bytes, tuple[tuple[str, bytes], ...]]  # ite
 
 
 class _Repeats:
-    """Finds interactions that repeat one of the same user at the same moment, in the log or among the new rows."""
+    """Finds new rows that repeat an interaction of the same user at the same moment, in the log or among them."""
 
     def __init__(self, log: InteractionLog):
         self._log = log
-        self._last: dict[int, tuple[float, set[_Content]]] = {}  # by user: the last moment, and what happened at it
+        self._last: dict[int, tuple[float, set[_Content]]] = {}  # by user: the last moment, and its interactions
 
-    def has(self, pair: tuple[int, int], rows: Chunk, place: int, last: float) -> bool:
-        """True if a row, not earlier than the `last` moment of its user, was there already."""
-        user, item = pair
-        if rows.timestamp[place] > last:
-            return False
+    def has(self, user: int, item: int, rows: Chunk, place: int) -> bool:
+        """True if a row, which is at the last moment of its user, was there already."""
         if user not in self._last:
             self._last[user] = self._log.last_contents(user)
         return _content(item, rows, place) in self._last[user][1]
 
-    def add(self, pair: tuple[int, int], rows: Chunk, place: int) -> None:
-        """Take note of a new row."""
-        user, item = pair
+    def add(self, user: int, item: int, rows: Chunk, place: int) -> None:
+        """Take note of a row that is not earlier than the last moment of its user."""
         time = float(rows.timestamp[place])
         last, contents = self._last.get(user, (-math.inf, set[_Content]()))
         if time > last:
-            contents = set[_Content]()
+            self._last[user] = time, (contents := set[_Content]())
         contents.add(_content(item, rows, place))
-        self._last[user] = time, contents
 
 
 def _content(item: int, rows: Chunk, place: int) -> _Content:

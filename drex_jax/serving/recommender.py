@@ -1,118 +1,100 @@
-"""A finished run as an object that answers: what to recommend, what somebody would rate, what is alike.
-
-    from drex_jax import Recommender
-
-    recommender = Recommender.load("runs/quickstart")
-    recommender.recommend("user007", k=5)
-    recommender.update([{"user": "user007", "item": "item003", "rating": 4, "timestamp": 1.8e9, "text": "as it ought"}])
-
-Only the run directory is read, not the raw data. Ids are strings (integers are taken as their digits). A user or an
-item that the run has never seen is no mistake: it has the row of a newcomer. What `update` is given refines the states
-in memory, as training would.
-"""
+"""The public interface of a finished run: recommendations, predictions, explanations and updates."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import functools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.padding import power_of_two
+from drex_jax.common.side import Side
 from drex_jax.data.interactions import Interactions
+from drex_jax.data.readers.chunk import Chunk
 from drex_jax.models import scoring
-from drex_jax.models.protocol import States
 from drex_jax.runs.layout import RunLayout
-from drex_jax.serving import arguments, saving, update_file
+from drex_jax.serving import rows
 from drex_jax.serving.explanation import Explainer, Explanation
-from drex_jax.serving.finished_run import FinishedRun, open_run
+from drex_jax.serving.finished_run import open_run
 from drex_jax.serving.interaction_log import Ids
-from drex_jax.serving.lists import Lists, Recommendation
-from drex_jax.serving.review_reader import Reader
-from drex_jax.serving.rows import Expected, Refusal, checked, id_of, require_whole, rows_of
-from drex_jax.serving.update_file import UpdateFile
-from drex_jax.serving.updaters import CannotUpdateError, Updater, updater_for
+from drex_jax.serving.lists import Recommendation
+from drex_jax.serving.live_run import LiveRun, UpdateReport
+from drex_jax.serving.review_reader import ReviewReader
+from drex_jax.serving.rows import Refusal, RowSchema
+from drex_jax.serving.update_file import UpdateFile, read_update_file
 
 Id = str | int
 
 
-class UpdateReport(NamedTuple):
-    """What became of the rows that `Recommender.update` was given.
+class Recommender:
+    """A finished run that answers questions and learns from new interactions.
 
-    Attributes:
-      applied: how many refined the states.
-      refused: the others, in their order.
+    Ids are strings; an integer stands for its decimal digits. An unknown user or item is not an error: it is treated as
+    a cold start. Only the run directory is read, not the raw data, and nothing is written but by `save`.
+
+    Example:
+      >>> from drex_jax import Recommender
+      >>> recommender = Recommender.load("runs/quickstart")
+      >>> len(recommender.recommend("user007", k=5))
+      5
+      >>> row = {"user": "user007", "item": "item003", "rating": 4, "timestamp": 1.8e9, "text": "as it ought"}
+      >>> recommender.update([row]).applied
+      1
+      >>> recommender.save()
     """
 
-    applied: int
-    refused: list[Refusal]
-
-
-class Recommender:
-    """A finished run. Letters: U users, I items, E row size."""
-
-    def __init__(self, run: FinishedRun, of_past: bool = False):
-        """Use `load`. `of_past`: a view of an earlier moment, which cannot be updated."""
-        self._run, self._of_past = run, of_past
-        self._log, self._scorer, self._params = run.log, run.scorer, run.params
-        self._users, self._items = run.log.users, run.log.items
-        self._carry, self._moved = jax.tree.map(jnp.asarray, run.carry), False
-        self._newcomers = run.scorer.newcomers(run.params, self._carry)
-        self._reasons: Explainer | None = None
-        self._reader = Reader(run.settings, RunLayout(run.folder).facts)
-        self._applied = self._refused = 0  # since the last commit
-        self._digests: list[str] = []  # of the tables that were applied since
-        self._torn = False  # an update has ended half way
+    def __init__(self, live: LiveRun):
+        """Use `load`."""
+        self._live = live
+        self._schema = RowSchema.of(live.run.log.base)
+        self._reviews = ReviewReader(live.run.settings, RunLayout(live.run.folder).facts)
+        self._explainer: Explainer | None = None
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Recommender:
-        """The finished run in `folder` with its updates; of several seeds the first.
+        """Open the finished run in a directory, with its saved updates; if it has several seeds, the first.
+
+        Args:
+          folder: the run directory (`--workdir` of the command line).
 
         Raises:
-          UserError: there is no finished run, or it is damaged or of another version.
+          UserError: `folder` holds no finished run, or one that is damaged or of another version.
         """
-        return cls(open_run(pathlib.Path(folder)))
+        return cls(LiveRun(open_run(pathlib.Path(folder))))
 
     @property
-    def _now(self) -> States:
-        """Everyone's rows on the device; arrays that never change."""
-        self._require_whole()
-        if self._moved:
-            self._carry, self._moved = (
-                jax.tree.map(jnp.array, self._updater.carry),
-                False,
-            )  # a copy: those change in place
-        return self._carry
+    def _users(self) -> Ids:
+        return self._live.run.log.users
 
     @property
-    def _directions(self) -> jax.Array:
-        """What items are compared by."""
-        return self._scorer.directions(self._now.item)
-
-    @functools.cached_property
-    def _updater(self) -> Updater:
-        return updater_for(self._run)
+    def _items(self) -> Ids:
+        return self._live.run.log.items
 
     @property
     def rating_range(self) -> tuple[float, float] | None:
-        """The scale of predicted ratings; None: the model only ranks."""
-        return self._log.base.rating_range if self._scorer.rates else None
+        """The lowest and the highest rating that `predict` returns; None if the model only ranks."""
+        run = self._live.run
+        return run.log.base.rating_range if run.scorer.rates else None
 
     def knows_user(self, user: Id) -> bool:
-        """Whether the run has met this user."""
-        return self._users.number(id_of("user", user)) >= 0
+        """True if the run has an interaction of this user.
+
+        Raises:
+          UserError: `user` is not an id.
+        """
+        return self._users.number(rows.id_of("user", user)) >= 0
 
     def knows_item(self, item: Id) -> bool:
-        """Whether the run has met this item."""
-        return self._items.number(id_of("item", item)) >= 0
+        """True if the run has an interaction with this item.
+
+        Raises:
+          UserError: `item` is not an id.
+        """
+        return self._items.number(rows.id_of("item", item)) >= 0
 
     @overload
     def recommend(
@@ -127,19 +109,30 @@ class Recommender:
     def recommend(
         self, user: Id | Sequence[Id], k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
     ) -> list[Recommendation] | list[list[Recommendation]]:
-        """The items that a user would most likely want next, the best first.
+        """Return the items that a user is most likely to want next, the best first.
 
         Args:
-          user: an id, or a list of ids, for which there is a list of lists.
-          k: the length of a list; shorter where fewer items are left.
-          exclude_seen: leave out what the user has met.
-          candidates: only these items may be recommended; None: all.
+          user: an id, or a list of ids.
+          k: length of the list; it is shorter if fewer items are left.
+          exclude_seen: leave out the items that the user has interacted with.
+          candidates: ids of the only items that may be recommended; None: all items.
+
+        Returns:
+          Pairs of item and score, in decreasing order of score. Scores of different users do not compare. For a list
+          of ids, a list of such lists.
 
         Raises:
-          UserError: k is not from 1 to the number of items; a candidate is unknown; what should be an id, or a list of
-            them, is none.
+          UserError: `k` is not from 1 to the number of items, a candidate is unknown, or an argument is not an id or a
+            list of ids.
+
+        Example:
+          >>> best = recommender.recommend("user007", k=3)
+          >>> [each.score for each in best] == sorted((each.score for each in best), reverse=True)
+          True
+          >>> [len(each) for each in recommender.recommend(["user007", "user008"], k=3)]
+          [3, 3]
         """
-        if arguments.is_list(user):
+        if rows.is_list(user):
             return list(self.stream(user, k, exclude_seen, candidates))  # pyright: ignore[reportArgumentType]
         return next(self.stream([user], k, exclude_seen, candidates))  # pyright: ignore[reportArgumentType]
 
@@ -150,75 +143,79 @@ class Recommender:
         exclude_seen: bool = True,
         candidates: Iterable[Id] | None = None,
     ) -> list[Recommendation]:
-        """The list of somebody whose history is given here and never stored: a newcomer after these interactions.
+        """Return the recommendations of a new user with a history that is given here and not stored.
 
         Args:
-          history: ids of items, or mappings as `update` takes them, without `user`; the earliest first. Without a
-            `timestamp` they happen at the last moment that the run knows of.
-          k: as for `recommend`.
-          exclude_seen: as for `recommend`.
-          candidates: as for `recommend`.
+          history: ids of items, or mappings as in `update` without `user`, the earliest first. Without `timestamp` an
+            interaction is at the last moment of the run.
+          k: as in `recommend`.
+          exclude_seen: leave out the items of the history.
+          candidates: as in `recommend`.
 
         Raises:
-          UserError: a row is malformed; the model cannot be updated; or as `recommend`.
+          UserError: a row of the history breaks a rule, or the model cannot be updated; or as in `recommend`.
+
+        Example:
+          >>> len(recommender.recommend_for(["item003", {"item": "item004", "rating": 5}], k=3))
+          3
         """
-        lists, expected = self._lists, Expected.by(self._log.base)
-        k, excluded = arguments.length(k, lists.num_items, "items"), lists.excluded(candidates)
-        now, rows = float(self._log.last_moment), []
-        for place, each in enumerate(arguments.listed("history", history)):
-            given = dict(each) if isinstance(each, Mapping) else {"item": each}
-            try:
-                rows.append(expected.check({"timestamp": now, "user": "a newcomer"} | given))
-            except UserError as error:
-                raise UserError(f"history, row {place}: {error}") from None
-        read, unread = self._reader.read(list(enumerate(rows)))
-        for refusal in unread:
-            raise UserError(f"history, row {refusal.row}: {refusal.reason}")
-        rows = [row for _, row in read]
-        met = np.array([self._items.number(row.item) for row in rows], np.int64)
+        lists = self._live.lists()
+        k, excluded = rows.list_length(k, lists.num_items, "items"), lists.excluded(candidates)
+        past = self._history(history)
         if exclude_seen:
-            excluded[met[met >= 0]] = True
-        row = self._updater.fold_in(sorted(rows, key=lambda row: row.timestamp)) if rows else lists.newcomer
+            numbers = np.array([self._items.number(item) for item in past.item], np.int64)
+            excluded[numbers[numbers >= 0]] = True
+        row = self._live.updater.fold_in(past) if len(past) else lists.newcomer
         return lists.of_row(row, k, excluded)
+
+    def _history(self, history: Sequence[Id | Mapping[str, Any]]) -> Chunk:
+        """Return the history of a new user as columns in the order of time."""
+        default: dict[str, object] = {"timestamp": self._live.run.log.last_moment, "user": "a new user"}
+        given: list[Id | Mapping[str, Any]] = rows.as_list("history", history)
+        mappings = [{**default, **(each if isinstance(each, Mapping) else {"item": each})} for each in given]
+        checked = self._reviews.read(rows.check_mappings(mappings, self._schema))
+        for refusal in sorted(checked.refused):
+            raise UserError(f"history, row {refusal.row}: {refusal.reason}")
+        return checked.rows.take(np.argsort(checked.rows.timestamp, kind="stable"))
 
     def stream(
         self, users: Sequence[Id], k: int = 10, exclude_seen: bool = True, candidates: Iterable[Id] | None = None
     ) -> Iterator[list[Recommendation]]:
-        """The lists of `recommend` one after the other, by the run as it is now; memory holds no more than the users.
+        """Yield the lists of `recommend` for many users, one after the other, in little memory.
 
-        Raises:
-          UserError: as `recommend`; at once, not when the first list is asked for.
+        All lists are of the run as it is when this is called, whatever is updated meanwhile. Arguments and errors are
+        those of `recommend`; errors are raised by the call, not by the first list.
+
+        Example:
+          >>> for user, best in zip(["user007", "user008"], recommender.stream(["user007", "user008"], k=1)):
+          ...     print(user, len(best))
+          user007 1
+          user008 1
         """
-        lists, numbers = self._lists, self._numbers(self._users, "users", users)
-        return lists.of(
-            numbers, arguments.length(k, lists.num_items, "items"), exclude_seen, lists.excluded(candidates)
-        )
-
-    @property
-    def _lists(self) -> Lists:
-        rows, happened = self._now, len(self._log)
-        return Lists(
-            self._scorer,
-            self._params,
-            rows,
-            self._newcomers[0],
-            self._log,
-            happened,
-            len(self._items),
-            met_alone=self._of_past,
-        )
+        lists, numbers = self._live.lists(), self._numbers(self._users, "users", users)
+        k = rows.list_length(k, lists.num_items, "items")
+        return lists.of(numbers, k, exclude_seen, lists.excluded(candidates))
 
     def _numbers(self, known: Ids, name: str, ids: Iterable[Id]) -> np.ndarray:
-        """int64 [n]: of ids; -1: unknown."""
-        return np.array([known.number(each) for each in arguments.ids_of(name, ids)], np.int64)
+        """Return the numbers of ids, int64 [n]; -1 if unknown."""
+        return np.array([known.number(each) for each in rows.ids_of(name, ids)], np.int64)
 
     def predict(self, users: Sequence[Id], items: Sequence[Id]) -> np.ndarray:
-        """The ratings that users would give to items, pair by pair, within the data's scale: float32 [n].
+        """Return the ratings that users would give to items.
 
-        Of a model that only ranks: scores, which order the items of one user.
+        Args:
+          users: n ids.
+          items: n ids; the pairs are (users[0], items[0]), (users[1], items[1]) and so on.
+
+        Returns:
+          float32 [n], ratings within `rating_range`. If the model only ranks: scores, which compare within one user.
 
         Raises:
-          UserError: there are not as many items as users, or these are no lists of ids.
+          UserError: the two lists differ in length, or an argument is not a list of ids.
+
+        Example:
+          >>> recommender.predict(["user007", "user007"], ["item003", "item004"]).shape
+          (2,)
         """
         user, item = self._numbers(self._users, "users", users), self._numbers(self._items, "items", items)
         n = len(user)
@@ -226,153 +223,153 @@ class Recommender:
             raise UserError(f"predict needs pairs, not {n:,} users and {len(item):,} items")
         padding = (0, power_of_two(n) - n)  # few shapes to compile for
         user, item = (np.pad(numbers, padding, constant_values=-1) for numbers in (user, item))
-        rows = self._rows(user, 0), self._rows(item, 1)
-        predicted = np.asarray(scoring.scores(self._scorer, self._params, *rows))[:n]
+        live, run = self._live, self._live.run
+        pairs = live.rows(user, Side.USER), live.rows(item, Side.ITEM)
+        predicted = np.asarray(scoring.scores(run.scorer, run.params, *pairs))[:n]
         return predicted if self.rating_range is None else np.clip(predicted, *self.rating_range)
 
     def similar_items(self, item: Id, k: int = 10) -> list[Recommendation]:
-        """The other items that are most alike by what the model has learned of them, with the cosine.
+        """Return the items most similar to one by what the model has learned, with the cosine as their score.
 
-        Of DReX the states are compared, less the mean state; of other models the rows whose products are scores. Of
-        an item whose row is zeros nothing is known (CRANE and LightGCN: new, met by new users alone): it is like no
-        other, its list is empty, and it is in none.
+        For DReX these are the states less their mean; for other models the rows whose products are scores. An item
+        whose row is zeros (CRANE and LightGCN: a new item with interactions of new users alone) is similar to no other.
+
+        Args:
+          item: an id.
+          k: length of the list.
 
         Raises:
-          UserError: the item is unknown, or k is not from 1 to the number of other items.
+          UserError: the item is unknown, or `k` is not from 1 to the number of other items.
+
+        Example:
+          >>> "item003" in [each.item for each in recommender.similar_items("item003", k=5)]
+          False
         """
-        number = self._items.number(id_of("item", item))
+        number = self._items.number(rows.id_of("item", item))
         if number < 0:
             raise UserError(f"the run has no item {item}")
-        k = arguments.length(k, len(self._items) - 1, "other items")
-        nearest, cosine = (np.asarray(each) for each in scoring.most_similar(self._directions, number, k))
-        return self._lists.named(nearest, cosine)
+        k = rows.list_length(k, len(self._items) - 1, "other items")
+        directions = self._live.run.scorer.directions(self._live.states.item)
+        nearest, cosine = map(np.asarray, scoring.most_similar(directions, number, k))
+        return self._live.lists().named(nearest, cosine)
 
     def explain(self, user: Id | None = None, item: Id | None = None) -> Explanation:
-        """Why: keywords and past interactions of a user, of an item, or of a pair with what each did to it.
+        """Explain a user, an item, or the score of a pair: keywords, past interactions and what each of them changed.
 
-        Of DReX, each of the last 20 interactions of the user and of the item is left out in turn and the later ones are
-        replayed without it (`drex_jax.explain.profiles.occlusion`); the first question replays the whole history once. Of
-        CRANE, modality weights and the nearest items by content. A newcomer is explained by saying so.
+        For DReX, each of the last 20 interactions of the user and of the item is left out in turn, and the later ones
+        are replayed without it (`drex_jax.explain.occlusion`); the first call replays the whole history once. For CRANE
+        there are the weights of modalities and the items with the most similar content. If an id is unknown, the
+        explanation says so.
+
+        Args:
+          user: an id; None: explain the item alone.
+          item: an id; None: explain the user alone.
 
         Raises:
-          UserError: neither a user nor an item is given, or one that is no id; a view has nothing before it.
+          UserError: neither is given, one is not an id, or this is a view before the first interaction.
+
+        Example:
+          >>> why = recommender.explain("user007", "item003")
+          >>> why.user, why.item, 1 <= why.rank <= why.num_items
+          ('user007', 'item003', True)
         """
         if user is None and item is None:
             raise UserError("explain needs a user, an item or both")
-        who, what = None if user is None else id_of("user", user), None if item is None else id_of("item", item)
-        self._require_whole()
-        if not len(self._log):
+        user_id = None if user is None else rows.id_of("user", user)
+        item_id = None if item is None else rows.id_of("item", item)
+        live, states = self._live, self._live.states
+        if not len(live.run.log):
             raise UserError("nothing had happened before this moment, and so there is nothing to explain")
-        if self._reasons is None or not self._reasons.is_current:
-            moving = None
-            with contextlib.suppress(CannotUpdateError):
-                moving = self._updater
-            self._reasons = Explainer(self._run, moving)
-        excluded = self._lists.excluded(None)
-        return self._reasons.of(who, what, self._rows, self._now.item, excluded)
+        if self._explainer is None or not self._explainer.is_current:
+            self._explainer = Explainer(live.run, live.updater_or_none)
+        return self._explainer.of(user_id, item_id, live.rows, states.item, live.lists().excluded(None))
 
     def read(self, path: str | pathlib.Path) -> UpdateFile:
-        """New interactions from a file: in the run's own format, or with columns of our names.
-
-        Raises:
-          UserError: there is no such file, it is of another format, or no row of it is good.
-        """
-        return update_file.read(pathlib.Path(path), self._run.settings, self._log.base)
-
-    def update(self, interactions: Interactions | Iterable[Mapping[str, Any]]) -> UpdateReport:
-        """Learns in memory from new interactions, one after the other, exactly as training would; `save` commits.
-
-        New users and items are welcome, and so are rows without a rating, a text or a vector. Rows are taken in their
-        order: in one call, in many or one by one the states are the same. A row is refused, and the others applied,
-        where it is malformed, earlier than the last interaction of its user or its item, or one that was there already.
-        So a row that is dated far in the future stands in the way of all that its user and its item do before then.
-        DReX refines states; of CRANE and LightGCN the graph and the profiles grow and parameters stay. Where an update
-        is interrupted (Ctrl-C, no memory), the object refuses to go on and the directory is as it was: load it again.
+        """Read a file of new interactions for `update`.
 
         Args:
-          interactions: a table, or mappings with `user`, `item` and `timestamp` (seconds since 1970 or a `datetime`, in
-            UTC where it names no zone), and what there is of `rating`, `text` and the names of the data's vectors; None
-            and NaN are missing values.
+          path: a file in the format of the run's data, or a CSV, TSV, JSON lines or Parquet file with the columns
+            `user item rating timestamp text` and those of the data's vectors, as far as it has them.
 
         Raises:
-          UserError: the model cannot be updated; `interactions` are neither; an update was interrupted before.
+          UserError: the file is missing, has another format, is cut short or damaged, or has no good row.
         """
-        self._require_present()
-        moving, expected, digests = self._updater, Expected.by(self._log.base), []
+        return read_update_file(pathlib.Path(path), self._live.run.settings, self._live.run.log.base)
+
+    def update(self, interactions: Interactions | Iterable[Mapping[str, Any]]) -> UpdateReport:
+        """Learn from new interactions, in memory; `save` commits them.
+
+        The rows are applied in their order: in one call, in several or one by one, the result is the same. New users
+        and items are added; ratings, texts and vectors may be missing. A row is refused, and the others are applied, if
+        a value of it breaks a rule that files of data have to keep as well, if it is earlier than the last interaction
+        of its user or its item, or if the run has the same interaction already. (So a row that is dated far in the
+        future bars all earlier ones of its user and its item.)
+
+        DReX refines the states of users and items exactly as in training. For CRANE and LightGCN the graph and the
+        profiles grow, for popularity the counts, and parameters stay. If a call is interrupted (Ctrl-C, no memory),
+        this object refuses all further calls; the run directory is unchanged and can be loaded again.
+
+        Args:
+          interactions: a table, such as `read(path).interactions`, or mappings with `user`, `item` and `timestamp`
+            (seconds since 1970, or a `datetime`, in UTC where it names no time zone), and optionally `rating`, `text`
+            and the data's vectors by name. None and NaN are missing values.
+
+        Returns:
+          The number of rows applied, and the rows refused with their positions and reasons.
+
+        Raises:
+          UserError: the model cannot be updated, this is a view, an earlier call was interrupted, or `interactions` is
+            neither a table nor a list.
+
+        Example:
+          >>> new = {"user": "user007", "item": "a new item", "timestamp": 1.9e9}
+          >>> recommender.update([new, new | {"rating": 99}])
+          UpdateReport(applied=1, refused=[Refusal(row=1, reason='rating outside 1..5: 99')])
+        """
+        live, sha256 = self._live, None
+        live.require_present()
+        live.pending  # noqa: B018 (raises)
+        live.updater  # noqa: B018 (raises)
         if isinstance(interactions, Interactions):
-            require_whole(interactions)
-            digest = interactions.sha256()
-            batch = self._batch_of(digest)
+            sha256 = interactions.sha256()
+            batch = live.batch_of(sha256)
             if batch:
                 reason = f"this very batch was applied before, {batch}"
                 return UpdateReport(0, [Refusal(row, reason) for row in range(len(interactions))])
-            digests.append(digest)
-            right, refused = checked(rows_of(interactions), expected)
+            checked = rows.check_table(interactions, self._schema)
         else:
-            right, refused = checked(arguments.listed("interactions", interactions), expected)
-        right, unread = self._reader.read(right)
-        self._torn = True
-        kept, numbers, late = self._log.join(right)
-        if kept:
-            moving.advance(kept, numbers)
-            self._moved = True
-        self._applied += len(kept)
-        self._refused += len(refused) + len(unread) + len(late)
-        self._digests += digests
-        self._torn = False
-        return UpdateReport(len(kept), sorted([*refused, *unread, *late]))
-
-    def _batch_of(self, digest: str) -> str:
-        """Which batch a table was applied in; empty: in none."""
-        if digest in self._digests:
-            return "and not saved yet"
-        found = (batch for batch in self._run.batches if digest in batch["sha256"])
-        return next((f"as batch {batch['batch']} at {batch.get('at')}" for batch in found), "")
-
-    def _require_whole(self) -> None:
-        if self._torn:
-            raise UserError("an update was interrupted half way: load the run again, which is as it was, and repeat it")
-
-    def _require_present(self) -> None:
-        """A view of the past is to look at, and so is a run whose update was interrupted."""
-        if self._of_past:
-            raise UserError("a view of an earlier moment cannot be updated or saved")
-        self._require_whole()
+            checked = rows.check_mappings(rows.as_list("interactions", interactions), self._schema)
+        return live.apply(self._reviews.read(checked), sha256)
 
     def save(self, folder: str | os.PathLike[str] | None = None) -> None:
-        """Commits what `update` has applied: afterwards `load` finds it. All or nothing, whenever the process dies.
+        """Commit what `update` has applied, all or nothing, so that `load` finds it.
 
         Args:
-          folder: another directory, which must not exist: it becomes a copy of the run, updates included (without
-            training checkpoints), and from then on it is this object's own. None: the run's own.
+          folder: a new directory, which becomes a copy of the run with its updates (but without training checkpoints)
+            and the directory of this object from then on. None: the run's own directory.
 
         Raises:
-          UserError: the directory is another's, or cannot be written; somebody else has updated the run since it was
-            loaded, or is at it.
+          UserError: the directory exists and is not the run's own, or cannot be written; or another process has updated
+            the run since it was loaded, or is doing so.
         """
-        self._require_present()
-        facts = {"applied": self._applied, "refused": self._refused, "sha256": self._digests}
-        self._run = saving.save(self._run, folder, self._now, facts if self._applied else None)
-        self._applied, self._refused, self._digests = 0, 0, []
+        self._live.save(folder)
 
     def as_of(self, moment: float | datetime.datetime) -> Recommender:
-        """The run as it stood just before a moment, to ask what it would have answered; parameters are today's.
+        """Return a view of the run just before a moment, to ask what it would have answered then.
 
-        States are replayed from the first interaction on. A model whose rows do not move has those it has; what users
-        had met by then is what `recommend` leaves out, and an item that nobody had met is not recommended. Later
-        updates of this object do not change the view, which itself cannot be updated or saved.
+        The states are those of that moment, replayed from the first interaction on; the parameters are today's. The
+        states of a model that cannot be updated are today's too. `recommend` leaves out what users had interacted with
+        by then, and items without an interaction by then. Later updates do not change the view, which itself cannot be
+        updated or saved.
 
         Args:
-          moment: seconds since 1970, or a `datetime`, in UTC where it names no zone.
+          moment: seconds since 1970, or a `datetime`, in UTC where it names no time zone.
 
         Raises:
-          UserError: it is no moment.
-        """
-        then, carry = self._log.before(arguments.moment(moment)), self._now
-        with contextlib.suppress(CannotUpdateError):  # its rows are the same at any moment
-            carry = self._updater.as_of(then)
-        return Recommender(self._run._replace(log=then, carry=carry), of_past=True)
+          UserError: `moment` is neither.
 
-    def _rows(self, numbers: np.ndarray, side: int) -> jax.Array:
-        """The rows [n, E] of users (side 0) or items (1); a newcomer's for number -1."""
-        return (scoring.taken if side else scoring.users)(self._now[side], self._newcomers[side], numbers)
+        Example:
+          >>> recommender.as_of(0).recommend("user007")
+          []
+        """
+        return Recommender(self._live.as_of(rows.moment_of(moment)))

@@ -12,15 +12,15 @@ import datetime
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.common.sides import Side
+from drex_jax.common.side import Side
 from drex_jax.common.spelling import shown
 from drex_jax.data.events import REVIEW
-from drex_jax.data.interactions import MAX_TIMESTAMP, MIN_TIMESTAMP, Interactions
+from drex_jax.data.interactions import Interactions
 from drex_jax.data.readers import fields
 from drex_jax.data.readers.chunk import Chunk, Row
 from drex_jax.data.strings import Strings
@@ -100,42 +100,47 @@ class RowSchema:
 
 
 def check_mappings(rows: Iterable[object], schema: RowSchema) -> CheckedRows:
-    """Check mappings with the keys `COLUMNS` and the names of vectors; a missing key, None and NaN are missing values."""
-    checked, positions, refused = list[Row](), list[int](), list[Refusal]()
+    """Check mappings with the keys `COLUMNS` and the names of vectors; missing values may be absent, None or NaN."""
+    good, positions, refused = list[Row](), list[int](), list[Refusal]()
     for position, row in enumerate(rows):
         try:
-            if not isinstance(row, Mapping):
-                wanted = "a row must be a mapping with user, item and timestamp"
-                raise fields.BadField(f"{wanted}, not {type(row).__name__}")
-            given: Mapping[Any, object] = row
-            for key in given:
-                schema.require_key(key)
-            interaction = Row(
-                fields.identifier(plain(given.get("user")), "user"),
-                fields.identifier(plain(given.get("item")), "item"),
-                _time(given.get("timestamp")),
-                schema.rating(plain(given.get("rating"))),
-                fields.review(plain(given.get("text"))),
-                tuple(schema.vector(name, given.get(name)) for name in schema.widths),
-            )
-            checked.append(interaction)
+            good.append(_checked(row, schema))
             positions.append(position)
         except fields.BadField as bad:
             refused.append(Refusal(position, _reason(bad)))
-    return CheckedRows(Chunk.of(checked, tuple(schema.widths)), np.array(positions, np.int64), refused)
+    return CheckedRows(Chunk.of(good, tuple(schema.widths)), np.array(positions, np.int64), refused)
+
+
+def _checked(row: object, schema: RowSchema) -> Row:
+    """Return a mapping as a checked row. Raises `BadField`."""
+    if not isinstance(row, Mapping):
+        wanted = "a row must be a mapping with user, item and timestamp"
+        raise fields.BadField(f"{wanted}, not {type(row).__name__}")
+    given = cast(Mapping[object, object], row)
+    for key in given:
+        schema.require_key(key)
+    return Row(
+        user=fields.identifier(plain(given.get("user")), Side.USER),
+        item=fields.identifier(plain(given.get("item")), Side.ITEM),
+        timestamp=_time(given.get("timestamp")),
+        rating=schema.rating(plain(given.get("rating"))),
+        text=fields.review(plain(given.get("text"))),
+        vectors=tuple(schema.vector(name, given.get(name)) for name in schema.widths),
+    )
 
 
 def check_table(table: Interactions, schema: RowSchema) -> CheckedRows:
-    """Check a table, or a part of one, by columns: only values that may break a rule are looked at one by one.
+    """Check a table, or a part of one, column by column.
 
     Raises:
       UserError: the columns differ in length, or the number of a user or an item has no id.
     """
     _require_whole(table)
-    texts, reasons = [b""] * len(table), dict[int, str]()
+    texts: list[bytes] = [b""] * len(table)
+    reasons: dict[int, str] = {}
 
-    def check(rows: np.ndarray, rule: Callable[[int], object]) -> None:
-        for row in rows.tolist():
+    def check(rule: Callable[[int], object], rows: Iterable[int] = range(len(table))) -> None:
+        for row in rows:
             try:
                 rule(row)
             except fields.BadField as bad:
@@ -144,34 +149,30 @@ def check_table(table: Interactions, schema: RowSchema) -> CheckedRows:
     def check_text(row: int) -> None:
         texts[row] = fields.review(_decoded(table.text, row))
 
-    missing = {name: np.isnan(values).any(1) for name, values in table.vectors.items()}
-    for name in table.vectors.keys() - schema.widths.keys():
-        check(np.flatnonzero(~missing[name]), lambda _, name=name: schema.require_key(name))
-    for side, given, ids in ((Side.USER, table.user, table.user_ids), (Side.ITEM, table.item, table.item_ids)):
-        wrong = _wrong_ids(side, ids, np.unique(given))
-        check(np.flatnonzero(np.isin(given, list(wrong))), lambda row, of=given, wrong=wrong: _raise(wrong[of[row]]))
-    time, rating = table.timestamp, table.rating
-    check(np.flatnonzero(~((time >= MIN_TIMESTAMP) & (time <= MAX_TIMESTAMP))), lambda row: _time(float(time[row])))
-    check(np.flatnonzero(_odd_ratings(rating, schema)), lambda row: schema.rating(float(rating[row])))
-    check(np.flatnonzero(table.text.lengths), check_text)
-    vectors = {name: table.vectors[name] for name in schema.widths if name in table.vectors}
-    for name, values in vectors.items():
-        odd = ~missing[name] & (~np.isfinite(values).all(1) | (values.shape[1] != schema.widths[name]))
-        check(np.flatnonzero(odd), lambda row, name=name, of=values: schema.vector(name, of[row]))
-    kept = np.setdiff1d(np.arange(len(table)), list(reasons))
+    present = {name: np.flatnonzero(~np.isnan(values).any(1)) for name, values in table.vectors.items()}
+    for name in (name for name in table.vectors if name not in schema.widths):
+        check(lambda _, name=name: schema.require_key(name), present[name].tolist())
+    check(lambda row: fields.identifier(_decoded(table.user_ids, int(table.user[row])), Side.USER))
+    check(lambda row: fields.identifier(_decoded(table.item_ids, int(table.item[row])), Side.ITEM))
+    check(lambda row: _time(float(table.timestamp[row])))
+    check(lambda row: schema.rating(plain(float(table.rating[row]))))
+    check(check_text)
+    for name in (name for name in schema.widths if name in table.vectors):
+        check(lambda row, name=name: schema.vector(name, table.vectors[name][row]), present[name].tolist())
+    good: np.ndarray = np.setdiff1d(np.arange(len(table)), list(reasons))
     rows = Chunk(
-        user=table.user_ids.take(table.user[kept]),
-        item=table.item_ids.take(table.item[kept]),
-        timestamp=table.timestamp[kept],
-        rating=table.rating[kept],
-        text=Strings.of(texts[row] for row in kept.tolist()),
+        user=table.user_ids.take(table.user[good]),
+        item=table.item_ids.take(table.item[good]),
+        timestamp=table.timestamp[good].astype(np.float64),
+        rating=table.rating[good].astype(np.float32),
+        text=Strings.of([texts[int(row)] for row in good]),
         vectors={
-            name: np.where(missing[name][kept, None], np.float32(np.nan), values[kept])
-            for name, values in vectors.items()
-            if values.shape[1] == schema.widths[name]
+            name: np.where(np.isin(good, present[name])[:, None], table.vectors[name][good], np.nan).astype(np.float32)
+            for name, width in schema.widths.items()
+            if name in table.vectors and table.vectors[name].shape[1] == width
         },
     )
-    return CheckedRows(rows, kept, [Refusal(row, reasons[row]) for row in sorted(reasons)])
+    return CheckedRows(rows, good, [Refusal(row, reasons[row]) for row in sorted(reasons)])
 
 
 def _require_whole(table: Interactions) -> None:
@@ -180,35 +181,12 @@ def _require_whole(table: Interactions) -> None:
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{length:,} of {name}" for name, length in lengths.items())
         raise UserError(f"the table's columns must be of one length, and there are {found}")
-    for side, given, ids in (("user", table.user, table.user_ids), ("item", table.item, table.item_ids)):
+    for side, given, ids in ((Side.USER, table.user, table.user_ids), (Side.ITEM, table.item, table.item_ids)):
         if len(given) and not 0 <= given.min() <= given.max() < len(ids):
             raise UserError(
                 f"the table's {side} numbers are {given.min():,} to {given.max():,}, and it has {len(ids):,} "
                 f"{side} ids; they must be from 0 to below that"
             )
-
-
-def _wrong_ids(side: Side, ids: Strings, used: np.ndarray) -> dict[int, fields.BadField]:
-    """Return the ids, among those with the numbers `used`, that no interaction may have."""
-    wrong: dict[int, fields.BadField] = {}
-    for number in used.tolist():
-        try:
-            fields.identifier(_decoded(ids, number), side.label)
-        except fields.BadField as bad:
-            wrong[number] = bad
-    return wrong
-
-
-def _odd_ratings(rating: np.ndarray, schema: RowSchema) -> np.ndarray:
-    """Return bool [n]: True where a rating is present and not on the scale."""
-    if schema.rating_range is None:
-        return ~np.isnan(rating)
-    low, high = np.array(schema.rating_range, np.float32)
-    return (rating < low) | (rating > high)
-
-
-def _raise(bad: fields.BadField) -> None:
-    raise bad
 
 
 def _decoded(strings: Strings, row: int) -> str:
@@ -243,12 +221,12 @@ def plain(value: object) -> object:
 
 def _plain_list(value: object) -> object:
     """Return a sequence or an array of numbers as a list of Python's; anything else as `plain` does."""
-    if hasattr(value, "__array__") and not isinstance(value, np.generic):
-        return np.asarray(value).tolist()
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
-        items: Sequence[object] = value
-        return [item.item() if isinstance(item, np.number) else item for item in items]
-    return plain(value)
+    if hasattr(value, "__array__"):
+        return plain(value) if np.ndim(cast(Any, value)) == 0 else np.asarray(value).tolist()
+    if isinstance(value, str | bytes | bytearray) or not isinstance(value, Sequence):
+        return plain(value)
+    listed = cast(Sequence[Any], value)
+    return [number.item() if issubclass(type(number), np.number) else number for number in listed]
 
 
 # Arguments of questions
@@ -264,11 +242,13 @@ def as_list(name: str, values: object) -> list[Any]:
     Raises:
       UserError: `values` is not a list, but a single string (which would be taken apart), a mapping or a set, say.
     """
-    if isinstance(values, str | bytes | bytearray | Mapping | Set) or not isinstance(values, Iterable):
+    if not _is_collection(values) or getattr(values, "ndim", 1) != 1:
         raise UserError(f"{name} must be a list, not {type(values).__name__} {shown(values)}")
-    if isinstance(values, np.ndarray) and values.ndim != 1:
-        raise UserError(f"{name} must be a list, not an array of {values.ndim} dimensions")
-    return list(values)
+    return list(cast(Iterable[Any], values))
+
+
+def _is_collection(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping | Set)
 
 
 def is_list(value: object) -> bool:
@@ -311,11 +291,12 @@ def list_length(k: object, most: int, things: str) -> int:
     Raises:
       UserError: `k` is not a whole number from 1 to `most`.
     """
-    if not isinstance(k, int | np.integer):
+    number = plain(k)
+    if type(number) is not int:
         raise UserError(f"k = {shown(k)}; it must be a whole number, from 1 to the {most:,} {things} there are")
-    if not 1 <= k <= most:
+    if not 1 <= number <= most:
         raise UserError(f"k = {shown(k)}; it must be from 1 to the {most:,} {things} there are")
-    return int(k)
+    return number
 
 
 def moment_of(value: object) -> float:

@@ -1,24 +1,25 @@
-"""What updates leave in a run directory: one line a batch, and the newest state of everything that they move.
+"""The updates that were committed to a run directory: a log of them, and the newest state of all that they change.
 
-    updates.jsonl             a line for every batch that was committed; of the newest, `saved` is the SHA-256
-    updates/N/interactions/   all rows since training, in the order in which they were applied
-    updates/N/rows/           everyone's rows after them
+    updates.jsonl             a line for each committed update; that of the newest holds their SHA-256 as `saved`
+    updates/N/interactions/   all interactions since training, in the order in which they were applied
+    updates/N/rows/           the states of all users and items after them
 
-A commit writes the folder N first and then, by one rename, `updates.jsonl`, whose last line names N: whenever a
-process dies, a reader finds the old run or the new one. Folders that no line names are nobody's. Who commits holds a
-lock on `updates.lock` from the look at what is there to the rename; it goes with the process that holds it.
+A commit writes the folder N first, and then replaces `updates.jsonl` by one whose last line names N. Whenever a process
+dies, a reader finds the old run or the new one. Unreferenced folders are ignored. A commit holds a lock on
+`updates.lock` from reading the log to the rename; the lock ends with its process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import itertools
 import json
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -35,12 +36,32 @@ SCHEMA = "rows 1"
 KEYS = ("batch", "applied", "refused", "sha256")
 
 
+@dataclasses.dataclass(frozen=True)
+class PendingUpdate:
+    """The new interactions since the last commit, as the log of commits records them.
+
+    Attributes:
+      applied: how many were applied.
+      refused: how many were refused.
+      sha256: fingerprints of the tables that were applied.
+    """
+
+    applied: int = 0
+    refused: int = 0
+    sha256: tuple[str, ...] = ()
+
+    def plus(self, applied: int, refused: int, sha256: str | None) -> PendingUpdate:
+        """Return the same with one more update; `sha256` is the fingerprint of its table, if it was one."""
+        tables = self.sha256 if sha256 is None else (*self.sha256, sha256)
+        return PendingUpdate(self.applied + applied, self.refused + refused, tables)
+
+
 class Saved(NamedTuple):
     """What was committed last.
 
     Attributes:
-      since: all rows after training, in the order in which they were applied.
-      carry: everyone's rows after them.
+      since: all interactions after training, in the order in which they were applied.
+      carry: the states of all users and items after them.
     """
 
     since: Interactions
@@ -48,10 +69,10 @@ class Saved(NamedTuple):
 
 
 def batches(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a run's `updates.jsonl`; empty where it was never updated.
+    """Return the lines of a run's `updates.jsonl`; none if the run was never updated.
 
     Raises:
-      UserError: it is damaged.
+      UserError: the log is damaged.
     """
     path = RunLayout(folder).updates_log
     try:
@@ -66,25 +87,26 @@ def batches(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _batch(path: pathlib.Path, number: int, line: bytes) -> dict[str, Any]:
-    """One line. The batches are numbered from 1 on, and so the folder that it names is one of this run."""
+    """Return one line. Its number must be that of its batch, so the folder that it names is within the run."""
     found: Any = None
     with contextlib.suppress(ValueError):
         found = parsed(line)
-    whole = isinstance(found, dict) and found.keys() >= set(KEYS) and isinstance(found["sha256"], list)
-    if not whole or (type(found["batch"]), found["batch"]) != (int, number):  # True is 1
+    batch = cast(dict[str, Any], found) if isinstance(found, dict) else {}
+    whole = batch.keys() >= set(KEYS) and isinstance(batch["sha256"], list)
+    if not whole or (type(batch["batch"]), batch["batch"]) != (int, number):  # True is 1
         raise UserError(
             f"{path}, line {number}: damaged; it should be a JSON object with {' '.join(KEYS)}, of batch {number}"
         )
-    return found
+    return batch
 
 
 def read(folder: pathlib.Path) -> tuple[list[dict[str, Any]], Saved | None]:
-    """The batches of a run and what was committed last; no batch and None where it was never updated.
+    """Return the batches of a run and what was committed last; no batches and None if the run was never updated.
 
-    Needs no lock: where somebody commits meanwhile, what has been committed then is read.
+    No lock is needed: if another process commits meanwhile, its commit is read.
 
     Raises:
-      UserError: it is damaged.
+      UserError: the log or the newest update is damaged.
     """
     while True:
         known = batches(folder)
@@ -96,10 +118,10 @@ def read(folder: pathlib.Path) -> tuple[list[dict[str, Any]], Saved | None]:
 
 
 def require(folder: pathlib.Path, known: Sequence[Mapping[str, Any]]) -> None:
-    """Makes sure that a run has the batches that it had when it was loaded.
+    """Require that a run has the batches that it had when it was loaded.
 
     Raises:
-      UserError: it has others.
+      UserError: another process has committed since.
     """
     found = batches(folder)
     if found != known:
@@ -110,35 +132,36 @@ def require(folder: pathlib.Path, known: Sequence[Mapping[str, Any]]) -> None:
 
 
 def commit(
-    folder: pathlib.Path, known: Sequence[Mapping[str, Any]], since: Interactions, carry: States, **facts: Any
+    folder: pathlib.Path, known: Sequence[Mapping[str, Any]], pending: PendingUpdate, since: Interactions, carry: States
 ) -> list[dict[str, Any]]:
-    """Makes a batch the newest of a run, wholly or not at all.
+    """Commit an update, wholly or not at all.
 
     Args:
-      folder: the run's.
-      known: the batches that it had when it was loaded.
-      since: as in `Saved`, of all batches.
+      folder: directory of the run.
+      known: batches that the run had when it was loaded.
+      pending: the update.
+      since: as in `Saved`.
       carry: as in `Saved`.
-      facts: of the batch: `applied`, `refused`, `sha256`.
 
     Returns:
-      All batches now.
+      All batches after the commit.
 
     Raises:
-      UserError: somebody else has committed a batch since, or is at it.
-      OSError: it cannot be written; the run is as it was.
+      UserError: another process has committed since the run was loaded, or is committing now.
+      OSError: a file cannot be written; the run is as it was.
     """
     taken = f"{folder} is being updated by somebody else at this moment; load it again and repeat the update"
     with lock.held(RunLayout(folder).updates_lock, taken):
         require(folder, known)
         batch = len(known) + 1
         place = RunLayout(folder).updates / str(batch)
-        shutil.rmtree(place, ignore_errors=True)  # of somebody who died on the way
+        shutil.rmtree(place, ignore_errors=True)  # left by a process that died
         since.save(place / "interactions")
         rows = {"user": np.asarray(carry.user), "item": np.asarray(carry.item)}
         storage.write_columns(place / "rows", {"schema": SCHEMA}, rows)
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        line = {"batch": batch, "at": at, **facts, "users": len(rows["user"]), "items": len(rows["item"])}
+        facts = dataclasses.asdict(pending) | {"sha256": list(pending.sha256)}
+        line: dict[str, Any] = {"batch": batch, "at": at} | facts | {f"{side}s": len(rows[side]) for side in rows}
         line["saved"] = _digest(Saved(since, States(**rows)))  # pyright: ignore[reportArgumentType]
         try:
             _read(RunLayout(folder).updates, line)
@@ -146,15 +169,15 @@ def commit(
             raise OSError(f"not written whole: {error}") from None
         now = [*map(dict, known), line]
         write_text(RunLayout(folder).updates_log, "".join(f"{json.dumps(each)}\n" for each in now))
-        with contextlib.suppress(OSError):  # the batch is committed; what is left of older ones is nobody's
-            for other in (RunLayout(folder).updates).iterdir():
+        with contextlib.suppress(OSError):  # the update is committed; folders of older ones are ignored
+            for other in RunLayout(folder).updates.iterdir():
                 if other != place:
                     shutil.rmtree(other, ignore_errors=True)
         return now
 
 
 def _read(folder: pathlib.Path, line: Mapping[str, Any]) -> Saved:
-    """What a line of the log names. One that an older version wrote has no digest to check."""
+    """Return what a line of the log names. Lines of older versions have no digest to check."""
     place = folder / str(line["batch"])
     since = Interactions.load(place / "interactions")
     storage.read_header(place / "rows", SCHEMA)

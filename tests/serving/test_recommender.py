@@ -24,7 +24,6 @@ from drex_jax.models.baselines.popularity import Popularity
 from drex_jax.models.drex.model import DReX
 from drex_jax.runs import checkpoint
 from drex_jax.runs.dataset import open_dataset
-from drex_jax.serving.rows import rows_of
 from drex_jax.training import experiment, registry
 from drex_jax.training.settings import base, read_settings, settings_of
 
@@ -59,8 +58,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def parts(run: pathlib.Path) -> tuple[Recommender, Any, Any, Any, Any]:
     """The recommender, and the twin: data, model, parameters and rows as training has them."""
     options = read_settings(run / "config.json")
-    data = open_dataset(settings_of(options), run)
-    model: Any = registry.build(options.model.name, options, data, 0, registry.context(settings_of(options)))
+    data = open_dataset(options, run)
+    model: Any = registry.build(options.model.name, options, data, 0, registry.context(options))
     params = jax.eval_shape(model.init, jax.random.key(0))
     like = {"params": params, "carry": jax.eval_shape(model.start, params)}
     arrays = checkpoint.load_model(run / "model", like)
@@ -176,7 +175,7 @@ def test_alike_items_are_those_of_the_same_direction(parts: tuple[Any, ...]) -> 
 def news(recommender: Recommender, n: int = 25) -> list[dict[str, Any]]:
     """Interactions after the last: of old and new users and items, with gaps, some at the same moment."""
     rng = np.random.default_rng(5)
-    begin = float(recommender._log.base.timestamp.max())
+    begin = float(recommender._live.run.log.base.timestamp.max())
     rows = []
     for number in range(n):
         row = {"user": f"user{rng.integers(0, 16)}", "item": f"item{rng.integers(0, 14)}"}
@@ -236,7 +235,7 @@ def test_updates_are_what_training_on_would_have_made_of_them(
     train_segment, rest, _ = twin.segments()
     carry, _ = twin.observe(params, twin.start(params), train_segment)
     carry, _ = twin.observe(params, carry, rest)
-    for found, expected in zip(recommender._now, carry, strict=True):
+    for found, expected in zip(recommender._live.states, carry, strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
     assert recommender.knows_user(users[-1])
     assert recommender.knows_item(items[-1])
@@ -251,38 +250,37 @@ def test_rows_that_cannot_be_applied_are_refused_with_a_reason(run: pathlib.Path
         pytest.skip("this model cannot be updated")
     table = data.interactions
     last = float(table.timestamp.max())
-    newest = next(rows_of(table.take(np.array([len(table) - 1]))))
+    last_row = Recommender.load(run)._live.run.log.row(len(table) - 1)
+    newest = {name: value for name, value in last_row._asdict().items() if name != "vectors"}
     good = {"user": "user1", "item": "item2", "timestamp": last + 5}
     wrong = {
         "a row must be a mapping": 7,
-        "user None; it must be a string": {"item": "a", "timestamp": last},
-        "user ''": good | {"user": ""},
-        "item True": good | {"item": True},
-        "no timestamp": {"user": "a", "item": "b"},
-        "outside the years 1900 to 2200": good | {"timestamp": 1e12},
-        "timestamp 'now' is no finite number": good | {"timestamp": "now"},
-        "rating inf is no finite number": good | {"rating": np.inf},
-        "rating 99 is outside the scale, 1 to 5": good | {"rating": 99},
-        "text is int": good | {"text": 3},
-        "lone surrogate": good | {"text": "\ud800"},
+        "no user": {"item": "a", "timestamp": last},
+        "no item": good | {"item": " "},
+        "item is neither a string nor an integer: True": good | {"item": True},
+        "no time": {"user": "a", "item": "b"},
+        "time outside 1900..2200: 1000000000000.0": good | {"timestamp": 1e12},
+        "time is not a number: 'now'": good | {"timestamp": "now"},
+        "rating is not finite: inf": good | {"rating": np.inf},
+        "rating outside 1..5: 99": good | {"rating": 99},
+        "text is not a string: 3": good | {"text": 3},
+        "invalid UTF-8 in the text": good | {"text": "\ud800"},
         "unknown key 'stars'": good | {"stars": 3},
         "earlier than": good | {"timestamp": float(table.timestamp.min())},
         "the very same interaction was there already": newest,
     }
     recommender = Recommender.load(run)
-    before = [np.asarray(side) for side in recommender._now]
+    before = [np.asarray(side) for side in recommender._live.states]
     report = recommender.update(wrong.values())
     assert report.applied == 0
     for number, (refusal, message) in enumerate(zip(report.refused, wrong, strict=True)):
         assert refusal.row == number
         assert message in refusal.reason
-    for side, old in zip(recommender._now, before, strict=True):
+    for side, old in zip(recommender._live.states, before, strict=True):
         np.testing.assert_array_equal(side, old)
-    mixed = recommender.update([wrong["user ''"], good, good, good | {"rating": 2.0}, good | {"timestamp": last + 4}])
+    mixed = recommender.update([wrong["no item"], good, good, good | {"rating": 2.0}, good | {"timestamp": last + 4}])
     assert mixed.applied == 2  # another rating at the same moment is another interaction
-    for refusal, (row, reason) in zip(
-        mixed.refused, ((0, "user ''; it"), (2, "the very"), (4, "earlier")), strict=True
-    ):
+    for refusal, (row, reason) in zip(mixed.refused, ((0, "no item"), (2, "the very"), (4, "earlier")), strict=True):
         assert refusal.row == row
         assert reason in refusal.reason
     assert recommender.update([good]).refused[0].reason == "the very same interaction was there already"
@@ -407,7 +405,7 @@ def test_words_that_everybody_writes_are_no_reason(run: pathlib.Path, parts: tup
     if data.vocabulary is None:
         pytest.skip("this run has no texts")
     recommender.explain(*(ids(data)[side][0] for side in (0, 1)))
-    assert recommender._reasons._common == common_words(data) != set()
+    assert recommender._explainer._common == common_words(data) != set()
 
 
 def test_reasons_name_the_place_in_the_list_and_the_rating(parts: tuple[Any, ...]) -> None:
@@ -457,8 +455,10 @@ def test_reasons_follow_an_update(run: pathlib.Path, parts: tuple[Any, ...]) -> 
     recommender.update([{"user": user, "item": item, "rating": 5.0, "timestamp": 3e9}])
     why = recommender.explain(user, item)
     assert 3e9 in {each.timestamp for each in why.user_interactions}
-    pair = recommender._now.user[0][None], recommender._now.item[0][None]
-    assert why.score == pytest.approx(float(recommender._scorer.rank(recommender._params, *pair)[0, 0]), abs=1e-5)
+    pair = recommender._live.states.user[0][None], recommender._live.states.item[0][None]
+    assert why.score == pytest.approx(
+        float(recommender._live.run.scorer.rank(recommender._live.run.params, *pair)[0, 0]), abs=1e-5
+    )
 
 
 def test_the_command_line_explains(run: pathlib.Path, parts: tuple[Any, ...], capsys: pytest.CaptureFixture) -> None:

@@ -85,7 +85,7 @@ def test_an_update_that_was_interrupted_is_not_gone_on_from(run: pathlib.Path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(recommender._updater, "advance", interrupted)
+        patch.setattr(recommender._live.updater, "advance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             recommender.update([row])
     for question in (
@@ -103,7 +103,7 @@ def test_a_disk_that_is_full(run: pathlib.Path) -> None:
     """NumPy's error has no number then, and of a small file there is none."""
     updated(run, "ann").save()
     recommender = updated(run, "bob", LAST + 1)
-    assert len(recommender._now) == 2  # made before there is no room
+    assert len(recommender._live.states) == 2  # made before there is no room
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     for room in (50, 100, 130, 140):
         try:

@@ -13,16 +13,15 @@ import pytest
 from drex_jax.common.errors import UserError
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings
-from drex_jax.serving import update_file
-from drex_jax.serving.update_file import UpdateFile
-from drex_jax.training.settings import base
+from drex_jax.serving.update_file import UpdateFile, read_update_file
+from drex_jax.training.settings import base, settings_of
 
 
 def read(path: pathlib.Path, text: str | bytes, own: bool = False) -> UpdateFile:
     """As a run with a vector of 3 numbers reads it; `own`: made of a table with other names."""
     settings: Any = base()
     if own:
-        settings.data.format = "table"
+        settings.data.format, settings.data.path = "table", "raw.csv"
         settings.data.columns.update(user="author", item="hotel", timestamp="date", rating="stars", text="")
     run = Interactions(
         name="tiny",
@@ -37,7 +36,7 @@ def read(path: pathlib.Path, text: str | bytes, own: bool = False) -> UpdateFile
         rating_range=(1.0, 5.0),
     )
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return update_file.read(path, settings, run)
+    return read_update_file(path, settings_of(settings), run)
 
 
 def lines(*rows: dict[str, Any]) -> str:

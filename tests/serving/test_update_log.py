@@ -43,7 +43,7 @@ def news(n: int, begin: float = LAST) -> list[dict[str, Any]]:
 
 
 def same(one: Recommender, other: Recommender) -> None:
-    for rows, expected in zip(one._now, other._now, strict=True):
+    for rows, expected in zip(one._live.states, other._live.states, strict=True):
         found = rows[: len(expected)]  # a view of an earlier moment has rows of those who came later
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
     for user in ("new0", "new1", "user1"):
@@ -67,7 +67,7 @@ def test_what_is_saved_is_loaded(run: pathlib.Path) -> None:
     lines = [json.loads(line) for line in (run / "updates.jsonl").read_text().splitlines()]
     assert [line["applied"] for line in lines] == [5, 10, 5]
     assert [each.name for each in (run / "updates").iterdir()] == ["3"]
-    for part, expected in zip(loaded._log.since_table().text, news(20), strict=False):
+    for part, expected in zip(loaded._live.run.log.since_table().text, news(20), strict=False):
         assert part == (expected["text"] or "")
 
 
@@ -101,7 +101,7 @@ def test_a_crash_while_saving_leaves_the_old_run(
         with pytest.raises(KeyboardInterrupt):
             recommender.save()
     old = Recommender.load(run)
-    assert old._log.since == 3
+    assert old._live.run.log.since == 3
     recommender.save()
     same(Recommender.load(run), recommender)
     old.update(news(1, LAST + 70))
@@ -158,16 +158,18 @@ def test_a_history_that_is_not_stored(run: pathlib.Path) -> None:
     ]
     found = recommender.recommend_for(history, k=5)
     twin.update([{"user": "new0", **row} for row in history])
-    row = twin._now.user[twin._users.number("new0")]
-    scores = np.array(recommender._scorer.rank(recommender._params, row[None], recommender._now.item))[0]
+    row = twin._live.states.user[twin._users.number("new0")]
+    scores = np.array(
+        recommender._live.run.scorer.rank(recommender._live.run.params, row[None], recommender._live.states.item)
+    )[0]
     scores[[recommender._items.number(f"item{number}") for number in (1, 3)]] = -np.inf
     expected = [recommender._items.name(number) for number in np.argsort(-scores)[:5]]
     assert [each.item for each in found] == expected
     assert not recommender.knows_item("never seen")
-    assert recommender._log.since == 0
+    assert recommender._live.run.log.since == 0
     assert recommender.recommend_for([], 5) == recommender.recommend("nobody", 5)
     assert len(recommender.recommend_for(["item1"], k=10)) == 9
-    with pytest.raises(UserError, match="history, row 1: rating 77 is outside the scale"):
+    with pytest.raises(UserError, match=r"history, row 1: rating outside 1\.\.5: 77"):
         recommender.recommend_for(["item1", {"item": "item2", "rating": 77}])
 
 
@@ -195,7 +197,7 @@ def test_a_file_of_new_interactions(run: pathlib.Path, tmp_path: pathlib.Path, c
     assert [each["user"] for each in found["refused"]] == ["user1"]
     assert "is earlier than" in found["refused"][0]["reason"]
     twin = Recommender.load(run)
-    assert twin._log.since == 8
+    assert twin._live.run.log.since == 8
     again = answered(run, file, capsys)
     assert again["applied"] == 0
     assert all("applied before, as batch 1" in each["reason"] for each in again["refused"])
@@ -213,7 +215,7 @@ def test_a_table_with_fewer_columns(run: pathlib.Path, tmp_path: pathlib.Path, c
     printed = capsys.readouterr().out
     assert "columns not read: mood" in printed
     assert "1 interactions applied, 0 refused" in printed
-    assert np.isnan(Recommender.load(run)._log.row(160).rating)
+    assert np.isnan(Recommender.load(run)._live.run.log.row(160).rating)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +281,7 @@ def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarr
         settings.crane.rounds = 1
     experiment.train(settings_of(settings), tmp_path / "run")
     recommender = Recommender.load(tmp_path / "run")
-    for found, expected in zip(recommender._updater.carry, recommender._now, strict=True):
+    for found, expected in zip(recommender._live.updater.carry, recommender._live.states, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # the graph is train's so far
     mappings = [{"user": user, "item": item, "timestamp": time} for user, item, time, _ in new]
     folded = [] if name == "crane" else recommender.recommend_for([3, 12], k=5)  # by the same code
@@ -291,7 +293,7 @@ def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarr
     mmrec(tmp_path / "more", [*rows, *new], more)
     settings.data.path = str(tmp_path / "more")
     data = dataset.prepare(settings_of(settings), tmp_path / "twin")
-    model: Any = registry.build(name, settings, data, 0, registry.context(settings_of(settings)))
+    model: Any = registry.build(name, settings_of(settings), data, 0, registry.context(settings_of(settings)))
     saved = checkpoint.load_arrays(tmp_path / "run" / "model")["params"]
     params = checkpoint.in_form(saved, jax.eval_shape(model.init, jax.random.key(0)))
     old = params["table"]
@@ -306,7 +308,7 @@ def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarr
     twin = model.start(params | {"table": jnp.asarray(table)})
     for side, ids, known in ((0, users, loaded._users), (1, items, loaded._items)):
         places = [known.number(each) for each in ids]
-        np.testing.assert_allclose(loaded._now[side][np.array(places)], twin[side], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(loaded._live.states[side][np.array(places)], twin[side], rtol=1e-4, atol=1e-5)
     assert {each.item for each in loaded.recommend(14, 11)} == {str(item) for item in range(12) if item != 3}
     assert len(folded) == (0 if name == "crane" else 5)
     if name == "lightgcn":  # of whom only new items speak, nothing is known

@@ -29,6 +29,7 @@ from drex_jax.models.protocol import States
 from drex_jax.models.scoring import scorer
 from drex_jax.serving.finished_run import open_run
 from drex_jax.serving.interaction_log import InteractionLog
+from drex_jax.serving.live_run import LiveRun
 
 LATER = 4e9  # seconds since 1970: after everything
 
@@ -76,9 +77,8 @@ def stand_in(workdir: pathlib.Path, users: int, items: int) -> Recommender:
     )
     rows = (jnp.asarray(rng.normal(size=(count, 64)), jnp.float32) for count in (users, items))
     run = open_run(workdir)
-    return Recommender(
-        run._replace(scorer=scorer("bpr", {}), params={}, carry=States(*rows), log=InteractionLog(table, seen))
-    )
+    log = InteractionLog(table, seen)
+    return Recommender(LiveRun(run._replace(scorer=scorer("bpr", {}), params={}, carry=States(*rows), log=log)))
 
 
 def main() -> None:

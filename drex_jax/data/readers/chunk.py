@@ -60,7 +60,7 @@ class Chunk:
     timestamp: np.ndarray
     rating: np.ndarray
     text: Strings
-    vectors: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    vectors: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict[str, np.ndarray])
     split: np.ndarray | None = None
 
     def __len__(self) -> int:

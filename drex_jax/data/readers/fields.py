@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import cast
 
 import numpy as np
 import orjson
@@ -91,13 +92,17 @@ def _encode(value: str, field: str) -> bytes:
         raise BadField(f"invalid UTF-8 in the {field}") from error
 
 
+def _is_blank(value: object) -> bool:
+    return type(value) is str and not value.strip()
+
+
 def rating(value: object, low: float, high: float) -> float:
     """Return a rating from `low` to `high`; NaN if it is missing.
 
     A Boolean or a string of digits has the wrong type: a reader of untyped text calls `parsed` first. The scale is
     compared in float32, in which ratings are kept.
     """
-    if value is None or value == "":
+    if value is None or _is_blank(value):
         return math.nan
     if type(value) is not float and type(value) is not int:
         raise BadField("rating is not a number", value)
@@ -124,7 +129,7 @@ def parsed(value: object) -> object:
 def seconds(value: object, per_second: int = 1) -> float:
     """Return seconds since 1970, from a number of units of which a second has `per_second`."""
     if type(value) is not int and type(value) is not float:
-        if value is None or value == "":
+        if value is None or _is_blank(value):
             raise BadField("no time")
         raise BadField("time is not a number", value)
     try:
@@ -222,17 +227,18 @@ def vector(value: object, width: int | None) -> np.ndarray | None:
             raise BadField("vector is not a list of numbers", value) from error
     if value is None:
         return None
-    if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
-        raise BadField("vector is not a list of numbers", value)
-    if not 0 < len(value) <= MAX_VECTOR_WIDTH:
-        raise BadField(f"vector of no number or of more than {MAX_VECTOR_WIDTH:,}", len(value))
-    if width is not None and len(value) != width:
-        raise BadField(f"vector of another width than {width:,}", len(value))
+    numbers = cast(list[object], value)
+    if type(value) is not list or not all(type(number) in (int, float) for number in numbers):
+        raise BadField("vector is not a list of numbers", cast(object, value))
+    if not 0 < len(numbers) <= MAX_VECTOR_WIDTH:
+        raise BadField(f"vector of no number or of more than {MAX_VECTOR_WIDTH:,}", len(numbers))
+    if width is not None and len(numbers) != width:
+        raise BadField(f"vector of another width than {width:,}", len(numbers))
     try:
         with np.errstate(over="ignore"):
-            result = np.array(value, np.float64).astype(np.float32)
+            result = np.array(numbers, np.float64).astype(np.float32)
     except OverflowError as error:  # an integer beyond all floats
         raise BadField("vector is not finite") from error
     if not np.isfinite(result).all():
-        raise BadField("vector is not finite", value)
+        raise BadField("vector is not finite", numbers)
     return result

@@ -103,7 +103,7 @@ def test_a_run_answers_and_learns_without_its_model_but_for_texts(place: pathlib
     recommender = Recommender.load(place / "run")
     assert len(recommender.recommend("user1", 3)) == 3
     assert "weighs no words" in " ".join(recommender.explain("user1", "item1").notes)
-    moment = float(recommender._log.last_moment) + 1
+    moment = float(recommender._live.run.log.last_moment) + 1
     rows = [
         {"user": "user1", "item": "item1", "timestamp": moment, "text": "good"},
         {"user": "user2", "item": "item1", "timestamp": moment, "rating": 4.0},
@@ -122,18 +122,18 @@ def test_a_run_answers_and_learns_without_its_model_but_for_texts(place: pathlib
 
 def test_texts_of_updates_are_read_and_kept(place: pathlib.Path, model: BertEncoder, tmp_path: pathlib.Path) -> None:
     recommender = Recommender.load(place / "run")
-    moment = float(recommender._log.last_moment) + 1
+    moment = float(recommender._live.run.log.last_moment) + 1
     row = {"user": "somebody", "item": "item1", "timestamp": moment, "rating": 2.0, "text": "the bad strings"}
     silent = Recommender.load(place / "run")
     silent.update([{**row, "text": None}])
     assert recommender.update([row]).applied == 1
-    assert not np.allclose(recommender._now.user[-1], silent._now.user[-1], atol=1e-6)
+    assert not np.allclose(recommender._live.states.user[-1], silent._live.states.user[-1], atol=1e-6)
     recommender.save(tmp_path / "later")
     again = Recommender.load(tmp_path / "later")
-    found = again._log.row(len(again._log) - 1).vectors[REVIEW]
+    found = again._live.run.log.row(len(again._live.run.log) - 1).vectors[REVIEW]
     np.testing.assert_allclose(found, model.encode([row["text"]], max_tokens=MAX_TOKENS)[0], atol=1e-5)
-    replayed = again.as_of(moment + 1)._now  # the whole history from the first interaction on
-    for ours, theirs in zip(jax.tree.leaves(again._now), jax.tree.leaves(replayed), strict=True):
+    replayed = again.as_of(moment + 1)._live.states  # the whole history from the first interaction on
+    for ours, theirs in zip(jax.tree.leaves(again._live.states), jax.tree.leaves(replayed), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert "was there already" in again.update([row]).refused[0].reason
     assert "unknown key" in again.update([{**row, "timestamp": moment + 1, REVIEW: found}]).refused[0].reason
@@ -298,9 +298,9 @@ def test_a_run_with_learned_attention_has_keywords_and_learns_as_in_one_go(
     assert data.interactions.vectors == {}
     assert (tmp_path / "cache" / "store" / "bert_tokens").exists()
     recommender = Recommender.load(tmp_path / "run")
-    user, item = (ids.name(0) for ids in (recommender._log.users, recommender._log.items))
+    user, item = (ids.name(0) for ids in (recommender._live.run.log.users, recommender._live.run.log.items))
     assert recommender.explain(user).user_keywords
-    moment = float(recommender._log.last_moment) + 1
+    moment = float(recommender._live.run.log.last_moment) + 1
     rows = [
         {"user": user, "item": item, "timestamp": moment, "text": "good strings"},
         {"user": user, "item": "another", "timestamp": moment + 1},
@@ -309,7 +309,7 @@ def test_a_run_with_learned_attention_has_keywords_and_learns_as_in_one_go(
     once = Recommender.load(tmp_path / "run")
     for row in rows:
         once.update([row])
-    for ours, theirs in zip(jax.tree.leaves(recommender._now), jax.tree.leaves(once._now), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(recommender._live.states), jax.tree.leaves(once._live.states), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert recommender.explain(user, item).user_interactions  # the history replayed, the new text with it
     (folder / "vocab.txt").rename(folder / "vocab.away")
@@ -341,9 +341,9 @@ def test_a_bert_that_learns_begins_as_it_was_and_at_its_own_pace(folder: pathlib
     steps = settings(folder, tmp_path).train.epochs * 2
     assert 1e-5 < moved[1] < 2e-3 * steps
     recommender = Recommender.load(tmp_path / "learns")
-    user, item = (ids.name(0) for ids in (recommender._log.users, recommender._log.items))
+    user, item = (ids.name(0) for ids in (recommender._live.run.log.users, recommender._live.run.log.items))
     assert recommender.explain(user).user_keywords
-    moment = float(recommender._log.last_moment) + 1
+    moment = float(recommender._live.run.log.last_moment) + 1
     assert recommender.update([{"user": user, "item": item, "timestamp": moment, "text": "good strings"}]).applied == 1
     header = tmp_path / "learns" / "history" / "pieces" / "columns.json"
     header.write_text(header.read_text().replace('"heads"', '"hands"'))

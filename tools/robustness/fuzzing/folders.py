@@ -25,9 +25,11 @@ from drex_jax.models.protocol import States
 from drex_jax.models.running_bias import RunningBias
 from drex_jax.runs import checkpoint, dataset, layout
 from drex_jax.runs.lists import read_lists
-from drex_jax.serving import finished_run, update_file, update_log
+from drex_jax.serving import finished_run, update_log
 from drex_jax.serving.interaction_log import InteractionLog
-from drex_jax.serving.rows import Expected, checked, rows_of
+from drex_jax.serving.rows import RowSchema, check_table
+from drex_jax.serving.update_file import read_update_file
+from drex_jax.serving.update_log import PendingUpdate
 from drex_jax.text import vocabulary
 from drex_jax.text.bert import weights, wordpiece
 from drex_jax.text.vocabulary import Vocabulary
@@ -158,7 +160,7 @@ def _finished(folder: pathlib.Path) -> Settings:
         layout.RunLayout(folder).scorer, {"drex": DReXOptions(NetworkOptions(), RunningBias(3.0, 1.0, 1.0)).constants()}
     )
     interactions, _ = dataset.open_interactions(settings, folder)
-    update_log.commit(folder, [], interactions.take(np.arange(3)), CARRY, applied=3, refused=0, sha256=[])
+    update_log.commit(folder, [], PendingUpdate(applied=3), interactions.take(np.arange(3)), CARRY)
     return settings
 
 
@@ -192,17 +194,18 @@ def update(folder: pathlib.Path) -> Target:
     def check(data: bytes) -> None:
         path.write_bytes(data)
         try:
-            found = update_file.read(path, settings, interactions)
+            found = read_update_file(path, settings, interactions)
         except UserError as error:
             require_words(error)
             return
         log = InteractionLog(interactions, len(parts.train))
-        right, refused = checked(rows_of(found.interactions), Expected.by(interactions))
-        kept, numbers, late = log.join(right)
+        checked = check_table(found.interactions, RowSchema.of(interactions))
+        new = log.append_valid(checked)
         given = len(found.interactions)
-        assert len(kept) == len(numbers), "rows without a number"
-        assert len(kept) + len(refused) + len(late) == given, "rows without an answer"
-        assert log.since == len(kept), "applied rows that are not there"
+        assert not checked.refused, "a row of a file breaks a rule of Python's rows"
+        assert len(new.rows) == len(new.user) == len(new.item), "rows without a number"
+        assert len(new.rows) + len(new.refused) == given, "rows without an answer"
+        assert log.since == len(new.rows), "applied rows that are not there"
         assert not any(each["reason"] == TORN for each in found.rejected)
         content = content_of(data)
         if content is not None and content.lstrip().startswith(b"{"):
