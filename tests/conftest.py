@@ -23,6 +23,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+pytest_plugins = ["streams"]  # of tests/doubles: small streams and models over them
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--thorough` runs the slowest tests too, which repeat at length what others show."""

@@ -7,7 +7,7 @@ import pytest
 
 from drex_jax.cli import command
 from drex_jax.common.errors import UserError
-from drex_jax.config.defaults import RANKERS
+from drex_jax.models.registry import RANKERS
 from drex_jax.training import search_space
 from drex_jax.training.settings import settings_of
 

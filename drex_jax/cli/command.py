@@ -10,7 +10,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -20,7 +20,7 @@ from drex_jax.cli.flags import at_least
 from drex_jax.common.errors import UserError
 from drex_jax.config import tree
 from drex_jax.runs.layout import RunLayout
-from drex_jax.training.settings import Settings, read_settings, require_agreement, settings_of
+from drex_jax.training.settings import Settings, add_own, read_settings, require_agreement, settings_class, settings_of
 
 MODES = ("train", "evaluate", "recommend", "explain", "update", "report")
 WRITERS = ("train", "update", "report")  # modes that write to the run directory; the others only read it
@@ -237,6 +237,8 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         if not groups or _OVERRIDE.match(argument):
             groups.append([])
         groups[-1].append(argument)
+    model = _model_of(config, groups)
+    add_own(config, model)
     matches = [match for match in map(_OVERRIDE.match, overrides) if match]
     for match in matches:
         tree.add_key(Settings, config, match[1])
@@ -244,12 +246,13 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     for match in matches:
         if match[1] not in fields:
             raise UserError(f"unknown configuration field {match[1]}; {tree.suggestion(match[1], fields)}")
+    declared = tree.fields_of(settings_class(model))
     for group in groups:
-        _override(config, group)
+        _override(config, group, declared)
     return config
 
 
-def _override(config: ConfigDict, group: list[str]) -> None:
+def _override(config: ConfigDict, group: list[str], declared: Mapping[str, tree.Field]) -> None:
     """Apply one override: `--config.FIELD=VALUE`, or its two words."""
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
@@ -259,12 +262,21 @@ def _override(config: ConfigDict, group: list[str]) -> None:
         surplus = values(argv)[1:]
     except (flags.Error, TypeError, ValueError) as error:
         match = _OVERRIDE.match(group[0])
-        known = tree.fields_of(Settings).get(match[1]) if match else None
+        known = declared.get(match[1]) if match else None
         rule = known.rule if known else None
         given = group[0] if "=" in group[0] else "=".join(group[:2])
         raise UserError(f"{given}: it must be {rule.wants}" if rule else str(error)) from None
     if surplus:
         raise UserError(f"unknown argument {surplus[0]}; --help lists the flags")
+
+
+def _model_of(config: Any, groups: Sequence[Sequence[str]]) -> str:
+    """Return the model that overrides name, or else the configuration's."""
+    for group in groups:
+        field, _, value = "=".join(group).partition("=")
+        if field.lstrip("-") == "config.model.name":
+            return value
+    return str(config.model.name) if "model" in config and "name" in config.model else "drex"
 
 
 def _workdir(given: str | None, reference: str | None, suffix: str, writes: bool) -> pathlib.Path:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from drex_jax.cli.exit_status import print_stdout
 from drex_jax.cli.flags import Parser, add_json_flag, at_least, write_json_file
@@ -54,22 +54,23 @@ def measure(workdir: pathlib.Path, pairs: int) -> dict[str, Any]:
     from drex_jax.data.synthetic.world import generate_world
     from drex_jax.explain.faithfulness import measure_run
     from drex_jax.explain.occlusion import Occlusion
-    from drex_jax.models.drex.core import Refiner
+    from drex_jax.models.drex.model import DReX
+    from drex_jax.models.entry import Updates
+    from drex_jax.models.registry import entry_of
     from drex_jax.runs.dataset import open_dataset
     from drex_jax.runs.layout import RunLayout
     from drex_jax.serving.finished_run import open_run
     from drex_jax.training.settings import read_settings
 
     settings = read_settings(RunLayout(workdir).config)
-    if settings.model.name != "drex":
+    if entry_of(settings.model.name).updates is not Updates.STATES:
         raise UserError(f"{workdir}: a run of {settings.model.name}; only DReX is explained")
     finished = open_run(workdir)
-    assert isinstance(finished.scorer, Refiner)
     dataset = open_dataset(settings, workdir)
     world = None
     if settings.data.format == "synthetic":
         world = generate_world(**settings.data.synthetic.arguments())
-    occlusion = Occlusion(finished.scorer, finished.params, dataset.events)
+    occlusion = Occlusion(cast(DReX, finished.model), finished.params, dataset.events)
     return {"run": str(workdir), "data": settings.data.name} | measure_run(workdir, occlusion, dataset, world, pairs)
 
 

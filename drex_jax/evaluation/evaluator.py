@@ -31,7 +31,7 @@ from drex_jax.evaluation.prequential import PrequentialRanking
 from drex_jax.metrics.names import RANKING_METRICS
 from drex_jax.metrics.ranking import ranking_metrics, rated_items_ranks
 from drex_jax.metrics.rating import rating_metrics
-from drex_jax.models.protocol import Compile, Model, Params, States, Trace, compile_alone
+from drex_jax.models.protocol import Compile, Params, States, Stream, Trace, compile_alone
 from drex_jax.runs.selection import Selection, digest
 
 Metrics = dict[str, float]
@@ -70,7 +70,7 @@ class Tested(NamedTuple):
 
     Attributes:
       metrics: of each way of evaluating.
-      carry: the rows after the whole file.
+      states: all rows after the whole file.
       lists: of each way, what its metrics are made of, for paired tests. Ranking: `ranks` and `lists` int [m], as
         `drex_jax.metrics.ranking.ranking_per_list` takes them, `user` int [lists] and, of each rank, `item` int [m]
         or, prequential, `interaction` int [lists], its number in the order of learning. Ratings: `row` int [n],
@@ -79,7 +79,7 @@ class Tested(NamedTuple):
     """
 
     metrics: dict[str, Metrics]
-    carry: States
+    states: States
     lists: dict[str, Arrays]
 
 
@@ -88,7 +88,7 @@ class Evaluator:
 
     def __init__(
         self,
-        model: Model,
+        stream: Stream,
         events: Events,
         sizes: tuple[int, int, int],
         options: EvaluationOptions,
@@ -98,14 +98,15 @@ class Evaluator:
         """Prepares both evaluations.
 
         Args:
-          model: whose parameters come with each call.
+          stream: of the model whose parameters come with each call.
           events: in the order of learning.
           sizes: of its train, validation and test.
           options: how to evaluate.
           devices: number of devices, which share predictions and lists.
           compile_program: makes a compiled function of a program over them.
         """
-        self._model, self._events, self._options, self._devices = model, events, options, devices
+        self._stream, self._events, self._options, self._devices = stream, events, options, devices
+        self._model = model = stream.model
         self._begins = np.cumsum((0, *sizes))
         rated = events.has_rating
         self._relevant = np.where(rated.any(), rated & (np.nan_to_num(events.rating) >= options.threshold), True)
@@ -139,12 +140,12 @@ class Evaluator:
         """
         if self._tested:
             raise RuntimeError("this evaluator has given test figures: nothing more is selected by it; make another")
-        model = self._model
-        train, validation, _ = model.segments()
-        start = model.after(params, model.start(params), train)
+        stream = self._stream
+        train, validation, _ = stream.segments()
+        start = stream.after(params, stream.start(params), train)
         if not self._options.prequential:
             return self._frozen_ranking(params, start, 1)[0]
-        after, trace = model.observe(params, start, validation)
+        after, trace = stream.observe(params, start, validation)
         self._replayed = digest(params), start, after
         ranking = self._options.ranking and any("@" in name and "/" not in name for name in names)
         return self._prequential(params, start, trace, 1, ranking)[0]
@@ -174,13 +175,13 @@ class Evaluator:
           ValueError: it is the record of other parameters.
         """
         chosen = self._require_final(params, selection)
-        model = self._model
-        train, validation, test = model.segments()
+        stream = self._stream
+        train, validation, test = stream.segments()
         replayed_sha256, after_train, before_test = self._replayed
         if replayed_sha256 != chosen:
-            after_train = model.after(params, model.start(params), train)
-            before_test = model.after(params, after_train, validation)
-        after_test, trace = model.observe(params, before_test, test)
+            after_train = stream.after(params, stream.start(params), train)
+            before_test = stream.after(params, after_train, validation)
+        after_test, trace = stream.observe(params, before_test, test)
         if self._options.prequential:
             found = {
                 "frozen": self._frozen(params, after_train),
@@ -239,13 +240,13 @@ class Evaluator:
         row = rows.start + np.flatnonzero(rated)
         return metrics, {"row": row, "rating": rating[rated], "predicted": predicted[rated]}
 
-    def _frozen(self, params: Params, carry: States) -> tuple[Metrics, Arrays]:
+    def _frozen(self, params: Params, states: States) -> tuple[Metrics, Arrays]:
         rows = self._rows(2)
         user, item = self._events.user[rows], self._events.item[rows]
-        predicted = self.predictions(params, carry.user[user], carry.item[item]) if self._model.rates else np.zeros(0)
+        predicted = self.predictions(params, states.user[user], states.item[item]) if self._model.rates else np.zeros(0)
         metrics, arrays = self._rating_metrics(predicted, rows)
         if self._options.ranking and self._model.ranks:
-            ranking, lists = self._frozen_ranking(params, carry, 2)
+            ranking, lists = self._frozen_ranking(params, states, 2)
             metrics, arrays = metrics | ranking, arrays | lists
         return metrics, arrays
 
@@ -271,12 +272,12 @@ class Evaluator:
             self._prepared[part] = ranking, len(users) - len(ranking.users)
         return self._prepared[part]
 
-    def _frozen_ranking(self, params: Params, carry: States, part: int) -> tuple[Metrics, Arrays]:
+    def _frozen_ranking(self, params: Params, states: States, part: int) -> tuple[Metrics, Arrays]:
         """One list a user with a relevant interaction in a part."""
         lists, dropped = self._lists(part)
         if not len(lists.users):
             return {}, {}
-        ranks = lists.ranks(params, carry)
+        ranks = lists.ranks(params, states)
         metrics = ranking_metrics(ranks, lists.lists, len(lists.users), self._options.cutoffs)
         metrics |= {"lists": float(len(lists.users)), "candidates": float(lists.num_candidates)}
         if self._options.mask == "mmrec":

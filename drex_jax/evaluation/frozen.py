@@ -93,15 +93,15 @@ class FrozenRanking:
         self._blocks = _Blocks(row_user, items, ends, column[item[where]], block, self.num_candidates, devices)
         self._program = compile_program(partial(_compare, rank))
 
-    def ranks(self, params: Params, carry: States) -> np.ndarray:
+    def ranks(self, params: Params, states: States) -> np.ndarray:
         """int64 [m]: the rank of each relevant pair among its list's candidates, from everyone's rows.
 
         The m-th best relevant item of a list stands behind the m - 1 better ones and behind all other candidates that
         score as high (ties are broken against the model). 0: a miss, because the item is no candidate or its score is
         NaN or minus infinity.
         """
-        item = carry.item if self._candidates is None else carry.item[self._candidates]
-        own, ahead = self._blocks.run(partial(self._program, params, carry.user, item))
+        item = states.item if self._candidates is None else states.item[self._candidates]
+        own, ahead = self._blocks.run(partial(self._program, params, states.user, item))
         own, ahead = own[self._row, self._slot], ahead[self._row, self._slot]
         lists = self.lists[self._hittable]
         order = np.lexsort((-own, lists))  # NaN last

@@ -23,8 +23,8 @@ import numpy as np
 from drex_jax.common.padding import power_of_two
 from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
-from drex_jax.explain.recording import Recording, Side
-from drex_jax.models.drex.core import Refiner
+from drex_jax.explain.recording import RecordedSide, Recording
+from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.replay import Continuation
 
 LAST = 20  # at most this many last interactions of an owner are explained
@@ -84,11 +84,11 @@ def each_left_out(m: int) -> np.ndarray:
 class Occlusion:
     """Computes scores of a recorded stream without some of its interactions."""
 
-    def __init__(self, refiner: Refiner, params: dict[str, Any], events: Events):
+    def __init__(self, model: DReX, params: dict[str, Any], events: Events):
         """Replay the stream once.
 
         Args:
-          refiner: the refiner of the run's model.
+          model: the run's model.
           params: parameters of the model.
           events: the whole stream, with the user and item numbers of the run.
 
@@ -98,11 +98,11 @@ class Occlusion:
         if not len(events):
             raise ValueError("a stream without interactions explains nothing")
         self._params = params
-        self._continuation = Continuation(refiner, params, LEAST)
-        self._pairs = jax.jit(refiner.pairs)
+        self._continuation = Continuation(model, params, LEAST)
+        self._pairs = jax.jit(model.score)
         self.recording = Recording.of(self._continuation, params, events)
 
-    def side(self, name: str) -> Side:
+    def side(self, name: str) -> RecordedSide:
         """Return the recorded users ("user") or items ("item")."""
         return self.recording.user if name == "user" else self.recording.item
 
@@ -140,9 +140,9 @@ class Occlusion:
         if not variants:
             return []
         world = _World.of(variants)
-        carry, past = self.recording.past(*(np.concatenate(world.copies[name]) for name in ("user", "item")))
+        states, past = self.recording.past(*(np.concatenate(world.copies[name]) for name in ("user", "item")))
         source = np.concatenate(world.source)
-        rows: dict[str, Any] = {"user": carry.user, "item": carry.item}
+        rows: dict[str, Any] = {"user": states.user, "item": states.item}
         if len(source):
             events = self.recording.events.take(source)
             events = dataclasses.replace(
@@ -150,11 +150,11 @@ class Occlusion:
                 user=np.concatenate(world.number["user"]),
                 item=np.concatenate(world.number["item"]),
                 tokens=_texts(variants, events.tokens),
-                num_users=len(carry.user),
-                num_items=len(carry.item),
+                num_users=len(states.user),
+                num_items=len(states.item),
             )
             sizes = events.num_users, events.num_items
-            rows = self._continuation.run(carry, past, events, sizes).carry._asdict()
+            rows = self._continuation.run(states, past, events, sizes).states._asdict()
         return [rows[variant.side][owners] for variant, owners in zip(variants, world.owners, strict=True)]
 
     def _is_exact(self, side: str, row: int, pair: dict[str, int], moment: int) -> bool:

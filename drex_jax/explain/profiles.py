@@ -11,14 +11,13 @@ import numpy as np
 from scipy import sparse
 
 from drex_jax.common.progress import progress_bar
+from drex_jax.common.side import Side
 from drex_jax.data import storage
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 from drex_jax.devices import processes
 from drex_jax.explain import keywords
-from drex_jax.models.baselines.narre import NARRE
-from drex_jax.models.drex.model import DReX
-from drex_jax.models.protocol import Model
+from drex_jax.models.protocol import Stream
 from drex_jax.runs.dataset import Dataset
 from drex_jax.runs.layout import RunLayout
 from drex_jax.text import batching
@@ -79,9 +78,9 @@ class ReviewAttention(NamedTuple):
     users: tuple[np.ndarray, np.ndarray]
     items: tuple[np.ndarray, np.ndarray]
 
-    def of(self, side: str, number: int) -> dict[int, float]:
+    def of(self, side: Side, number: int) -> dict[int, float]:
         """Return {interaction: weight} of a user or an item; empty for those that came after training."""
-        reviews, weights = self.users if side == "user" else self.items
+        reviews, weights = self.users if side is Side.USER else self.items
         if not 0 <= number < len(reviews):
             return {}
         pairs = zip(reviews[number].tolist(), weights[number].tolist(), strict=True)
@@ -179,17 +178,16 @@ def keyword_profiles(encoder: text_encoder.TextEncoder, params: Any, dataset: Da
     return KeywordProfiles(Strings.of(names), users, items)
 
 
-def write_profiles(model: Model, params: Any, dataset: Dataset, folder: pathlib.Path) -> None:
-    """Write the keyword profiles of a model that reads texts, and for NARRE its review attention."""
-    if dataset.events.tokens is None or not isinstance(model, DReX | NARRE):
+def write_profiles(stream: Stream, params: Any, dataset: Dataset, folder: pathlib.Path) -> None:
+    """Write what a model that reads texts says of them: keyword profiles, and attention to reviews where it has any."""
+    encoder = stream.model.text_encoder
+    if dataset.events.tokens is None or encoder is None:
         return
-    encoder = model.options.encoder if isinstance(model, NARRE) else model.options.network.text_encoder
-    profiles = keyword_profiles(encoder, params["text"], dataset)
-    attention = ReviewAttention(*model.attention(params)) if isinstance(model, NARRE) else None
+    profiles, found = keyword_profiles(encoder, params["text"], dataset), stream.review_attention(params)
     if processes.is_main_process():
         profiles.save(RunLayout(folder).keywords)
-        if attention is not None:
-            attention.save(RunLayout(folder).attention, dataset.sizes[0])
+        if found is not None:
+            ReviewAttention(*found).save(RunLayout(folder).attention, dataset.sizes[0])
 
 
 def describe(profiles: KeywordProfiles, dataset: Dataset, side: str, ids: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from drex_jax.common.side import Side
 from drex_jax.common.streams import occurrences, previous_and_next
 from drex_jax.data.events import Events
 from drex_jax.models.drex.counters import History
@@ -30,7 +31,7 @@ class Counters(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Side:
+class RecordedSide:
     """The users, or the items, of a recorded stream.
 
     Attributes:
@@ -70,8 +71,8 @@ class Recording(NamedTuple):
     """A stream with its users and items."""
 
     events: Events
-    user: Side
-    item: Side
+    user: RecordedSide
+    item: RecordedSide
 
     @classmethod
     def of(cls, continuation: Continuation, params: dict[str, Any], events: Events) -> Recording:
@@ -82,23 +83,23 @@ class Recording(NamedTuple):
           params: parameters of the model; users and items with an offset there start with it.
           events: the whole stream, with the user and item numbers of the run.
         """
-        refiner = continuation.refiner
+        model = continuation.model
         sizes = events.num_users, events.num_items
         start: Any = (
-            np.asarray(refiner.rows(params, side, np.zeros((size, 2), np.float32)))
-            for side, size in zip(("user", "item"), sizes, strict=True)
+            np.asarray(model.rows(params, side, np.zeros((size, 2), np.float32)))
+            for side, size in zip(Side, sizes, strict=True)
         )
-        carry = States(*start)
+        states = States(*start)
         past = History.start(*sizes)
-        replayed = continuation.run(carry, past, events, sizes)  # all users and items have a row already
-        bias = refiner.options.bias
+        replayed = continuation.run(states, past, events, sizes)  # all users and items have a row already
+        bias = model.options.bias
         _, terms = bias.run(events.user, events.item, events.rating, BiasState.zeros(*sizes))
         sides = []
         for number, rows, now, newcomer, biases, rated, shrinkage in zip(
             (events.user, events.item),
             (replayed.user, replayed.item),
-            replayed.carry,
-            refiner.newcomers(params, carry),
+            replayed.states,
+            model.cold_start(params, states),
             (terms.user_bias, terms.item_bias),
             (terms.user_count, terms.item_count),
             (bias.user_shrinkage, bias.item_shrinkage),
@@ -109,7 +110,7 @@ class Recording(NamedTuple):
             counters = Counters(occurrences(number), last, biases * (rated + shrinkage), rated)
             begin = np.concatenate([[0], np.cumsum(np.bincount(number, minlength=len(now)))])
             order = np.argsort(number, kind="stable")
-            sides.append(Side(number, rows, counters, np.asarray(now), np.asarray(newcomer), order, begin))
+            sides.append(RecordedSide(number, rows, counters, np.asarray(now), np.asarray(newcomer), order, begin))
         return cls(events, *sides)
 
     def past(self, users: np.ndarray, items: np.ndarray) -> tuple[States, History]:
@@ -124,5 +125,5 @@ class Recording(NamedTuple):
             for side, rows in ((self.user, users), (self.item, items))
         )
         sums = BiasState(user.rating_sum, user.rating_count, item.rating_sum, item.rating_count)
-        carry: Any = States(self.user.rows[users], self.item.rows[items])  # pyright: ignore[reportArgumentType]
-        return carry, History(user.interactions, item.interactions, user.last, item.last, sums)
+        states: Any = States(self.user.rows[users], self.item.rows[items])  # pyright: ignore[reportArgumentType]
+        return states, History(user.interactions, item.interactions, user.last, item.last, sums)

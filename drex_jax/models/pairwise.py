@@ -1,41 +1,73 @@
 """What rankers that learn from pairs share: batches, negatives, the BPR loss, rows for evaluation.
 
-Every distinct train pair of a user and an item is a positive, whatever its rating. Everyone has a row of an embedding
-table that a model makes of its parameters; a score is the product of two rows.
+Every distinct train pair of a user and an item is a positive, whatever its rating. Each user and item has a row that
+the model makes of its parameters and of constants (graphs, features); a score is the product of two rows.
 
-Letters: U users, I items, B pairs of a batch, D row size, N = U + I nodes of the graph of users and items, in which
-item i is node U + i.
+Letters: U users, I items, B pairs of a batch, E train pairs, D row size, N = U + I nodes of the graph of users and
+items, in which item i is node U + i.
 """
 
 from __future__ import annotations
 
 import abc
-import copy
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.data.events import Events, train_pairs
+from drex_jax.data.events import Events
 from drex_jax.devices.axis import ALONE, Axis
 from drex_jax.models import losses
-from drex_jax.models.closed_form import Lookup, after, observe, unchanging
 from drex_jax.models.graph.sampling import draw_negatives, seen
-from drex_jax.models.protocol import Params, States, Trace
-from drex_jax.models.settings import RankerSettings
+from drex_jax.models.lookup import LookupStream, unchanging
+from drex_jax.models.protocol import Loss, Model, Params, States
+from drex_jax.models.source import Source
 
 CHUNK, CHUNK_ROWS = 32, 1 << 21  # updates in one call of the device, and rows of tables that they may pass in all
 
 
 @dataclasses.dataclass(frozen=True)
-class RankerOptions(RankerSettings):
-    """The settings, and the seed of the order of pairs."""
+class TrainPairs:
+    """The distinct train pairs, and what is known of items.
 
-    seed: int = 0
+    Attributes:
+      user, item: int32 [E], ascending.
+      num_users, num_items: U and I.
+      features: numeric features of items by modality, float32 [I, width]; a row of NaN is missing.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    num_users: int
+    num_items: int
+    features: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(
+        cls, user: np.ndarray, item: np.ndarray, num_users: int, num_items: int, features: Mapping[str, np.ndarray]
+    ) -> Self:
+        """Return the distinct ones of pairs: users and items, int [n] each."""
+        user, item = np.divmod(np.unique(user.astype(np.int64) * num_items + item), num_items)
+        return cls(user.astype(np.int32), item.astype(np.int32), num_users, num_items, features)
+
+
+@dataclasses.dataclass(frozen=True)
+class TableSizes:
+    """Sizes of tables: users, items, and the items of train, which are numbered first."""
+
+    users: int
+    items: int
+    train_items: int
+
+    @classmethod
+    def of(cls, pairs: TrainPairs) -> Self:
+        """Return the sizes for these pairs."""
+        return cls(pairs.num_users, pairs.num_items, int(pairs.item.max(initial=-1)) + 1)
 
 
 class Rows(NamedTuple):
@@ -44,7 +76,7 @@ class Rows(NamedTuple):
     Attributes:
       user, item, negative: [B, D], scored by their products.
       penalised: arrays [B, ...] whose squares are the L2 term.
-      loss: of the model's own, over the whole batch, already this device's share.
+      loss: the model's own loss over the whole batch, already this device's share.
       figures: to log, shares as well.
     """
 
@@ -65,8 +97,8 @@ class Pairs(NamedTuple):
     valid: Any
 
 
-class Batch(NamedTuple):
-    """One step's input: pairs of users and items [B], which are real, and what never changes."""
+class PairBatch(NamedTuple):
+    """One step's input: pairs of users and items [B], which of them are real, and (seen items, constants)."""
 
     user: Any
     item: Any
@@ -74,111 +106,208 @@ class Batch(NamedTuple):
     constants: Any
 
 
-class Pairwise(abc.ABC):
+@dataclasses.dataclass(frozen=True)
+class Pairwise(Model):
     """A ranker trained by BPR (Rendle et al., UAI 2009) with one uniform negative, not in train, for each pair.
 
-    Subclasses make rows. Their `constants` are a tree of arrays that never change: graphs, features.
+    Subclasses make rows. Their constants are a tree of arrays that never change: graphs, features. Constants are
+    made by `over`, a pure function of the train pairs and the settings.
+
+    Attributes:
+      settings: a group with `batch_size`, `l2` (weight of the squared `Rows.penalised`) and what the model reads.
+      sizes: of the tables.
     """
 
+    settings: Any
+    sizes: TableSizes
+
     rates = False
-    ranks = True
-
-    def __init__(
-        self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], constants: Any, devices: int = 1
-    ):
-        """Prepares batches.
-
-        Args:
-          options: sizes and weights.
-          events: all interactions, in the order of learning.
-          sizes: how many of them are train, validation and test.
-          constants: of the model.
-          devices: a batch is padded to divide by their number; its pairs are the same on any.
-        """
-        self.user, self.item = train_pairs(events, sizes)
-        self.num_users, self.num_items = events.num_users, events.num_items
-        self.options = dataclasses.replace(options, batch_size=min(options.batch_size, len(self.user)))
-        self._padded = -(-self.options.batch_size // devices) * devices
-        self.chunk = max(1, min(CHUNK, CHUNK_ROWS // (self.num_users + self.num_items)))
-        self._train_items = int(self.item.max(initial=-1)) + 1  # they are numbered first
-        seen_items = seen(self.user, self.item, self.num_users)
-        self._constants = jax.tree.map(_read_only, (seen_items, constants))
-        self._segments = unchanging(events, sizes)
-        self._carried, self._final = jax.jit(self.carried), jax.jit(self._rows_of_everyone)
 
     # What a model adds
 
-    @abc.abstractmethod
-    def init(self, key: jax.Array) -> Params:
-        """Parameters."""
+    @classmethod
+    def over(cls, pairs: TrainPairs, *groups: Any) -> tuple[Self, Any]:
+        """Return the model for these train pairs, and its constants.
+
+        Args:
+          pairs: the train pairs and the items' features.
+          groups: of settings, in the order of the model's registry entry.
+
+        Raises:
+          UserError: the data lack what the model reads.
+        """
+        return cls(groups[0], TableSizes.of(pairs)), ()
 
     @abc.abstractmethod
     def everyone(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
-        """Rows of all users [U, D] and items [I, D]."""
-
-    def carried(self, params: Params, constants: Any, key: jax.Array) -> Any:
-        """What an epoch's batches share beside constants, made at its start: a graph that is sampled or learned."""
-        return ()
-
-    def settled(self, params: Params, constants: Any) -> Any:
-        """The same for predictions."""
-        return ()
+        """Return rows of all users [U, D] and items [I, D]."""
 
     @abc.abstractmethod
     def rows(self, params: Params, constants: Any, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis) -> Rows:
-        """The rows of this device's share of a batch, and terms of the model's own."""
+        """Return the rows of this device's share of a batch, and terms of the model's own."""
+
+    def carried(self, params: Params, constants: Any, key: jax.Array) -> Any:
+        """Return what an epoch's batches share beside constants: a graph that is sampled or learned."""
+        return ()
+
+    def renews(self, epoch: int) -> bool:
+        """Whether an epoch begins with `carried`; otherwise with `recarried`."""
+        return True
+
+    def recarried(self, params: Params, constants: Any, carry: Any, key: jax.Array) -> Any:
+        """Return what an epoch's batches share, where a part of the last epoch's stays."""
+        return carry
+
+    def settled(self, params: Params, constants: Any) -> Any:
+        """Return what `carried` does, for predictions."""
+        return ()
+
+    def given(self, pairs: TrainPairs) -> Params:
+        """Return the parameters that begin with what the data have, by name; `init` makes the others."""
+        return {}
+
+    def grown(self, params: Params, known: TableSizes) -> Params:
+        """Return trained parameters with room for the users and items that came after training.
+
+        Args:
+          params: trained on `known` users and items; newcomers follow in the order of their numbers.
+          known: the sizes of training.
+        """
+        raise TypeError(f"{type(self).__name__} cannot learn from pairs after training")
+
+    def modality_shares(self, params: Params, constants: Any) -> tuple[jax.Array, jax.Array] | None:
+        """Return how much of an item's content each modality makes up [M, I], and the content [I, D]; None: neither."""
+        return None
+
+    # Shared
 
     def nodes(self, pairs: Pairs) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Users, positives and negatives as nodes of the graph of users and items: [B] each."""
-        return pairs.user, self.num_users + pairs.item, self.num_users + pairs.negative
+        """Return users, positives and negatives as nodes of the graph of users and items: [B] each."""
+        return pairs.user, self.sizes.users + pairs.item, self.sizes.users + pairs.negative
 
-    # The model protocol
-
-    def with_seed(self, seed: int) -> Pairwise:
-        """The same with another order of the pairs."""
-        other = copy.copy(self)
-        other.options = dataclasses.replace(self.options, seed=seed)
-        return other
-
-    def start(self, params: Params) -> States:
-        """Everyone's final rows."""
-        return self._final(params, self._constants[1])
-
-    def renew(self, params: Params, carry: Any, epoch: int, key: jax.Array) -> Any:
-        """`carried`, made anew."""
-        return self._carried(params, self._constants[1], key)
-
-    def steps_per_epoch(self) -> int:
-        """Batches."""
-        return -(-len(self.user) // self.options.batch_size)
-
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """All pairs in a random order."""
-        rows = np.random.default_rng((self.options.seed, epoch)).permutation(len(self.user))
-        size = self.options.batch_size
-        for begin in range(0, len(rows), size):
-            chosen = rows[begin : begin + size]
-            padded = np.pad(chosen, (0, self._padded - len(chosen)), mode="edge")
-            yield Batch(self.user[padded], self.item[padded], np.arange(self._padded) < len(chosen), self._constants)
-
-    def loss(
-        self, params: Params, carry: Any, batch: Batch, key: jax.Array, axis: Axis = ALONE
-    ) -> tuple[jax.Array, tuple[Any, Mapping[str, jax.Array]]]:
+    def loss(self, params: Params, carry: Any, batch: PairBatch, key: jax.Array, axis: Axis = ALONE) -> Loss:
         """BPR, L2, and what the model adds."""
         seen_items, constants = batch.constants
         first, second = jax.random.split(key)
-        negative = draw_negatives(first, seen_items, batch.user, self._train_items)
+        negative = draw_negatives(first, seen_items, batch.user, self.sizes.train_items)
         pairs = Pairs(*(axis.shard(jnp.asarray(each)) for each in (batch.user, batch.item, negative, batch.valid)))
         rows = self.rows(params, constants, carry, pairs, second, axis)
         scores = (rows.user * rows.item).sum(1), (rows.user * rows.negative).sum(1)
         ranking = losses.bpr(scores[0], scores[1][:, None], pairs.valid[:, None], axis)
         weight = pairs.valid / jnp.maximum(axis.psum(pairs.valid.sum()), 1)
         penalty = sum((weight * (each**2).sum(1)).sum() for each in rows.penalised)
-        total = ranking + self.options.l2 * penalty + rows.loss
+        total = ranking + self.settings.l2 * penalty + rows.loss
         return total, (carry, {"ranking_loss": ranking, **rows.figures})
 
+    def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Return products [n, m] of rows [n, D] and [m, D]."""
+        return user @ item.T
+
+    def score(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Return products [n] of rows [n, D]."""
+        return (user * item).sum(1)
+
+    def cold_start(self, params: Params, states: States) -> tuple[jax.Array, jax.Array]:
+        """Return the mean rows (our choice): the list of an unknown user is that of the average user."""
+        return states.user.mean(0), states.item.mean(0)
+
+    def final(self, params: Params, constants: Any) -> States:
+        """Return the rows that predictions read."""
+        return States(*self.everyone(params, constants, self.settled(params, constants)))
+
+    # How it is built
+
+    @classmethod
+    def stream(
+        cls, events: Events, sizes: tuple[int, int, int], *groups: Any, seed: int = 0, devices: int = 1
+    ) -> PairStream:
+        """Return the model's stream over a data set.
+
+        Args:
+          events: all interactions, in the order of learning.
+          sizes: how many of them are train, validation and test.
+          groups: as in `over`, which says what is raised.
+          seed: of the order of the pairs.
+          devices: a batch is padded to divide by their number; its pairs are the same on any.
+        """
+        train = events[: sizes[0]]
+        pairs = TrainPairs.of(train.user, train.item, events.num_users, events.num_items, events.item_vectors)
+        model, constants = cls.over(pairs, *groups)
+        return PairStream(model, constants, pairs, events, sizes, seed, devices)
+
+    @classmethod
+    def build(cls, source: Source) -> PairStream:
+        """Return the stream for a run."""
+        devices = len(source.context.devices)
+        return cls.stream(source.events, source.sizes, *source.groups, seed=source.seed, devices=devices)
+
+
+@partial(jax.jit, static_argnums=0)
+def final_rows(model: Pairwise, params: Params, constants: Any) -> States:
+    """`Pairwise.final`, compiled once for equal models and arrays of the same shapes."""
+    return model.final(params, constants)
+
+
+class PairStream(LookupStream):
+    """The train pairs in random batches; nothing is learned from validation and test."""
+
+    model: Pairwise
+
+    def __init__(
+        self,
+        model: Pairwise,
+        constants: Any,
+        pairs: TrainPairs,
+        events: Events,
+        sizes: tuple[int, int, int],
+        seed: int = 0,
+        devices: int = 1,
+    ):
+        """Prepare batches; `Pairwise.stream` says what the arguments are."""
+        super().__init__(model, unchanging(events, sizes))
+        self.pairs, self.seed = pairs, seed
+        self.batch_size = min(model.settings.batch_size, len(pairs.user))
+        self._padded = -(-self.batch_size // devices) * devices
+        self.chunk = max(1, min(CHUNK, CHUNK_ROWS // (pairs.num_users + pairs.num_items)))
+        seen_items = seen(pairs.user, pairs.item, pairs.num_users)
+        self._constants = jax.tree.map(_read_only, (seen_items, constants))
+        self._carried, self._recarried = jax.jit(model.carried), jax.jit(model.recarried)
+
+    @property
+    def constants(self) -> Any:
+        """The model's constants, as read-only NumPy arrays."""
+        return self._constants[1]
+
+    def init(self, key: jax.Array) -> Params:
+        """Return new parameters, those that begin with the data's features included."""
+        return self.model.init(key) | self.model.given(self.pairs)
+
+    def start(self, params: Params) -> States:
+        """Return the rows that predictions read."""
+        return final_rows(self.model, params, self.constants)
+
+    def renew(self, params: Params, carry: Any, epoch: int, key: jax.Array) -> Any:
+        """Return what the batches of an epoch share."""
+        if carry is None or self.model.renews(epoch):
+            return self._carried(params, self.constants, key)
+        return self._recarried(params, self.constants, carry, key)
+
+    def steps_per_epoch(self) -> int:
+        """Return the number of batches."""
+        return -(-len(self.pairs.user) // self.batch_size)
+
+    def batches(self, epoch: int) -> Iterator[PairBatch]:
+        """Yield all pairs in a random order."""
+        rows = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs.user))
+        size, pairs = self.batch_size, self.pairs
+        for begin in range(0, len(rows), size):
+            chosen = rows[begin : begin + size]
+            padded = np.pad(chosen, (0, self._padded - len(chosen)), mode="edge")
+            valid = np.arange(self._padded) < len(chosen)
+            yield PairBatch(pairs.user[padded], pairs.item[padded], valid, self._constants)
+
     def step_bytes(self) -> int:
-        """About how much memory a training step takes.
+        """Return about how much memory a training step takes.
 
         Parameters and both moments before and after it, the gradient, the best parameters so far; what an epoch
         carries, before and after; tables of each layer, there and back; constants.
@@ -188,32 +317,10 @@ class Pairwise(abc.ABC):
             return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
         params = jax.eval_shape(self.init, jax.random.key(0))
-        carry = jax.eval_shape(self.carried, params, self._constants[1], jax.random.key(0))
-        tables = 4 * self.options.size * (self.num_users + self.num_items) * 2 * (self.options.layers + 2)
-        return 8 * size(params) + 2 * size(carry) + tables + size(self._constants)
-
-    def segments(self) -> tuple[Lookup, ...]:
-        """Train, validation and test."""
-        return self._segments
-
-    def observe(self, params: Params, carry: States, segment: Lookup) -> tuple[States, Trace]:
-        """Nothing changes."""
-        return observe(carry, segment)
-
-    def after(self, params: Params, carry: States, segment: Lookup) -> States:
-        """The carry after a segment."""
-        return after(carry, segment)
-
-    def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Never called: it predicts no ratings."""
-        raise TypeError(f"{type(self).__name__} ranks and predicts no ratings")
-
-    def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Products [n, m] of rows [n, D] and [m, D]."""
-        return user @ item.T
-
-    def _rows_of_everyone(self, params: Params, constants: Any) -> States:
-        return States(*self.everyone(params, constants, self.settled(params, constants)))
+        carry = jax.eval_shape(self.model.carried, params, self.constants, jax.random.key(0))
+        tables = size(jax.eval_shape(self.model.final, params, self.constants))
+        layers = 2 + getattr(self.model.settings, "layers", 0)
+        return 8 * size(params) + 2 * size(carry) + 2 * layers * tables + size(self._constants)
 
 
 def xavier(key: jax.Array, rows: int, columns: int) -> jax.Array:

@@ -15,6 +15,7 @@ import numba
 import numpy as np
 
 from drex_jax.common.errors import UserError
+from drex_jax.models.constants import unrecorded
 
 SHRINKAGES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # the grid of both lambdas, in ratings
 DEFAULT_SHRINKAGE = 5.0  # where validation has no rating to choose by
@@ -109,7 +110,7 @@ class RunningBias:
     mean: float
     user_shrinkage: float
     item_shrinkage: float
-    validation_mse: float = float("nan")
+    validation_mse: float = unrecorded(float("nan"))
 
     def run(
         self, user: np.ndarray, item: np.ndarray, rating: np.ndarray, state: BiasState
@@ -128,7 +129,13 @@ class RunningBias:
         Raises:
           ValueError: a user or item the state has no room for (`BiasState.grown` makes room).
         """
-        return run(user, item, rating, self.mean, (self.user_shrinkage, self.item_shrinkage), state)
+        user, item, rating = np.asarray(user, np.int64), np.asarray(item, np.int64), np.asarray(rating, np.float64)
+        _check(user, item, rating, len(state.user_sum), len(state.item_sum))
+        after = state.grown(len(state.user_sum), len(state.item_sum))
+        n, shrinkages = len(user), (self.user_shrinkage, self.item_shrinkage)
+        terms = BiasTerms(np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64))
+        _replay(user, item, rating, self.mean, shrinkages, tuple(vars(after).values()), tuple(vars(terms).values()))
+        return after, terms
 
     def combine(self, terms: BiasTerms) -> np.ndarray:
         """The predictions of interactions from the terms before each: float64 [n], not clipped."""
@@ -141,55 +148,12 @@ class RunningBias:
         return self.mean + user_bias[user] + item_bias[item]
 
 
-def run(
-    user: np.ndarray,
-    item: np.ndarray,
-    rating: np.ndarray,
-    mean: float,
-    shrinkages: tuple[float, float],
-    state: BiasState,
-) -> tuple[BiasState, BiasTerms]:
-    """Replay interactions through a running bias; arguments, result and errors as `RunningBias.run`."""
-    user, item, rating = np.asarray(user, np.int64), np.asarray(item, np.int64), np.asarray(rating, np.float64)
-    _check(user, item, rating, len(state.user_sum), len(state.item_sum))
-    after = state.grown(len(state.user_sum), len(state.item_sum))
-    n = len(user)
-    terms = BiasTerms(np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64))
-    _replay(
-        user,
-        item,
-        rating,
-        mean,
-        *shrinkages,
-        after.user_sum,
-        after.user_count,
-        after.item_sum,
-        after.item_count,
-        terms.user_bias,
-        terms.item_bias,
-        terms.user_count,
-        terms.item_count,
-    )
-    return after, terms
-
-
 @numba.njit(cache=True)
-def _replay(
-    user,
-    item,
-    rating,
-    mean,
-    user_shrinkage,
-    item_shrinkage,
-    user_sum,
-    user_count,
-    item_sum,
-    item_count,
-    user_bias,
-    item_bias,
-    user_count_before,
-    item_count_before,
-):
+def _replay(user, item, rating, mean, shrinkages, state, terms):  # pragma: no cover - compiled
+    """Fill `terms` and move `state`: the fields of `BiasTerms` and `BiasState` in their order."""
+    user_shrinkage, item_shrinkage = shrinkages
+    user_sum, user_count, item_sum, item_count = state
+    user_bias, item_bias, user_count_before, item_count_before = terms
     for k in range(len(user)):
         u, i = user[k], item[k]
         b_u = user_sum[u] / (user_count[u] + user_shrinkage) if user_count[u] else 0.0

@@ -6,6 +6,9 @@ import dataclasses
 
 from drex_jax.common.settings import number, setting, share, whole
 
+EVERY_RANKER = ("ranker.size", "ranker.batch_size", "ranker.l2")  # read by all that are trained on pairs
+GRAPHS = ("ranker.layers", "ranker.neighbours", "ranker.edge_dropout")  # by those with both graphs
+
 
 @dataclasses.dataclass(frozen=True)
 class RankerSettings:

@@ -8,6 +8,7 @@ import numpy as np
 
 from drex_jax.common.errors import UserError
 from drex_jax.explain.profiles import KeywordProfiles
+from drex_jax.models.registry import entry_of
 from drex_jax.report.run import Finished
 from drex_jax.report.section import Section
 from drex_jax.runs.layout import RunLayout
@@ -43,7 +44,7 @@ def keyword_profiles(run: Finished) -> Section:
 
 
 def _none(run: Finished) -> str:
-    if run.results["model"] != "drex":
+    if not entry_of(run.results["model"]).texts:
         return f"{run.results['model']} reads no reviews, so there are no keywords."
     if not run.config.text.enabled:
         return "The run reads no texts (text.enabled=False), so there are no keywords."

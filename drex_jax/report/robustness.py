@@ -11,9 +11,7 @@ from drex_jax.common.files import read_json
 from drex_jax.data.ablation import Blank, without_rating, without_text, without_time, without_vector
 from drex_jax.data.events import Events
 from drex_jax.metrics.names import lower_is_better
-from drex_jax.models.drex.core import DReXOptions
-from drex_jax.models.drex.model import DReX
-from drex_jax.models.drex.network import NetworkOptions
+from drex_jax.models.registry import entry_of
 from drex_jax.report import figures
 from drex_jax.report.run import Finished
 from drex_jax.report.section import Figure, Section, Table
@@ -24,19 +22,7 @@ from drex_jax.training import experiment
 LOGGER = logging.getLogger(__name__)
 SHARES = (0.25, 0.5, 0.75, 1.0)  # shares of test interactions that lose a modality; the run itself has 0
 ALL = "all of them"
-
-
-def modalities(network: NetworkOptions) -> dict[str, Blank]:
-    """Return the modalities that a model reads of each interaction, each with the function that drops it."""
-    blanks: dict[str, Blank] = {}
-    if network.vocabulary_size:
-        blanks["text"] = without_text
-    blanks |= {name: without_vector(name) for name in network.vector_modalities}
-    if network.rating_modality:
-        blanks["rating"] = without_rating
-    if network.time_modality:
-        blanks["time"] = without_time
-    return blanks
+BLANKS: dict[str, Blank] = {"text": without_text, "rating": without_rating, "time": without_time}  # others are vectors
 
 
 def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
@@ -49,23 +35,23 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
     Raises:
       UserError: the run directory is damaged.
     """
-    constants = read_json(RunLayout(run.workdir).scorer, ()).get("drex")
-    blanks = modalities(DReXOptions.of(constants).network)
-    if not blanks:
+    kind = entry_of(run.config.model.name).load()
+    read = kind.from_constants(read_json(RunLayout(run.workdir).constants, ())).modalities
+    if not read:
         return None
-    _, dataset, model, evaluator = experiment.reopen(run.workdir)
-    assert isinstance(model, DReX)
+    blanks: dict[str, Blank] = {name: BLANKS.get(name) or without_vector(name) for name in read}
+    _, dataset, stream, evaluator = experiment.reopen(run.workdir)
     if len(blanks) > 1:
         blanks[ALL] = _all(list(blanks.values()))
-    params, selection = load_trained(model, run.workdir)
-    after_train, validation, test = model.segments()
-    start = model.start(params)
+    params, selection = load_trained(stream, run.workdir)
+    after_train, validation, test = stream.segments()
+    start = stream.start(params)
     for segment in (after_train, validation):
-        start = model.after(params, start, segment)
+        start = stream.after(params, start, segment)
     begin = dataset.sizes[0] + dataset.sizes[1]
     events = dataset.events[begin : len(dataset.events)]
     draw = np.random.default_rng(run.config.seed).random(len(events))
-    _, trace = model.observe(params, start, test)
+    _, trace = stream.observe(params, start, test)
     whole = evaluator.prequential_test(params, selection, start, trace)
     metric = run.metric if run.metric in whole else next(iter(whole), "")
     if not metric:
@@ -75,8 +61,8 @@ def measure(run: Finished) -> tuple[str, dict[str, list[float]]] | None:
         LOGGER.info("robustness: without %s", name)
         by_modality[name] = [whole[metric]]
         for share in SHARES:
-            segment = model.test_with(blank(events, draw < share))
-            _, trace = model.observe(params, start, segment)
+            segment = stream.test_with(blank(events, draw < share))
+            _, trace = stream.observe(params, start, segment)
             by_modality[name].append(evaluator.prequential_test(params, selection, start, trace)[metric])
     return metric, by_modality
 

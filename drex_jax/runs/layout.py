@@ -10,7 +10,7 @@ from typing import Any
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
 
-SCHEMA = 1
+SCHEMA = 2
 RESULT_KEYS = ("model", "dataset", "split", "seeds", "test", "per_seed", "baselines")
 RUN_KEYS = ("seed", "selection", "test", "timing", "schedule")
 
@@ -28,7 +28,7 @@ class RunLayout:
         counted, the vocabulary of its texts (or the word pieces of a BERT), the tokens, and the rejected rows.
       checkpoints, metrics, tensorboard: the training checkpoints, and the logs of its steps.
       execution: the schedule's width, and whether seeds train together.
-      model, scorer: the arrays of the trained model, and the constants that it needs to score.
+      model, constants: the arrays of the trained model, and the constants that it is made of.
       record: the selection, test metrics and timing of one seed. It is written last: the seed is finished then.
       lists, keywords, attention: the test metrics by list, the keyword profiles, and the attention to reviews.
       trial: the record of a finished trial, in a trial's folder.
@@ -53,7 +53,7 @@ class RunLayout:
         self.tensorboard = folder / "tensorboard"
         self.execution = folder / "execution.json"
         self.model = folder / "model"
-        self.scorer = folder / "scorer.json"
+        self.constants = folder / "constants.json"
         self.record = folder / "run.json"
         self.lists = folder / "lists"
         self.keywords = folder / "keywords"
@@ -137,17 +137,17 @@ def results_of(workdir: pathlib.Path) -> dict[str, Any]:
     """Return the contents of the `results.json` of a finished run.
 
     Raises:
-      UserError: it is missing, damaged or of a newer version, or a link leads out of the directory.
+      UserError: it is missing, damaged or of another version, or a link leads out of the directory.
     """
     require_own_files(workdir)
     path = RunLayout(workdir).results
     schema = read_json(path, ("schema",))["schema"]
     if type(schema) is not int or schema < 1:  # True is an int
         raise UserError(f"{path}: damaged; its schema is {schema!r}, and should be a whole number from 1 to {SCHEMA}")
-    if schema > SCHEMA:
+    if schema != SCHEMA:
+        maker, remedy = ("a newer", "update the package") if schema > SCHEMA else ("an older", "train it again")
         raise UserError(
-            f"{path} is of schema {schema}, and this version reads up to {SCHEMA}: a newer drex_jax made the run; "
-            "update the package"
+            f"{path} is of schema {schema}, and this version reads {SCHEMA}: {maker} drex_jax made the run; {remedy}"
         )
     results = read_json(path, RESULT_KEYS)
     if not isinstance(results["seeds"], list) or not all(type(seed) is int for seed in results["seeds"]):

@@ -19,7 +19,7 @@ from drex_jax.explain.profiles import KeywordProfiles, ReviewAttention
 from drex_jax.models import scoring
 from drex_jax.runs.layout import RunLayout
 from drex_jax.serving.finished_run import FinishedRun
-from drex_jax.serving.updaters import GraphUpdater, StateUpdater, Updater
+from drex_jax.serving.updaters import Updater
 
 SNIPPET = 160  # characters of a review
 ALIKE = 5  # neighbours named
@@ -150,35 +150,35 @@ class Explainer:
           user: None: of the item alone.
           item: None: of the user alone.
           rows: the rows [n, E] of users or items by number; the cold-start row for number -1.
-          items: everyone's rows now, [I, E].
+          items: the rows of all items now, [I, E].
           excluded: bool [I]: items that may not be recommended to anybody.
         """
-        log, scorer, params, notes = self._log, self._run.scorer, self._run.params, []
+        log, model, params, notes = self._log, self._run.model, self._run.params, []
         numbers = [-1 if name is None else ids.number(name) for name, ids in ((user, log.users), (item, log.items))]
-        for side, name, number in zip(("user", "item"), (user, item), numbers, strict=True):
+        for side, name, number in zip(Side, (user, item), numbers, strict=True):
             if name is not None and number < 0:
                 notes.append(f"the run has never met the {side} {name}: a newcomer, of whom nothing speaks")
-        words = [self._keywords(side, number) for side, number in zip(("user", "item"), numbers, strict=True)]
+        words = [self._keywords(side, number) for side, number in zip(Side, numbers, strict=True)]
         if self._profiles is None:
             notes.append("there are no keywords: the run has no texts, or its model weighs no words")
         elif any(words):
             notes.append(OF_WORDS)
         pair, score_and_rank, rating, change_of = user is not None and item is not None, None, None, None
         one_more = numbers[1] < 0 or bool(excluded[numbers[1]])
-        rating_range = log.base.rating_range if scorer.rates else None
+        rating_range = log.base.rating_range if model.rates else None
         if pair:
             own = [rows(np.array([number]), side) for side, number in zip(Side, numbers, strict=True)]
-            score_and_rank = scoring.score_and_rank(scorer, params, *own, items, excluded, numbers[1])
+            score_and_rank = scoring.score_and_rank(model, params, *own, items, excluded, numbers[1])
             if rating_range is not None:
-                rating = float(np.clip(scoring.scores(scorer, params, *own)[0], *rating_range))
+                rating = float(np.clip(scoring.scores(model, params, *own)[0], *rating_range))
         histories = (log.rows_of_user(numbers[0]), log.rows_of_item(numbers[1]))
         lists = [
             self._last(own, {} if self._attention is None else self._attention.of(side, number))
-            for own, side, number in zip(histories, ("user", "item"), numbers, strict=True)
+            for own, side, number in zip(histories, Side, numbers, strict=True)
         ]
-        if pair and isinstance(self._updater, StateUpdater):
-            found, change_of = self._occlusion.influences(*numbers), "rating" if scorer.rates else "score"
-            sides = (("user", found.user), ("item", found.item))
+        if pair and self._occlusion is not None:
+            found, change_of = self._occlusion.influences(*numbers), "rating" if model.rates else "score"
+            sides = ((Side.USER, found.user), (Side.ITEM, found.item))
             lists = [[self._past(each.row, each, via) for each in side] for via, side in sides]
             if any(not each.exact for each in (*found.user, *found.item)):
                 notes.append(RECORDED)
@@ -220,14 +220,13 @@ class Explainer:
         return [] if self._profiles is None else list(self._profiles.words)
 
     @functools.cached_property
-    def _occlusion(self) -> Occlusion:
-        assert isinstance(self._updater, StateUpdater)
-        return Occlusion(self._updater.refiner, self._run.params, self._updater.events(self._log))
+    def _occlusion(self) -> Occlusion | None:
+        return None if self._updater is None else self._updater.occlusion()
 
     @functools.cached_property
     def _common(self) -> set[str]:
         """Words that a great part of the reviews of train have: two profiles are not alike for sharing one."""
-        if not isinstance(self._updater, StateUpdater) or self._updater.vocabulary is None:
+        if self._updater is None or self._occlusion is None or self._updater.vocabulary is None:
             return set()
         tokens = self._occlusion.recording.events.tokens
         assert tokens is not None
@@ -240,16 +239,16 @@ class Explainer:
         return {words.names[number] for number in np.flatnonzero(count > COMMON * len(sample.lengths)).tolist()}
 
     def _directions(self, items: jax.Array) -> np.ndarray:
-        return np.asarray(self._run.scorer.directions(items))
+        return np.asarray(self._run.model.directions(items))
 
     @functools.cached_property
     def _contents(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray] | None:
-        return self._updater.contents() if isinstance(self._updater, GraphUpdater) else None
+        return None if self._updater is None else self._updater.contents()
 
-    def _keywords(self, side: str, number: int) -> list[Keyword]:
+    def _keywords(self, side: Side, number: int) -> list[Keyword]:
         if self._profiles is None:
             return []
-        profiles = self._profiles.users if side == "user" else self._profiles.items
+        profiles = self._profiles.users if side is Side.USER else self._profiles.items
         if not 0 <= number < len(profiles.word):  # who came after training has no profile
             return []
         return [Keyword(*pair) for pair in profiles.keywords(number, self._names)]

@@ -10,9 +10,8 @@ from flax.errors import FlaxError
 
 from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json
-from drex_jax.models import scoring
-from drex_jax.models.protocol import Params, States
-from drex_jax.models.scoring import Scorer
+from drex_jax.models.protocol import Model, Params, States
+from drex_jax.models.registry import entry_of
 from drex_jax.runs import checkpoint
 from drex_jax.runs.dataset import open_interactions
 from drex_jax.runs.layout import RunLayout, results_of
@@ -27,18 +26,18 @@ class FinishedRun(NamedTuple):
     Attributes:
       folder: the directory.
       settings: the configuration.
-      scorer: of its model.
+      model: its model.
       params: the parameters that validation chose.
-      carry: everyone's rows after the last update, [U, E] and [I, E].
+      states: all rows after the last update, [U, E] and [I, E].
       log: all that it has met, updates included.
       batches: the updates that were committed.
     """
 
     folder: pathlib.Path
     settings: Settings
-    scorer: Scorer
+    model: Model
     params: Params
-    carry: States
+    states: States
     log: InteractionLog
     batches: list[dict[str, Any]]
 
@@ -68,42 +67,42 @@ def open_run(folder: pathlib.Path) -> FinishedRun:
       UserError: there is none, it is damaged or of another version.
     """
     settings, layout = settings_of(folder), RunLayout(folder)
-    if not layout.scorer.exists():
-        raise UserError(f"{folder} holds a run of an older version (no {layout.scorer.name}); train it again")
+    if not layout.constants.exists():
+        raise UserError(f"{folder} holds a run of an older version (no {layout.constants.name}); train it again")
     interactions, parts = open_interactions(settings, folder)
-    scorer = scoring.scorer(settings.model.name, read_json(layout.scorer, ()))
+    model = entry_of(settings.model.name).load().from_constants(read_json(layout.constants, ()))
     arrays = checkpoint.load_arrays(layout.model)
     try:
-        params, carry = arrays.get("params", {}), States(**arrays["carry"])
-        _require_rows(layout.model, carry, interactions.num_users, interactions.num_items)
+        params, states = arrays.get("params", {}), States(**arrays["states"])
+        _require_rows(layout.model, states, interactions.num_users, interactions.num_items)
     except (KeyError, TypeError, AttributeError, IndexError):
-        raise UserError(f"{layout.model} is damaged: it should hold params and carry") from None
-    _require_arrays(layout, scorer, params, carry)
+        raise UserError(f"{layout.model} is damaged: it should hold params and states") from None
+    _require_arrays(layout, model, params, states)
     batches, saved = update_log.read(folder)
     log = InteractionLog(interactions, len(parts.train), None if saved is None else saved.since)
     if saved is not None:
-        carry = saved.carry
-        _require_rows(layout.updates, carry, len(log.users), len(log.items))
-    return FinishedRun(folder, settings, scorer, params, carry, log, batches)
+        states = saved.states
+        _require_rows(layout.updates, states, len(log.users), len(log.items))
+    return FinishedRun(folder, settings, model, params, states, log, batches)
 
 
-def _require_arrays(layout: RunLayout, scorer: Scorer, params: Params, carry: States) -> None:
-    """Tries, without computing anything, whether the arrays are such that the scorer can answer from them."""
+def _require_arrays(layout: RunLayout, model: Model, params: Params, states: States) -> None:
+    """Refuse arrays that the model cannot answer from; nothing is computed."""
 
-    def answers(params: Params, carry: States) -> Any:
-        user, item = carry.user[:1], carry.item[:1]
-        return scorer.rank(params, user, item), scorer.pairs(params, user, item), scorer.newcomers(params, carry)
+    def answers(params: Params, states: States) -> Any:
+        user, item = states.user[:1], states.item[:1]
+        return model.rank(params, user, item), model.score(params, user, item), model.cold_start(params, states)
 
     try:
-        jax.eval_shape(answers, params, carry)
+        jax.eval_shape(answers, params, states)
     except (FlaxError, TypeError, ValueError, LookupError, AttributeError):
         raise UserError(
-            f"{layout.model}: its arrays are not of the model that {layout.scorer.name} records; damaged"
+            f"{layout.model}: its arrays are not of the model that {layout.constants.name} records; damaged"
         ) from None
 
 
-def _require_rows(path: pathlib.Path, carry: States, users: int, items: int) -> None:
-    found = [side.shape[0] for side in carry]
+def _require_rows(path: pathlib.Path, states: States, users: int, items: int) -> None:
+    found = [side.shape[0] for side in states]
     if found != [users, items]:
         raise UserError(
             f"{path} has rows of {found[0]:,} users and {found[1]:,} items, and the history has {users:,} and "

@@ -12,8 +12,7 @@ import numpy as np
 from drex_jax.common.errors import UserError
 from drex_jax.common.padding import power_of_two
 from drex_jax.models import scoring
-from drex_jax.models.protocol import Params, States
-from drex_jax.models.scoring import Scorer
+from drex_jax.models.protocol import Model, Params, States
 from drex_jax.serving.interaction_log import InteractionLog
 from drex_jax.serving.rows import ids_of
 
@@ -37,20 +36,20 @@ class Lists(NamedTuple):
     """What lists are made of; later updates do not change them. Letters: n users, I items, E row size.
 
     Attributes:
-      scorer: of the run's model.
+      model: the run's model.
       params: its parameters.
-      carry: everyone's rows, device arrays.
-      newcomer: the row [E] of a user of whom nothing is known.
+      states: all rows, device arrays.
+      cold_start: the row [E] of an unknown user.
       log: what has happened, and since then perhaps more.
       length: how many of its rows had happened.
       num_items: how many items there were.
       met_alone: only items that somebody had met may be recommended.
     """
 
-    scorer: Scorer
+    model: Model
     params: Params
-    carry: States
-    newcomer: jax.Array
+    states: States
+    cold_start: jax.Array
     log: InteractionLog
     length: int
     num_items: int
@@ -76,23 +75,23 @@ class Lists(NamedTuple):
         return excluded | others
 
     def of(self, users: np.ndarray, k: int, exclude_seen: bool, excluded: np.ndarray) -> Iterator[list[Recommendation]]:
-        """The lists of users by number, int [n]; -1: a newcomer."""
+        """Yield the lists of users by number, int [n]; -1: unknown."""
         block, never = min(USERS, max(1, SCORES // self.num_items), len(users)), jnp.asarray(excluded)
         for begin in range(0, len(users), max(block, 1)):
             numbers = users[begin : begin + block]
             padded = np.pad(numbers, (0, block - len(numbers)), constant_values=-1)
             seen = self._seen(padded if exclude_seen else np.full(block, -1))
-            rows = scoring.users(self.carry.user, self.newcomer, padded)
-            found = scoring.best(self.scorer, self.params, rows, self.carry.item, seen, never, k)
+            rows = scoring.gather_user_rows(self.states.user, self.cold_start, padded)
+            found = scoring.best(self.model, self.params, rows, self.states.item, seen, never, k)
             items, scores = (np.asarray(each) for each in found)
             for row in range(len(numbers)):
                 yield self.named(items[row], scores[row])
 
     def of_row(self, row: np.ndarray | jax.Array, k: int, excluded: np.ndarray) -> list[Recommendation]:
-        """The list of somebody with a row [E]."""
+        """Return the list of a user with a row [E]."""
         nobody = np.full((1, 1), self.num_items, np.int32)
-        user = scoring.users(jnp.asarray(row)[None], self.newcomer, np.zeros(1, np.int64))
-        found = scoring.best(self.scorer, self.params, user, self.carry.item, nobody, jnp.asarray(excluded), k)
+        user = scoring.gather_user_rows(jnp.asarray(row)[None], self.cold_start, np.zeros(1, np.int64))
+        found = scoring.best(self.model, self.params, user, self.states.item, nobody, jnp.asarray(excluded), k)
         items, scores = (np.asarray(each) for each in found)
         return self.named(items[0], scores[0])
 

@@ -45,9 +45,9 @@ class LiveRun:
 
     def __init__(self, run: FinishedRun, is_view: bool = False):
         self.run, self.is_view = run, is_view
-        states = States(jnp.asarray(run.carry.user), jnp.asarray(run.carry.item))
+        states = States(jnp.asarray(run.states.user), jnp.asarray(run.states.item))
         self._states: States | None = states  # None: to be taken from the updater
-        self._cold_start = run.scorer.newcomers(run.params, states)
+        self._cold_start = dict(zip(Side, run.model.cold_start(run.params, states), strict=True))
         self._pending: PendingUpdate | None = PendingUpdate()  # None: an update was interrupted
 
     @functools.cached_property
@@ -75,21 +75,22 @@ class LiveRun:
         """
         self.pending  # noqa: B018 (raises)
         if self._states is None:
-            now = self.updater.carry
+            now = self.updater.states
             self._states = States(jnp.array(now.user), jnp.array(now.item))  # a copy: the updater changes its arrays
         return self._states
 
     def rows(self, numbers: np.ndarray, side: Side) -> jax.Array:
         """Return the rows [n, E] of users or of items by number; the cold-start row for number -1."""
-        if side is Side.USER:
-            return scoring.users(self.states.user, self._cold_start[0], numbers)
-        return scoring.taken(self.states.item, self._cold_start[1], numbers)
+        gather = scoring.gather_user_rows if side is Side.USER else scoring.gather_rows
+        return gather(getattr(self.states, side), self._cold_start[side], numbers)
 
     def lists(self) -> Lists:
         """Return what makes lists of recommendations as of now."""
         run = self.run
         sizes = len(run.log), len(run.log.items)
-        return Lists(run.scorer, run.params, self.states, self._cold_start[0], run.log, *sizes, met_alone=self.is_view)
+        return Lists(
+            run.model, run.params, self.states, self._cold_start[Side.USER], run.log, *sizes, met_alone=self.is_view
+        )
 
     @property
     def pending(self) -> PendingUpdate:
@@ -146,4 +147,4 @@ class LiveRun:
         states, then, updater = self.states, self.run.log.before(moment), self.updater_or_none
         if updater is not None:  # without one, states never change
             states = updater.as_of(then)
-        return LiveRun(self.run._replace(log=then, carry=states), is_view=True)
+        return LiveRun(self.run._replace(log=then, states=states), is_view=True)

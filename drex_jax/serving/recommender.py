@@ -78,7 +78,7 @@ class Recommender:
     def rating_range(self) -> tuple[float, float] | None:
         """The lowest and the highest rating that `predict` returns; None if the model only ranks."""
         run = self._live.run
-        return run.log.base.rating_range if run.scorer.rates else None
+        return run.log.base.rating_range if run.model.rates else None
 
     def knows_user(self, user: Id) -> bool:
         """True if the run has an interaction of this user.
@@ -165,7 +165,7 @@ class Recommender:
         if exclude_seen:
             numbers = np.array([self._items.number(item) for item in past.item], np.int64)
             excluded[numbers[numbers >= 0]] = True
-        row = self._live.updater.fold_in(past) if len(past) else lists.newcomer
+        row = self._live.updater.fold_in(past) if len(past) else lists.cold_start
         return lists.of_row(row, k, excluded)
 
     def _history(self, history: Sequence[Id | Mapping[str, Any]]) -> Chunk:
@@ -225,7 +225,7 @@ class Recommender:
         user, item = (np.pad(numbers, padding, constant_values=-1) for numbers in (user, item))
         live, run = self._live, self._live.run
         pairs = live.rows(user, Side.USER), live.rows(item, Side.ITEM)
-        predicted = np.asarray(scoring.scores(run.scorer, run.params, *pairs))[:n]
+        predicted = np.asarray(scoring.scores(run.model, run.params, *pairs))[:n]
         return predicted if self.rating_range is None else np.clip(predicted, *self.rating_range)
 
     def similar_items(self, item: Id, k: int = 10) -> list[Recommendation]:
@@ -249,7 +249,7 @@ class Recommender:
         if number < 0:
             raise UserError(f"the run has no item {item}")
         k = rows.list_length(k, len(self._items) - 1, "other items")
-        directions = self._live.run.scorer.directions(self._live.states.item)
+        directions = self._live.run.model.directions(self._live.states.item)
         nearest, cosine = map(np.asarray, scoring.most_similar(directions, number, k))
         return self._live.lists().named(nearest, cosine)
 

@@ -18,7 +18,7 @@ from drex_jax.serving.update_log import PendingUpdate
 
 
 def save_run(
-    run: FinishedRun, folder: str | os.PathLike[str] | None, pending: PendingUpdate, carry: States
+    run: FinishedRun, folder: str | os.PathLike[str] | None, pending: PendingUpdate, states: States
 ) -> FinishedRun:
     """Save a run, all of it or nothing.
 
@@ -27,7 +27,7 @@ def save_run(
       folder: directory for a copy of the run, which must neither exist nor be within the run; None, or the run's own:
         the update is committed there.
       pending: the update; if it applied nothing, nothing is committed.
-      carry: the states of all users and items after the update.
+      states: the states of all users and items after the update.
 
     Returns:
       The run as it is saved.
@@ -43,17 +43,17 @@ def save_run(
         if not own.exists():
             raise UserError(f"{own}: the run directory is no longer there")
         if target.exists() and target.samefile(own):
-            return run._replace(batches=_committed(run, own, pending, carry))
+            return run._replace(batches=_committed(run, own, pending, states))
         if target.exists() or target.is_symlink():
             raise UserError(f"{target} exists already; name the run's own directory, {own}, or a new one")
         if target.resolve().is_relative_to(own.resolve()):
             raise UserError(f"{target} is within the run directory {own}; name a new directory beside it")
-        return _copied(run, target, pending, carry)
+        return _copied(run, target, pending, states)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({_reason(error)}); nothing was saved") from None
 
 
-def _copied(run: FinishedRun, target: pathlib.Path, pending: PendingUpdate, carry: States) -> FinishedRun:
+def _copied(run: FinishedRun, target: pathlib.Path, pending: PendingUpdate, states: States) -> FinishedRun:
     """Copy a run to a temporary directory beside `target`, commit there, and rename the directory."""
     layout = RunLayout(run.folder)
     left_out = (layout.checkpoints.name, layout.lock.name, layout.updates_lock.name)
@@ -66,16 +66,16 @@ def _copied(run: FinishedRun, target: pathlib.Path, pending: PendingUpdate, carr
             update_log.require(run.folder, run.batches)
         for each in (copy, *filter(pathlib.Path.is_dir, copy.rglob("*"))):
             each.chmod(each.stat().st_mode | stat.S_IRWXU)  # the run may be read-only
-        batches = _committed(run, copy, pending, carry)
+        batches = _committed(run, copy, pending, states)
         copy.rename(target)
     return run._replace(folder=target, batches=batches)
 
 
-def _committed(run: FinishedRun, folder: pathlib.Path, pending: PendingUpdate, carry: States) -> list[dict[str, Any]]:
+def _committed(run: FinishedRun, folder: pathlib.Path, pending: PendingUpdate, states: States) -> list[dict[str, Any]]:
     """Commit an update in a folder, if it applied anything, and return the batches of the run."""
     if not pending.applied:
         return run.batches
-    return update_log.commit(folder, run.batches, pending, run.log.since_table(), carry)
+    return update_log.commit(folder, run.batches, pending, run.log.since_table(), states)
 
 
 def _is_path(folder: object) -> bool:

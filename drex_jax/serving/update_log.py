@@ -61,11 +61,11 @@ class Saved(NamedTuple):
 
     Attributes:
       since: all interactions after training, in the order in which they were applied.
-      carry: the states of all users and items after them.
+      states: the states of all users and items after them.
     """
 
     since: Interactions
-    carry: States
+    states: States
 
 
 def batches(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -132,7 +132,11 @@ def require(folder: pathlib.Path, known: Sequence[Mapping[str, Any]]) -> None:
 
 
 def commit(
-    folder: pathlib.Path, known: Sequence[Mapping[str, Any]], pending: PendingUpdate, since: Interactions, carry: States
+    folder: pathlib.Path,
+    known: Sequence[Mapping[str, Any]],
+    pending: PendingUpdate,
+    since: Interactions,
+    states: States,
 ) -> list[dict[str, Any]]:
     """Commit an update, wholly or not at all.
 
@@ -141,7 +145,7 @@ def commit(
       known: batches that the run had when it was loaded.
       pending: the update.
       since: as in `Saved`.
-      carry: as in `Saved`.
+      states: as in `Saved`.
 
     Returns:
       All batches after the commit.
@@ -157,7 +161,7 @@ def commit(
         place = RunLayout(folder).updates / str(batch)
         shutil.rmtree(place, ignore_errors=True)  # left by a process that died
         since.save(place / "interactions")
-        rows = {"user": np.asarray(carry.user), "item": np.asarray(carry.item)}
+        rows = {"user": np.asarray(states.user), "item": np.asarray(states.item)}
         storage.write_columns(place / "rows", {"schema": SCHEMA}, rows)
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         facts = dataclasses.asdict(pending) | {"sha256": list(pending.sha256)}
@@ -189,5 +193,5 @@ def _read(folder: pathlib.Path, line: Mapping[str, Any]) -> Saved:
 
 
 def _digest(saved: Saved) -> str:
-    states = ((f"{rows.dtype} {rows.shape}\n", rows) for rows in map(np.asarray, saved.carry))
+    states = ((f"{rows.dtype} {rows.shape}\n", rows) for rows in map(np.asarray, saved.states))
     return sha256_of([saved.since.sha256(), *itertools.chain.from_iterable(states)])

@@ -1,57 +1,76 @@
-"""Runs that go on: what new interactions do to everyone's rows.
+"""Online updates of a finished run: what new interactions do to the rows of users and items.
 
 Letters: n interactions, U users, I items, E row size.
 """
 
 from __future__ import annotations
 
+import abc
 import functools
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.common.errors import UserError
+from drex_jax.common.side import Side
 from drex_jax.data.events import Events, scale, scaled
 from drex_jax.data.readers.chunk import Chunk
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
-from drex_jax.models.crane.model import Crane
+from drex_jax.explain.occlusion import Occlusion
 from drex_jax.models.drex import counters
-from drex_jax.models.drex.core import Refiner
 from drex_jax.models.drex.counters import History
+from drex_jax.models.drex.model import DReX
 from drex_jax.models.drex.replay import Replay
-from drex_jax.models.pairwise import Pairwise
+from drex_jax.models.entry import Updates
+from drex_jax.models.pairwise import Pairwise, TrainPairs, final_rows
 from drex_jax.models.protocol import Params, States
+from drex_jax.models.registry import entry_of, updatable
 from drex_jax.runs import checkpoint
 from drex_jax.runs.dataset import open_interactions, open_tokens, open_vocabulary
 from drex_jax.serving.finished_run import FinishedRun
 from drex_jax.serving.interaction_log import Appended, InteractionLog
 from drex_jax.text.bert.pieces import WordPieces
 from drex_jax.text.vocabulary import Vocabulary
-from drex_jax.training import registry
+
+Contents = tuple[tuple[str, ...], np.ndarray, np.ndarray]
 
 
-class Updater(Protocol):
-    """A run that learns from what comes after training."""
+class Updater(abc.ABC):
+    """A finished run that learns from interactions after training, and what it can say of their influence.
+
+    Attributes:
+      vocabulary: of the texts that it reads; None: it reads none.
+    """
+
+    vocabulary: Vocabulary | WordPieces | None = None
 
     @property
-    def carry(self) -> States:
-        """Everyone's rows now: arrays [U, E] and [I, E] that `advance` may change."""
-        ...
+    @abc.abstractmethod
+    def states(self) -> States:
+        """All rows now: arrays [U, E] and [I, E] that `advance` may change."""
 
+    @abc.abstractmethod
     def advance(self, new: Appended) -> None:
         """Learn from interactions that were just appended to the log; there is at least one."""
-        ...
 
+    @abc.abstractmethod
     def fold_in(self, history: Chunk) -> np.ndarray:
-        """Return the state [E] of a new user after a history in the order of time; nothing is learned from it."""
-        ...
+        """Return the row [E] of a new user after a history in the order of time; nothing is learned from it."""
 
+    @abc.abstractmethod
     def as_of(self, then: InteractionLog) -> States:
-        """Everyone's rows at an earlier moment, when the journal was `then`."""
-        ...
+        """Return all rows at an earlier moment, when the interaction log was `then`."""
+
+    def occlusion(self) -> Occlusion | None:
+        """Return what answers how single interactions moved a score; None: the model cannot tell."""
+        return None
+
+    def contents(self) -> Contents | None:
+        """Return modalities, their shares [M, I] in items' content, and the content [I, D]; None: items have none."""
+        return None
 
 
 class CannotUpdateError(UserError):
@@ -59,41 +78,40 @@ class CannotUpdateError(UserError):
 
 
 def updater_for(run: FinishedRun) -> Updater:
-    """What moves a run on.
+    """Return what applies new interactions to a run.
 
     Raises:
       CannotUpdateError: its model cannot be updated.
     """
     name = run.settings.model.name
-    if isinstance(run.scorer, Refiner):
-        return StateUpdater(run, run.scorer)
-    if name in ("crane", "lightgcn"):
-        return GraphUpdater(run)
-    if name == "popularity":
-        return CountUpdater(run.carry)
-    raise CannotUpdateError(
-        f"a run of the model {name} cannot be updated: its rows come from training alone (those of drex, crane, "
-        "lightgcn and popularity can)"
-    )
+    updates = entry_of(name).updates
+    if updates is None:
+        *most, last = updatable()
+        raise CannotUpdateError(
+            f"a run of the model {name} cannot be updated: its rows come from training alone (those of "
+            f"{', '.join(most)} and {last} can)"
+        )
+    return UPDATERS[updates](run)
 
 
-class StateUpdater:
-    """Of DReX: interactions refine the states of their users and items, exactly as in training."""
+class StateUpdater(Updater):
+    """Interactions refine the states of their users and items, exactly as in training (DReX)."""
 
-    def __init__(self, run: FinishedRun, refiner: Refiner):
-        self.refiner, self._params, self._log = refiner, run.params, run.log
+    def __init__(self, run: FinishedRun):
+        self._model = cast(DReX, run.model)
+        self._params, self._log = run.params, run.log
         self._folder, self._settings = run.folder, run.settings
         self.vocabulary, self._max_tokens = open_vocabulary(run.settings, run.folder), run.settings.text.max_tokens
         log = run.log
         self._scales = {n: scale(v, log.num_train) for n, v in log.base.vectors.items()}
         start = History.start(len(log.users), len(log.items))
-        _, past = counters.advance(self.events(log, encoded=False), start, refiner.options.bias)
-        self._replay = Replay(refiner, run.params, run.carry, past)
+        _, past = counters.advance(self.events(log, encoded=False), start, self._model.options.bias)
+        self._replay = Replay(self._model, run.params, run.states, past)
 
     @property
-    def carry(self) -> States:
+    def states(self) -> States:
         """NumPy arrays that the next `advance` changes."""
-        return self._replay.carry
+        return self._replay.states
 
     def advance(self, new: Appended) -> None:
         """Refine the states of the users and items of new interactions."""
@@ -101,27 +119,30 @@ class StateUpdater:
         self._replay.advance(self._events_of(new.rows, new.user, new.item, len(log.users), len(log.items)))
 
     def fold_in(self, history: Chunk) -> np.ndarray:
-        """Return a new user's state after a history, which also refines copies of the items' states."""
+        """Return a new user's row after a history, which also refines copies of the items' states."""
         items = self._log.items
         known = np.unique([number for name in history.item if (number := items.number(name)) >= 0]).astype(np.int64)
         local = {items.name(number): place for place, number in enumerate(known.tolist())}
         item = np.array([local.setdefault(name, len(local)) for name in history.item], np.int32)
         part = self._replay.part(np.zeros(0, np.int64), known)
         part.advance(self._events_of(history, np.zeros(len(item), np.int32), item, 1, len(local)))
-        return part.carry.user[0]  # pyright: ignore[reportReturnType] (NumPy's)
+        return part.states.user[0]  # pyright: ignore[reportReturnType] (NumPy's)
 
     def as_of(self, then: InteractionLog) -> States:
-        """A replay from the first interaction on."""
+        """Replay from the first interaction on."""
         past = History.start(len(then.users), len(then.items))
-        auxiliary = counters.tables(past, self.refiner.options.bias)
-        sides = zip(("user", "item"), auxiliary, strict=True)
-        rows = (self.refiner.rows(self._params, side, known) for side, known in sides)
+        auxiliary = counters.tables(past, self._model.options.bias)
+        rows = (self._model.rows(self._params, side, known) for side, known in zip(Side, auxiliary, strict=True))
         replay = self._replay.restarted(States(*rows), past)
         replay.advance(self.events(then))
-        return replay.carry
+        return replay.states
+
+    def occlusion(self) -> Occlusion:
+        """Return what replays the log without some of it."""
+        return Occlusion(self._model, self._params, self.events(self._log))
 
     def events(self, log: InteractionLog, encoded: bool = True) -> Events:
-        """All rows of a journal as the model reads them; without texts and vectors where `encoded` is false."""
+        """Return all rows of a log as the model reads them; without texts and vectors where `encoded` is false."""
         table, vectors, tokens = log.table(), {}, None
         if encoded:
             vectors = {n: scaled(v, *self._scales[n]) for n, v in table.vectors.items()}
@@ -167,91 +188,78 @@ class StateUpdater:
         )
 
 
-class GraphUpdater:
-    """Of CRANE and LightGCN: new interactions join the graph and the users' profiles; parameters stay.
+class PairUpdater(Updater):
+    """New interactions join the train pairs, of which graphs and profiles are made; parameters stay.
 
-    Whoever came after training has an embedding of zeros, so that only its neighbours speak for it, and an item no
-    features (our choices). Rows are made anew when they are next asked for.
+    Newcomers have no trained parameters and new items no features (our choices; `Pairwise.grown`). Rows are computed
+    when they are next asked for.
     """
 
     def __init__(self, run: FinishedRun):
-        self._params, self._settings, self._log = run.params, run.settings, run.log
+        entry = entry_of(run.settings.model.name)
+        self._kind: type[Pairwise] = entry.load()
+        self._groups, self._params, self._log = entry.groups_of(run.settings), run.params, run.log
+        self._known = cast(Pairwise, run.model).sizes
         self._rows: States | None = None
 
     @property
-    def carry(self) -> States:
-        """Everyone's rows by the graph of train and all that came since."""
+    def states(self) -> States:
+        """All rows by the pairs of train and all that came since."""
         if self._rows is None:
-            log = self._log
-            self._rows = self._grown(self._pairs(log), len(log.users), len(log.items))
+            self._rows = self._rows_of(self._pairs(self._log))
         return self._rows
 
     def advance(self, new: Appended) -> None:
-        """Forget the states, which are computed again when they are next asked for."""
+        """Forget the rows, which are computed again when they are next asked for."""
         self._rows = None
 
     def fold_in(self, history: Chunk) -> np.ndarray:
         """Return the row of a new user in a graph that has its history; unknown items are left out."""
-        log = self._log
-        newcomer = len(log.users)
-        known = [number for name in history.item if (number := log.items.number(name)) >= 0]
-        user, item = self._pairs(log)
-        user, item = np.append(user, np.full(len(known), newcomer)), np.append(item, known)
-        return np.asarray(self._grown((user, item), newcomer + 1, len(log.items)).user[newcomer])
+        known = [number for name in history.item if (number := self._log.items.number(name)) >= 0]
+        return np.asarray(self._rows_of(self._pairs(self._log, known)).user[-1])
 
-    def contents(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray] | None:
-        """Modalities, their shares [M, I] in items' content, and the content [I, D]; None without (LightGCN)."""
-        log = self._log
-        model, params = self._model_of(self._pairs(log), len(log.users), len(log.items))
-        if not isinstance(model, Crane):
+    def contents(self) -> Contents | None:
+        """Return the shares of modalities, of models whose items have refined content (CRANE)."""
+        model, constants, params = self._grown(self._pairs(self._log))
+        found = model.modality_shares(params, constants)
+        if found is None:
             return None
-        shares, content = model.modality_shares(params)
-        return tuple(sorted(log.base.item_vectors)), np.asarray(shares), np.asarray(content)
+        shares, content = map(np.asarray, found)
+        return tuple(sorted(self._log.base.item_vectors)), shares, content
 
     def as_of(self, then: InteractionLog) -> States:
-        """The rows of the whole of train, with what of later rows was there then."""
-        return self._grown(self._pairs(then), len(then.users), len(then.items))
+        """Return the rows by all train pairs and those later ones that were there then."""
+        return self._rows_of(self._pairs(then))
 
-    def _pairs(self, log: InteractionLog) -> tuple[np.ndarray, np.ndarray]:
-        """Users and items of train and of what `log` has beside its base."""
+    def _pairs(self, log: InteractionLog, newcomer: Sequence[int] | None = None) -> TrainPairs:
+        """The pairs of train, those that `log` has beside its base, and those of one more user with these items."""
         train, begun, base = self._log.num_train, len(log.base), self._log.base
-        return np.append(base.user[:train], log.user[begun:]), np.append(base.item[:train], log.item[begun:])
+        num_users, num_items, more = len(log.users), len(log.items), [] if newcomer is None else list(newcomer)
+        user = np.concatenate([base.user[:train], log.user[begun:], np.full(len(more), num_users, np.int64)])
+        item = np.concatenate([base.item[:train], log.item[begun:], np.array(more, np.int64)])
+        missing = ((0, num_items - base.num_items), (0, 0))
+        features = {name: np.pad(values, missing, constant_values=np.nan) for name, values in base.item_vectors.items()}
+        return TrainPairs.of(user, item, num_users + (newcomer is not None), num_items, features)
 
-    def _grown(self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int) -> States:
-        """Everyone's rows by a graph of these pairs."""
-        model, params = self._model_of(pairs, num_users, num_items)
-        return model.start(params)
+    def _rows_of(self, pairs: TrainPairs) -> States:
+        model, constants, params = self._grown(pairs)
+        return final_rows(model, params, constants)
 
-    def _model_of(
-        self, pairs: tuple[np.ndarray, np.ndarray], num_users: int, num_items: int
-    ) -> tuple[Pairwise, Params]:
-        base = self._log.base
-        more = num_items - base.num_items
-        features = {
-            name: np.pad(values, ((0, more), (0, 0)), constant_values=np.nan)
-            for name, values in base.item_vectors.items()
-        }
-        n = len(pairs[0])
-        user, item = (np.asarray(side, np.int32) for side in pairs)
-        events = Events(
-            user, item, np.zeros(n), np.full(n, np.nan, np.float32), None, {}, num_users, num_items, features
-        )
-        settings = self._settings
-        model = registry.pairwise(settings.model.name, settings, events, (n, 0, 0), settings.seed)
+    def _grown(self, pairs: TrainPairs) -> tuple[Pairwise, Any, Params]:
+        """The model over more pairs than those of training, its constants and its parameters."""
+        model, constants = self._kind.over(pairs, *self._groups)
         params = checkpoint.in_form(self._params, jax.eval_shape(model.init, jax.random.key(0)))
-        of_users, of_items = np.split(np.asarray(self._params["table"]), [base.num_users])
-        table = [np.pad(of_users, ((0, num_users - len(of_users)), (0, 0))), np.pad(of_items, ((0, more), (0, 0)))]
-        return model, params | {"table": jnp.concatenate(table)}
+        return model, jax.tree.map(np.asarray, constants), model.grown(params, self._known)
 
 
-class CountUpdater:
-    """Of popularity: an item's row is the number of its interactions."""
+class CountUpdater(Updater):
+    """An item's row is the number of its interactions (popularity)."""
 
-    def __init__(self, carry: States):
-        self._user, self._item = (np.array(side) for side in carry)
+    def __init__(self, run: FinishedRun):
+        self._user, self._item = (np.array(side) for side in run.states)
 
     @property
-    def carry(self) -> States:
+    def states(self) -> States:
         """Counts."""
         return States(self._user, self._item)  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
@@ -268,6 +276,13 @@ class CountUpdater:
         return np.zeros_like(self._user[0])
 
     def as_of(self, then: InteractionLog) -> States:
-        """Counts of then."""
+        """Return the counts of that moment."""
         counts = np.bincount(then.item, minlength=len(self._item)).astype(np.float32)
         return States(self._user, counts[:, None])  # pyright: ignore[reportArgumentType] (NumPy's serve)
+
+
+UPDATERS: dict[Updates, Callable[[FinishedRun], Updater]] = {
+    Updates.STATES: StateUpdater,
+    Updates.PAIRS: PairUpdater,
+    Updates.COUNTS: CountUpdater,
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import logging
 import pathlib
 import platform
@@ -21,9 +22,9 @@ from drex_jax.evaluation import evaluator as evaluation
 from drex_jax.evaluation import leaks
 from drex_jax.explain.profiles import write_profiles
 from drex_jax.metrics.names import lower_is_better
-from drex_jax.models import scoring
-from drex_jax.models.drex.model import DReX
-from drex_jax.models.protocol import Model
+from drex_jax.models.protocol import Stream
+from drex_jax.models.registry import entry_of
+from drex_jax.models.source import Context
 from drex_jax.runs import checkpoint
 from drex_jax.runs.cleanup import cleanup_on_user_error
 from drex_jax.runs.dataset import Dataset, open_dataset, read_into
@@ -38,14 +39,10 @@ from drex_jax.runs.lists import write_lists
 from drex_jax.runs.lock import sole_writer
 from drex_jax.runs.trained import load_trained
 from drex_jax.training import loop, registry, search
-from drex_jax.training.optimizer import pretrained
-from drex_jax.training.registry import Context
+from drex_jax.training.optimizer import Pretrained
 from drex_jax.training.settings import Settings, read_settings, require_agreement, sha256
 
 LOGGER = logging.getLogger(__name__)
-FACTOR_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "warmup_steps": 10, "weight_decay": 0.0, "patience": 5}
-TRAINED_BASELINES = ("matrix_factorisation", "narre", "drex_ratings")
-FACTOR_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
@@ -147,17 +144,17 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
       UserError: the run is not finished, or its directory is damaged.
     """
     results = results_of(workdir)
-    config, _, model, evaluator = reopen(workdir)
+    config, _, stream, evaluator = reopen(workdir)
     runs = []
     for seed in results["seeds"]:
-        params, selection = load_trained(model, RunLayout(workdir).seed(seed, config.seed).folder)
+        params, selection = load_trained(stream, RunLayout(workdir).seed(seed, config.seed).folder)
         test = evaluator.evaluate_test(params, selection).metrics
         runs.append({"selection": dataclasses.asdict(selection), "test": test})
     return results | _summary(runs)
 
 
-def reopen(workdir: pathlib.Path) -> tuple[Settings, Dataset, Model, evaluation.Evaluator]:
-    """A run's configuration, data, model (of the first seed) and evaluation, from what its directory holds.
+def reopen(workdir: pathlib.Path) -> tuple[Settings, Dataset, Stream, evaluation.Evaluator]:
+    """A run's settings, data, stream (of the first seed) and evaluation, from what its directory holds.
 
     Raises:
       UserError: the directory is damaged.
@@ -165,8 +162,8 @@ def reopen(workdir: pathlib.Path) -> tuple[Settings, Dataset, Model, evaluation.
     config = read_settings(RunLayout(workdir).config)
     context = registry.context(config)
     dataset = open_dataset(config, workdir)
-    model = registry.build(config.model.name, _settled(config, workdir), dataset, config.seed, context)
-    return config, dataset, model, registry.build_evaluator(model, config, dataset, context)
+    stream = registry.build(config.model.name, _settled(config, workdir), dataset, config.seed, context)
+    return config, dataset, stream, registry.build_evaluator(stream, config, dataset, context)
 
 
 def check_leaks(workdir: pathlib.Path) -> list[leaks.Check]:
@@ -215,13 +212,13 @@ def _runs(
         begun = processes.exists_on_main_process(layout.execution)
         config = _settled(config, root)
         started = time.monotonic()
-        model = registry.build(name, config, dataset, seeds[0], context, **constants)
-        evaluator = registry.build_evaluator(model, config, dataset, context)
+        stream = registry.build(name, config, dataset, seeds[0], context, **constants)
+        evaluator = registry.build_evaluator(stream, config, dataset, context)
         build_seconds = time.monotonic() - started
         processes.wait()  # a schedule takes one of them minutes, and who has kept it nothing
-        (together,) = processes.agree(processes.is_main_process() and _together(config, model, context, len(seeds)))
+        (together,) = processes.agree(processes.is_main_process() and _together(config, stream, context, len(seeds)))
         if not begun:
-            processes.write_json(layout.execution, {"width": _width(model), "together": together})
+            processes.write_json(layout.execution, {"width": stream.width, "together": together})
         fitted: dict[int, loop.Fitted] = {}
         for group in [seeds] if together else [[seed] for seed in seeds]:
             if all(done[seed] for seed in group):
@@ -229,12 +226,13 @@ def _runs(
             LOGGER.info("%s, seed %s: training", name, " ".join(map(str, group)))
             own = {seed: folders[seed].folder for seed in group}
             how = _fit_options(name, config)
-            start = pretrained(config, dataset.vocabulary) if isinstance(model, DReX) else None
-            of_group = loop.fit(model, evaluator, how, own, dataset.sizes[0], context.devices, start)
+            given = stream.pretrained()
+            start = None if given is None else Pretrained(*given)
+            of_group = loop.fit(stream, evaluator, how, own, dataset.sizes[0], context.devices, start)
             fitted |= zip(group, of_group, strict=True)
         for seed, result in fitted.items():  # only when nothing is left to be selected
             result = result._replace(timing=result.timing | {"build_seconds": build_seconds})
-            _finish(name, config, dataset, model, evaluator, folders[seed], seed, result, constants)
+            _finish(name, config, dataset, stream, evaluator, folders[seed], seed, result, constants)
     return [read_json(folder.record, RUN_KEYS) for folder in folders.values()]
 
 
@@ -242,7 +240,7 @@ def _finish(
     name: str,
     config: Settings,
     dataset: Dataset,
-    model: Model,
+    stream: Stream,
     evaluator: evaluation.Evaluator,
     layout: RunLayout,
     seed: int,
@@ -252,13 +250,13 @@ def _finish(
     """Evaluates a trained model on test and writes what remains of one seed."""
     started = time.monotonic()
     tested = evaluator.evaluate_test(fitted.params, fitted.selection)
-    checkpoint.save_model(layout.model, {"params": fitted.params, "carry": tested.carry})
-    processes.write_json(layout.scorer, scoring.record(model))
+    checkpoint.save_model(layout.model, {"params": fitted.params, "states": tested.states})
+    processes.write_json(layout.constants, stream.model.constants())
     if processes.is_main_process():
         for way, arrays in tested.lists.items():
             write_lists(layout.list_file(way), arrays)
     if name == config.model.name:
-        write_profiles(model, fitted.params, dataset, layout.folder)
+        write_profiles(stream, fitted.params, dataset, layout.folder)
     record = {
         "model": name,
         "seed": seed,
@@ -266,26 +264,21 @@ def _finish(
         "selection": dataclasses.asdict(fitted.selection),
         "test": tested.metrics,
         "timing": fitted.timing | {"test_seconds": time.monotonic() - started},
-        "schedule": _schedule(model),
+        "schedule": stream.schedule(),
     }
     processes.write_json(layout.record, record)  # the last file: its presence says that this seed is done
 
 
 def _fit_options(name: str, config: Settings) -> TrainSettings:
-    return dataclasses.replace(config.train, **(FACTOR_TRAINING if name == "matrix_factorisation" else {}))
+    return dataclasses.replace(config.train, **entry_of(name).training)
 
 
-def _together(config: Settings, model: Model, context: Context, replicas: int) -> bool:
+def _together(config: Settings, stream: Stream, context: Context, replicas: int) -> bool:
     """Whether seeds train as one program: where the device waits for steps and not for arithmetic, and they fit."""
     if config.devices.replicas != "auto" or replicas == 1:
         return config.devices.replicas == "together" and replicas > 1
     memory = context.devices.memory()
-    return context.devices.platform != "cpu" and (memory is None or 2 * replicas * model.step_bytes() < memory)
-
-
-def _width(model: Model) -> int:
-    """The interactions a step of a model's schedules; 0 for a model without them."""
-    return model.schedules[0].width if isinstance(model, DReX) else 0
+    return context.devices.platform != "cpu" and (memory is None or 2 * replicas * stream.step_bytes() < memory)
 
 
 def _settled(config: Settings, folder: pathlib.Path) -> Settings:
@@ -316,25 +309,31 @@ def fit_trial(
     layout = RunLayout(folder)
     begun = processes.exists_on_main_process(layout.execution)
     config, dataset = _settled(config, folder), dataset.without_test()
-    model = registry.build(name, config, dataset, config.seed, context, **constants)
-    evaluator = registry.build_evaluator(model, config, dataset, context)
+    stream = registry.build(name, config, dataset, config.seed, context, **constants)
+    evaluator = registry.build_evaluator(stream, config, dataset, context)
     if not begun:
-        processes.write_json(layout.execution, {"width": _width(model), "together": False})
+        processes.write_json(layout.execution, {"width": stream.width, "together": False})
     seed = {config.seed: folder}
-    (fitted,) = loop.fit(model, evaluator, _fit_options(name, config), seed, dataset.sizes[0], context.devices)
+    (fitted,) = loop.fit(stream, evaluator, _fit_options(name, config), seed, dataset.sizes[0], context.devices)
     return fitted
 
 
-def _chosen_penalty(config: Settings, dataset: Dataset, context: Context, folder: pathlib.Path) -> float:
-    """The factorisation's L2 weight that does best on validation, on the first seed."""
+def _chosen_constants(
+    name: str, config: Settings, dataset: Dataset, context: Context, folder: pathlib.Path
+) -> dict[str, float]:
+    """The constants of a baseline that do best on validation, on the first seed; empty where it has none."""
+    penalty = entry_of(name).penalty
+    if not penalty:
+        return {}
+    candidates = [dict(zip(penalty, values, strict=True)) for values in itertools.product(*penalty.values())]
     _, best = search.search_trials(
         RunLayout(folder).trials,
-        len(FACTOR_PENALTIES),
-        search.in_order([{"l2": l2} for l2 in FACTOR_PENALTIES]),
-        lambda trial, constants: fit_trial("matrix_factorisation", config, dataset, context, trial, **constants),
+        len(candidates),
+        search.in_order(candidates),
+        lambda trial, constants: fit_trial(name, config, dataset, context, trial, **constants),
         lower_is_better=lower_is_better(config.train.selection),
     )
-    return best.constants["l2"]
+    return dict(best.constants)
 
 
 def _baseline(
@@ -349,8 +348,8 @@ def _baseline(
     if not registry.applicable(name, dataset):
         LOGGER.warning("baseline %s needs what no train interaction has, ratings or texts: left out", name)
         return None
-    same = config.model.name == "drex" and dataset.events.tokens is None and not dataset.events.vectors
-    if name == "drex_ratings" and same:
+    entry = entry_of(name)
+    if entry.ablation_of == config.model.name and dataset.events.tokens is None and not dataset.events.vectors:
         seeds = [run["seed"] for run in runs]
         return {
             "model": name,
@@ -358,15 +357,13 @@ def _baseline(
             "seeds": seeds,
             **_summary(runs),
         }
-    seeds = [run["seed"] for run in runs] if name in TRAINED_BASELINES else [config.seed]
+    seeds = [run["seed"] for run in runs] if entry.trained else [config.seed]
     layout = RunLayout(workdir).baseline(name)
-    constants = (
-        {"l2": _chosen_penalty(config, dataset, context, layout.folder)} if name == "matrix_factorisation" else {}
-    )
+    constants = _chosen_constants(name, config, dataset, context, layout.folder)
     per_seed = _runs(name, config, dataset, context, layout.folder, seeds, **constants)
-    entry = {"model": name, "seeds": seeds, "constants": constants, **_summary(per_seed)}
-    processes.write_json(layout.results, {"schema": SCHEMA, **entry})
-    return entry
+    results = {"model": name, "seeds": seeds, "constants": constants, **_summary(per_seed)}
+    processes.write_json(layout.results, {"schema": SCHEMA, **results})
+    return results
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -377,21 +374,4 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "selections": [run["selection"] for run in runs],
         "test": evaluation.mean_over_seeds(per_seed),
         "per_seed": per_seed,
-    }
-
-
-def _schedule(model: Any) -> dict[str, Any] | None:
-    """What the train windows' schedules came to; None for a model without them."""
-    if not isinstance(model, DReX):
-        return None
-    schedules = model.schedules
-    steps = sum(schedule.steps for schedule in schedules)
-    width = schedules[0].width
-    return {
-        "windows": len(schedules),
-        "depth": sum(schedule.depth for schedule in schedules),
-        "width": width,
-        "steps": steps,
-        "bound": sum(schedule.bound for schedule in schedules),
-        "fill": sum(len(schedule.step) for schedule in schedules) / max(steps * width, 1),
     }

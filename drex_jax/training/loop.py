@@ -23,7 +23,7 @@ from drex_jax.devices import processes
 from drex_jax.devices.mesh import Devices
 from drex_jax.evaluation.evaluator import Evaluator
 from drex_jax.metrics.names import lower_is_better
-from drex_jax.models.protocol import Model, Params
+from drex_jax.models.protocol import Params, Stream
 from drex_jax.runs.checkpoint import Checkpoints
 from drex_jax.runs.layout import RunLayout
 from drex_jax.runs.selection import Selection
@@ -93,7 +93,7 @@ class Progress:
 
 
 def fit(
-    model: Model,
+    stream: Stream,
     evaluator: Evaluator,
     options: TrainSettings,
     folders: Mapping[int, pathlib.Path],
@@ -104,7 +104,7 @@ def fit(
     """Trains a model on one seed or on several at once, continuing from the newest checkpoint.
 
     Args:
-      model: what to train.
+      stream: the model and its train batches.
       evaluator: over the same data.
       options: how.
       folders: of each seed, for its `metrics.jsonl`; `checkpoints/` are in the first.
@@ -122,8 +122,8 @@ def fit(
     """
     seeds, folder = list(folders), next(iter(folders.values()))
     layout = RunLayout(folder)
-    init = jax.jit(model.init)  # at once: op by op it takes seconds
-    steps_per_epoch = model.steps_per_epoch()
+    init = jax.jit(stream.init)  # at once: op by op it takes seconds
+    steps_per_epoch = stream.steps_per_epoch()
     choices = evaluator.validation_metrics()
     if not steps_per_epoch:
         name = options.selection if options.selection in choices else next(iter(choices), "none")
@@ -136,7 +136,7 @@ def fit(
         raise UserError(
             f"train.selection={options.selection}: validation has no such metric here; choose one of {which}"
         )
-    _require_room(model, len(seeds), devices)
+    _require_room(stream, len(seeds), devices)
     total = options.epochs * steps_per_epoch
     optimizer = adam(
         options.learning_rate, options.warmup_steps, options.decay, options.weight_decay, options.clip_norm, total
@@ -145,7 +145,7 @@ def fit(
     if pretrained is not None:
         params = [pretrained.put_into(each) for each in params]
         optimizer = optax.chain(optimizer, pretrained.slowed(options.learning_rate))
-    trainer = Trainer(model, optimizer, seeds, devices)
+    trainer = Trainer(stream, optimizer, seeds, devices)
     state = trainer.begin(params)
     progress = Progress([Replica(seed) for seed in seeds])
     with record_signals() as stop, Checkpoints(layout.checkpoints) as checkpoints:  # left last: closing still saves
@@ -238,13 +238,13 @@ def fit(
     return fitted
 
 
-def _require_room(model: Model, replicas: int, devices: Devices) -> None:
+def _require_room(stream: Stream, replicas: int, devices: Devices) -> None:
     """Says how much memory a training step takes, and refuses one that cannot fit.
 
     Raises:
       UserError: it cannot; the message proposes more windows.
     """
-    needed, present = model.step_bytes() * replicas, devices.memory()
+    needed, present = stream.step_bytes() * replicas, devices.memory()
     room = "" if present is None else f" of {present / 1e9:.1f} GB"
     LOGGER.info("a training step takes about %.2f GB%s of memory on each device", needed / 1e9, room)
     if present is not None and needed > present:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from functools import partial
 from typing import NamedTuple
 
@@ -11,9 +10,6 @@ import jax.numpy as jnp
 import optax
 
 from drex_jax.models.protocol import Params
-from drex_jax.text.bert import weights
-from drex_jax.text.bert.pieces import WordPieces
-from drex_jax.training.settings import Settings
 
 
 def adam(
@@ -79,17 +75,3 @@ def _scaled(updates: Params, theirs: Params, share: float) -> Params:
         return _scaled(each, theirs[name], share) if isinstance(each, dict) else each * share
 
     return {name: one(name, each) for name, each in updates.items()}
-
-
-def pretrained(config: Settings, words: object) -> Pretrained | None:
-    """What a BERT that learns begins with; None where none does.
-
-    Raises:
-      UserError: its folder does not hold it.
-    """
-    if not isinstance(words, WordPieces) or words.learns is None:
-        return None
-    bert = config.text.bert
-    assert bert.folder is not None  # what learns was read from it
-    params = weights.read_params(pathlib.Path(bert.folder), words.learns)
-    return Pretrained({"text": {"bert": params}}, bert.learning_rate)

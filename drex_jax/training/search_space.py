@@ -16,7 +16,7 @@ from drex_jax.common.settings import Rule
 from drex_jax.config import tree
 from drex_jax.training.settings import Settings, changed
 
-GROUPS = ("model", "ranker", "crane", "narre", "train")
+GROUPS = ("model", "ranker", "crane", "narre", "own", "train")
 FIXED = ("model.name", "train.selection", "train.checkpoint_seconds", "train.checkpoint_steps", "train.tensorboard")
 DIGITS = 4  # significant digits of a number drawn from a range: short enough to type
 MANY = 1000  # draws in a row without a new setting, after which a space counts as used up
@@ -82,7 +82,7 @@ def parse(config: Settings) -> list[Dimension]:
     fields = tree.flatten_settings(config)
     dimensions: list[Dimension] = []
     for line in config.tune.space:
-        dimension = _dimension(line, fields)
+        dimension = _dimension(line, fields, tree.fields_of(type(config)))
         if any(dimension.field == other.field for other in dimensions):
             raise UserError(f"tune.space has {dimension.field} twice; one line should have all that it may be")
         dimensions.append(dimension)
@@ -113,7 +113,7 @@ def shortage(count: int, trials: int) -> str | None:
     return f"the space has no more than {count} settings: so many of {trials} trials" if count < trials else None
 
 
-def _dimension(line: str, fields: dict[str, Any]) -> Dimension:
+def _dimension(line: str, fields: dict[str, Any], declared: dict[str, tree.Field]) -> Dimension:
     """Parse one line. `fields` are the configuration's own values: they give each field its type."""
     field, _, words = line.partition("=")
     if field not in fields:
@@ -123,7 +123,7 @@ def _dimension(line: str, fields: dict[str, Any]) -> Dimension:
             f"tune.space: {field} cannot be tuned: all trials share the data, the seed and the way they are judged; "
             f"fields of {' '.join(GROUPS)} can, but for {' '.join(FIXED)}"
         )
-    own, rule = fields[field], tree.fields_of(Settings)[field].rule
+    own, rule = fields[field], declared[field].rule
     between = _RANGE.fullmatch(words)
     if between is not None:
         if not isinstance(own, float):

@@ -6,8 +6,10 @@ Experiments start from `base()` and change values; `settings_of` checks the resu
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +18,6 @@ from ml_collections import ConfigDict
 from drex_jax.common.errors import UserError
 from drex_jax.common.settings import Rule, one_of, setting, some_of, whole
 from drex_jax.config import agreement, tree
-from drex_jax.config.defaults import RANKER_FIELDS, RANKER_SETTINGS, RANKER_SPACES, RANKERS
 from drex_jax.config.groups import DeviceSettings, EvaluationSettings, TrainSettings, TuneSettings
 from drex_jax.data.load import PREPARED, DataSettings
 from drex_jax.data.split import SplitSettings
@@ -24,23 +25,24 @@ from drex_jax.metrics.names import RANKING_METRICS
 from drex_jax.models.baselines.settings import NarreSettings
 from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.drex.settings import DReXSettings, ScheduleSettings
+from drex_jax.models.registry import BASELINES, CONFIGURABLE, ENTRIES, RANKERS, entry_of
 from drex_jax.models.settings import RankerSettings
 from drex_jax.runs.layout import RunLayout
 from drex_jax.text.settings import TextSettings
 
-BASELINES = ("global_mean", "bias", "running_bias", "popularity", "matrix_factorisation", "narre", "drex_ratings")
-MODELS = ("drex", "narre", *RANKERS)
+OWN = "my_package.my_file:MyModel"
 MODEL = Rule(
-    lambda value: value in MODELS,
-    f"one of {' '.join(MODELS)}",
+    lambda value: value in CONFIGURABLE or ":" in value,
+    f"one of {' '.join(CONFIGURABLE)}, or a model of your own such as {OWN}",
 )
+MODEL_GROUPS = {field.partition(".")[0] for entry in ENTRIES.values() for field in entry.reads}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(DReXSettings):
     """`model`: which model is trained, and the settings of DReX."""
 
-    name: str = setting("drex", MODEL, "the model: " + " ".join(MODELS) + "")
+    name: str = setting("drex", MODEL, f"the model: {' '.join(CONFIGURABLE)} {OWN}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +75,44 @@ class Settings:
     devices: DeviceSettings = dataclasses.field(default_factory=DeviceSettings)
 
 
-def base() -> ConfigDict:
-    """A new configuration with every field at its default. Experiments change values; unknown fields are refused."""
-    return tree.config_of(Settings)
+@functools.lru_cache(maxsize=16)
+def settings_class(model: str) -> type[Settings]:
+    """The class of the settings of a model: `Settings`, with the group `own` where a model of the user's own has it.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    own = entry_of(model).own_settings
+    if own is None:
+        return Settings
+    field = ("own", own, dataclasses.field(default_factory=own))
+    return dataclasses.make_dataclass("OwnSettings", [field], bases=(Settings,), frozen=True)
+
+
+def base(model: str = "drex") -> ConfigDict:
+    """A new configuration with every field at its default. Experiments change values; unknown fields are refused.
+
+    Args:
+      model: its name; "my_package.my_file:MyModel" adds the group `own` with that model's settings.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    config: Any = tree.config_of(settings_class(model))
+    config.model.name = model
+    return config
+
+
+def add_own(config: ConfigDict, model: str) -> None:
+    """Add the group `own` of a model of the user's own to a configuration that was made without it.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    own = entry_of(model).own_settings if ":" in model else None
+    if own is not None and "own" not in config:
+        with config.unlocked():
+            config["own"] = tree.config_of(own)
 
 
 def ranking(model: str, data: str, name: str) -> ConfigDict:
@@ -115,8 +152,8 @@ def ranking(model: str, data: str, name: str) -> ConfigDict:
     )
     config.evaluate.cutoffs = (5, 10, 20, 50)
     config.baselines = () if model == "popularity" else ("popularity",)
-    config.update_from_flattened_dict(RANKER_SETTINGS.get(model, {}))
-    config.tune.space = RANKER_SPACES.get(model, ())
+    config.update_from_flattened_dict(entry_of(model).settings)
+    config.tune.space = entry_of(model).space
     return config
 
 
@@ -126,7 +163,7 @@ def settings_of(config: ConfigDict) -> Settings:
     Raises:
       UserError: a field is unknown or wrong, or fields contradict one another; one line names them.
     """
-    settings = tree.parse(Settings, config)
+    settings = tree.parse(settings_class(_model_of(config)), config)
     _check_together(settings)
     return settings
 
@@ -134,15 +171,20 @@ def settings_of(config: ConfigDict) -> Settings:
 def read_settings(path: pathlib.Path) -> Settings:
     """The settings of a run, checked, from its `config.json`.
 
-    `data.cache_dir` is not taken over: compiled programs lie there and are run, and a run directory need not be
-    trusted.
+    A run directory need not be trusted, so nothing in it is run: `data.cache_dir`, which holds compiled programs, is
+    not taken over, and a model of the user's own must not be in the directory.
 
     Raises:
       UserError: the file is missing or damaged, or a field has a wrong value.
     """
-    config: Any = tree.read_json_into(base(), Settings, path)
-    config.data.cache_dir = None
+    model = _model_of(tree.stored_config(path))
+    module = pathlib.Path(*model.partition(":")[0].split("."))
+    own, run = ":" in model, path.parent.resolve()
+    if own and any(pathlib.Path(folder, module).resolve().is_relative_to(run) for folder in sys.path):
+        raise UserError(f"{path}: model.name is {model!r}, which is in the run directory and therefore not imported")
     try:
+        config: Any = tree.read_json_into(base(model), settings_class(model), path)
+        config.data.cache_dir = None
         return settings_of(config)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -239,29 +281,37 @@ def _check_bert(settings: Settings) -> None:
     pooled = bert.pooling != "attention"
     if pooled and bert.finetune:
         raise UserError("text.bert.finetune=true needs text.bert.pooling=attention, whose gradient it learns from")
-    if model.name != "drex" or (pooled and not model.vector_modalities):
+    reads_vectors = entry_of(model.name).reads_field("model.vector_modalities")
+    if not reads_vectors or (pooled and not model.vector_modalities):
         raise UserError("text.encoder=bert needs model.name=drex with model.vector_modalities=true, which read it")
     if settings.devices.distributed:
         raise UserError("text.encoder=bert encodes in one process: it does not go with devices.distributed=true")
 
 
 def _check_effects(settings: Settings) -> None:
-    """Refuses settings of another model than the one that is trained."""
-    model = settings.model.name
-    read = {f"ranker.{name}" for name in RANKER_FIELDS.get(model, ())}
-    trains_drex = model == "drex" or "drex_ratings" in settings.baselines
-    unread = {"narre": "narre" not in settings.baselines, "model": not trains_drex, "ranker": True, "crane": True}
+    """Refuse settings of models other than those that are trained."""
+    entries = [entry_of(name) for name in (settings.model.name, *settings.baselines)]
     for name, field in tree.fields_of(Settings).items():
         group, _, last = name.partition(".")
-        if name == "model.name" or name in read or group == model or not unread.get(group):
+        if group not in MODEL_GROUPS or name == "model.name" or any(entry.reads_field(name) for entry in entries):
             continue
         value = getattr(getattr(settings, group), last)
         if value != field.default:
-            own = " ".join(sorted(read)) or f"no field of {group}"
-            raise UserError(f"{name} = {value!r} has no effect on {model}, which reads {own}; leave it as it is")
+            own = " ".join(sorted(read for read in entries[0].reads if "." in read)) or f"no field of {group}"
+            raise UserError(
+                f"{name} = {value!r} has no effect on {settings.model.name}, which reads {own}; leave it as it is"
+            )
 
 
 def _predicts_ratings(settings: Settings) -> bool:
-    """False where validation cannot judge ratings; popularity is not trained, so it has nothing to select."""
-    model = settings.model.name
-    return not RANKER_FIELDS[model] if model in RANKERS else settings.model.rating_weight > 0.0
+    """False where validation cannot judge ratings; a model that is not trained has nothing to select."""
+    entry = entry_of(settings.model.name)
+    rates = entry.rates and (not entry.reads_field("model.rating_weight") or settings.model.rating_weight > 0.0)
+    return rates or not entry.trained
+
+
+def _model_of(config: ConfigDict) -> str:
+    """The name of the model, where a configuration that is not checked has one of the user's own; otherwise `drex`."""
+    group = config.get("model")
+    name = group.get("name") if isinstance(group, ConfigDict) else None
+    return name if isinstance(name, str) and ":" in name else "drex"

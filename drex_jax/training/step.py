@@ -22,7 +22,7 @@ from jax import lax
 
 from drex_jax.devices.axis import Axis, Program
 from drex_jax.devices.mesh import Devices
-from drex_jax.models.protocol import Batch, Model, Params
+from drex_jax.models.protocol import Batch, Model, Params, Stream
 
 BEGINS = 2**31 - 1  # sets the keys of epochs apart from those of steps, which are numbers below it
 
@@ -72,20 +72,20 @@ class Chunk(NamedTuple):
 class Trainer:
     """The training step of some seeds on some devices."""
 
-    def __init__(self, model: Model, optimizer: optax.GradientTransformation, seeds: Sequence[int], devices: Devices):
-        self._model, self._optimizer = model, optimizer
+    def __init__(self, stream: Stream, optimizer: optax.GradientTransformation, seeds: Sequence[int], devices: Devices):
+        self._stream, self._optimizer = stream, optimizer
         self._number, self._several = len(seeds), len(seeds) > 1
-        self._models = [model.with_seed(seed) for seed in seeds]
+        self._streams = [stream.with_seed(seed) for seed in seeds]
         self._devices = devices.spread_over(len(seeds))  # with constants of its own, which end with this training
         self._seeds = np.array(seeds, np.uint32) if self._several else np.uint32(seeds[0])
-        self.chunk = min(model.chunk, model.steps_per_epoch())
-        self._changing = _differing(list(itertools.islice(model.batches(0), 2))) if self.chunk > 1 else None
+        self.chunk = min(stream.chunk, stream.steps_per_epoch())
+        self._changing = _differing(list(itertools.islice(stream.batches(0), 2))) if self.chunk > 1 else None
         self._compiled: Callable[..., tuple[State, dict[str, jax.Array]]] | None = None
 
     def begin(self, params: list[Params]) -> State:
         """The state before the first step, from each seed's new parameters."""
         keys = self._keys(0)
-        renewed = [self._model.renew(each, None, 0, key) for each, key in zip(params, keys, strict=True)]
+        renewed = [self._stream.renew(each, None, 0, key) for each, key in zip(params, keys, strict=True)]
         states = [
             State(each, self._optimizer.init(each), carry, each) for each, carry in zip(params, renewed, strict=True)
         ]
@@ -96,10 +96,10 @@ class Trainer:
         """The state with what an epoch starts from, under its parameters."""
         keys = self._keys(epoch)
         if self._several:
-            renew = jax.vmap(lambda params, carry, key: self._model.renew(params, carry, epoch, key))
+            renew = jax.vmap(lambda params, carry, key: self._stream.renew(params, carry, epoch, key))
             carry = renew(state.params, state.carry, jnp.stack(keys))
         else:
-            carry = self._model.renew(state.params, state.carry, epoch, keys[0])
+            carry = self._stream.renew(state.params, state.carry, epoch, keys[0])
         return state._replace(carry=self._devices.place(carry, self._several))
 
     def _keys(self, epoch: int) -> list[jax.Array]:
@@ -109,8 +109,8 @@ class Trainer:
 
     def batches(self, epoch: int, first: int) -> Iterator[Chunk]:
         """The batches of an epoch from number `first` on, on the devices; of several seeds side by side."""
-        steps = self._model.steps_per_epoch()
-        each = [self._chunks(itertools.islice(model.batches(epoch), first, None)) for model in self._models]
+        steps = self._stream.steps_per_epoch()
+        each = [self._chunks(itertools.islice(each.batches(epoch), first, None)) for each in self._streams]
         begins = range(first, steps, self.chunk)
         on_devices = self._devices.feed(_side_by_side(each) if self._several else each[0])
         for begin, batches in zip(begins, on_devices, strict=True):
@@ -122,11 +122,11 @@ class Trainer:
     def compile(self, state: State) -> float:
         """Compiles the program of a chunk for its one shape. Returns the seconds that took."""
         begun = time.monotonic()
-        program = partial(_updates, training_step(self._model, self._optimizer), self._changing)
+        program = partial(_updates, training_step(self._stream.model, self._optimizer), self._changing)
         first = next(self.batches(0, 0))
         arguments = (state._replace(best=()), first.batches, self._seeds, np.int32(0), np.int32(first.updates))
         if self._several:
-            own = _differing([next(self._chunks(model.batches(0))) for model in self._models])
+            own = _differing([next(self._chunks(each.batches(0))) for each in self._streams])
             together = partial(_together, program, jax.tree.map(lambda own: 0 if own else None, own))
             spread = (True, own, True, False, False)
             self._compiled = self._devices.compile_for(together, *arguments, spread=spread)

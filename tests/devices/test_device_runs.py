@@ -16,8 +16,8 @@ import optax
 import pytest
 
 from drex_jax.devices.mesh import Devices
-from drex_jax.evaluation.evaluator import Evaluator, Options
-from drex_jax.models.baselines.matrix_factorisation import FactorOptions, MatrixFactorisation
+from drex_jax.evaluation.evaluator import EvaluationOptions, Evaluator
+from drex_jax.models.baselines.matrix_factorisation import MatrixFactorisation, RatingStream
 from drex_jax.models.drex import window
 from drex_jax.runs.selection import Selection
 from drex_jax.training.step import State, training_step
@@ -52,12 +52,12 @@ def recording() -> optax.GradientTransformation:
     return optax.chain(keep, optax.clip_by_global_norm(1.0), optax.sgd(0.5))
 
 
-def stepped(model: Any, params: Any, devices: Devices, optimizer: optax.GradientTransformation) -> list[Any]:
+def stepped(stream: Any, params: Any, devices: Devices, optimizer: optax.GradientTransformation) -> list[Any]:
     """Return [(state, metrics)] after each training step of an epoch."""
-    step = devices.compile(training_step(model, optimizer))
-    state = devices.place(State(params, optimizer.init(params), model.start(params), params))
+    step = devices.compile(training_step(stream.model, optimizer))
+    state = devices.place(State(params, optimizer.init(params), stream.start(params), params))
     results = []
-    for number, batch in enumerate(devices.feed(model.batches(0))):
+    for number, batch in enumerate(devices.feed(stream.batches(0))):
         state, figures = step(state, batch, np.uint32(7), np.int32(number))
         results.append(jax.tree.map(np.asarray, (state, figures)))
     return results
@@ -79,9 +79,10 @@ def make(make_events: Callable[..., Any], make_drex: Callable[..., Any]) -> Make
 
     def made(name: str, split: bool = False, **changes: Any) -> tuple[Any, Any]:
         if name == "matrix_factorisation":
-            options = FactorOptions(mean=3.0, l2=0.1, size=3, batch_size=20)
-            model = MatrixFactorisation(options, events[False], (61, 0, 0), DEVICES)
-            return model, model.init(jax.random.key(0))
+            own = events[False]
+            model = MatrixFactorisation(3.0, 0.1, own.num_users, own.num_items, size=3)
+            stream = RatingStream(model, own, (61, 0, 0), batch_size=20, devices=DEVICES)
+            return stream, stream.init(jax.random.key(0))
         packing = window.Packing(width=8, devices=DEVICES, split=split)
         options = {"bptt_windows": 2, "packing": packing} | MODELS[name] | changes
         return make_drex(events[name == "texts"], **options)
@@ -113,12 +114,12 @@ def test_a_training_step_is_the_same_on_one_device_and_on_eight(
 
 def test_dropout_is_drawn_by_seed_and_not_by_device(make: Make) -> None:
     """Equal seeds give equal steps, bit by bit on the same devices; another seed gives another step."""
-    model, params = make("texts", dropout=0.5, offset_dropout=0.5, text_dropout=0.3)
+    stream, params = make("texts", dropout=0.5, offset_dropout=0.5, text_dropout=0.3)
 
     def first_step(devices: Devices, *seeds: int) -> list[Any]:
-        step = devices.compile(training_step(model, recording()))
-        state = devices.place(State(params, recording().init(params), model.start(params), params))
-        batch = next(devices.feed(model.batches(0)))
+        step = devices.compile(training_step(stream.model, recording()))
+        state = devices.place(State(params, recording().init(params), stream.start(params), params))
+        batch = next(devices.feed(stream.batches(0)))
         return [jax.tree.map(np.asarray, step(state, batch, np.uint32(seed), np.int32(0))) for seed in seeds]
 
     found, again, other = first_step(Devices("shard_map", DEVICES), 7, 7, 8)
@@ -137,13 +138,13 @@ def test_evaluation_on_eight_devices_is_that_on_one(
     """Numbers of blocks and lists that are not divisible by eight, also fewer users than devices."""
     events = make_events(n=83, users=users, items=11, spare=0)
     sizes = (50, 14, 19)
-    options = Options(cutoffs=(1, 3, 10), threshold=3.0, rating_range=(1.0, 5.0), block=block)
+    options = EvaluationOptions(cutoffs=(1, 3, 10), threshold=3.0, rating_range=(1.0, 5.0), block=block)
     changes = {"ranking_weight": 0.7, "packing": window.Packing(width=8, devices=DEVICES)}
-    model, params = make_drex(events, sizes, **changes)
-    alone = Evaluator(model, events, sizes, options)
+    stream, params = make_drex(events, sizes, **changes)
+    alone = Evaluator(stream, events, sizes, options)
     devices = Devices(mapping, DEVICES)
-    model = type(model)(model.options, events, sizes, devices.compile)
-    everyone = Evaluator(model, events, sizes, options, DEVICES, devices.compile)
+    stream = type(stream)(stream.model.options, events, sizes, devices.compile)
+    everyone = Evaluator(stream, events, sizes, options, DEVICES, devices.compile)
     placed, selection = devices.place(params), Selection.of(params, "mse", 1.0, 1)
     names = set(alone.validation_metrics())
     assert everyone.validate(placed, names) == pytest.approx(alone.validate(params, names), abs=1e-5)

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from drex_jax.data.events import Events
 from drex_jax.devices.mesh import Devices
 from drex_jax.evaluation import frozen
-from drex_jax.evaluation.evaluator import Evaluator, Options, definitions
+from drex_jax.evaluation.evaluator import EvaluationOptions, Evaluator, definitions
 from drex_jax.evaluation.frozen import FrozenRanking
-from drex_jax.metrics.ranking import METRICS, ranking_per_list
+from drex_jax.metrics.names import RANKING_METRICS
+from drex_jax.metrics.ranking import ranking_per_list
 from drex_jax.models.baselines.popularity import Popularity
+from drex_jax.models.lookup import ClosedForm
 from drex_jax.models.protocol import States
 from drex_jax.runs.selection import Selection
 
@@ -150,8 +152,8 @@ def expected_lists(events: Events, sizes: tuple[int, int, int], mask: str, part:
 
 
 def evaluator(events: Events, sizes: tuple[int, int, int], mask: str) -> Evaluator:
-    options = Options((1, 3, 10), threshold=0.0, rating_range=None, mask=mask, prequential=False)
-    return Evaluator(Popularity(events, sizes), events, sizes, options)
+    options = EvaluationOptions((1, 3, 10), threshold=0.0, rating_range=None, mask=mask, prequential=False)
+    return Evaluator(Popularity().stream(events, sizes), events, sizes, options)
 
 
 @pytest.mark.parametrize("mask", ["strict", "mmrec"])
@@ -171,11 +173,11 @@ def test_ranking_alone_equals_the_twin(mask: str) -> None:
         assert found["lists"] == len(lists)
         assert found["candidates"] == (12 if mask == "strict" else 14)
         assert sum(0 in ranks for ranks in lists) > (mask == "strict")
-    names = {f"{name}@{cutoff}" for name in METRICS for cutoff in (1, 3, 10)}
+    names = {f"{name}@{cutoff}" for name in RANKING_METRICS for cutoff in (1, 3, 10)}
     assert set(judge.validation_metrics()) == names
     assert tested.metrics["ranking"].get("users_dropped") == (None if mask == "strict" else 2.0)
     counts = np.bincount(events.item, minlength=14)  # the rows that are kept are those after the whole file
-    np.testing.assert_array_equal(np.asarray(tested.carry.item)[:, 0], counts)
+    np.testing.assert_array_equal(np.asarray(tested.states.item)[:, 0], counts)
 
 
 def test_what_is_kept_of_each_list_has_the_metrics_as_its_means() -> None:
@@ -191,10 +193,10 @@ def test_what_is_kept_of_each_list_has_the_metrics_as_its_means() -> None:
 def test_prequential_lists_have_the_metrics_as_their_means() -> None:
     events, sizes = make_events(2)
     events = dataclasses.replace(events, rating=np.random.default_rng(0).integers(1, 6, 110).astype(np.float32))
-    model = Popularity(events, sizes)
-    model.rates = True
-    options = Options((3,), threshold=3.0, rating_range=(1.0, 5.0))
-    tested = Evaluator(model, events, sizes, options).evaluate_test({}, SELECTION)
+    stream = Popularity().stream(events, sizes)
+    stream.model = ClosedForm()  # which predicts ratings
+    options = EvaluationOptions((3,), threshold=3.0, rating_range=(1.0, 5.0))
+    tested = Evaluator(stream, events, sizes, options).evaluate_test({}, SELECTION)
     for way, metrics in tested.metrics.items():
         kept = tested.lists[way]
         values = ranking_per_list(kept["ranks"], kept["lists"], len(kept["user"]), (3,))
@@ -208,7 +210,7 @@ def test_prequential_lists_have_the_metrics_as_their_means() -> None:
 
 
 def test_definitions_of_ranking_alone() -> None:
-    options = Options((10,), 0.5, None, prequential=False)
+    options = EvaluationOptions((10,), 0.5, None, prequential=False)
     strict, mmrec = definitions(options), definitions(dataclasses.replace(options, mask="mmrec"))
     assert set(strict) == set(mmrec) == {"relevant", "misses", "ties", "lists", "ranking", "mask"}
     assert "seen in train" in strict["ranking"]

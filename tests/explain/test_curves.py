@@ -8,7 +8,6 @@ import pytest
 from drex_jax.explain import curves, occlusion
 from drex_jax.explain.curves import STEPS
 from drex_jax.explain.occlusion import Occlusion
-from drex_jax.models.drex.core import Refiner
 
 LAST_STEP = STEPS[-1]
 
@@ -16,10 +15,10 @@ LAST_STEP = STEPS[-1]
 @pytest.fixture(scope="module")
 def explained(make_events, make_drex):
     events = make_events(n=60, seed=3, users=4, items=5, reviewed=0.9)
-    model, params = make_drex(events, residual=True)
+    stream, params = make_drex(events, residual=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(occlusion, "LEAST", 4096)  # one program for all
-        return Occlusion(Refiner(model.options), params, events)
+        return Occlusion(stream.model, params, events)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from drex_jax.data.tokens import Tokens
 from drex_jax.explain import occlusion
 from drex_jax.explain.occlusion import Occlusion, Variants
 from drex_jax.explain.recording import Recording
-from drex_jax.models.drex.core import Refiner
 
 TIGHT = {"rtol": 2e-5, "atol": 2e-5}
 KINDS = {
@@ -23,8 +22,8 @@ def world(request, make_events, make_drex):
     """A dense stream: (events, model, parameters, occlusion)."""
     of_events, of_model = KINDS[request.param]
     events = make_events(n=48, seed=2, users=9, items=12, **of_events)
-    model, params = make_drex(events, **of_model)
-    return events, model, params, Occlusion(Refiner(model.options), params, events)
+    stream, params = make_drex(events, **of_model)
+    return events, stream, params, Occlusion(stream.model, params, events)
 
 
 def replayed(explained, params, events):
@@ -34,8 +33,8 @@ def replayed(explained, params, events):
 
 
 def test_a_recording_ends_where_the_model_does(world, replay):
-    events, model, params, explained = world
-    carry, trace = replay(model, params)
+    events, stream, params, explained = world
+    carry, trace = replay(stream, params)
     for name in ("user", "item"):
         side = explained.side(name)
         np.testing.assert_allclose(side.now, getattr(carry, name), **TIGHT)
@@ -78,8 +77,8 @@ def test_sets_and_other_words_against_the_stream_that_has_them(make_events, make
     """Every item occurs once, so holding partner states at recorded values changes nothing."""
     events = make_events(n=30, seed=5, users=3, reviewed=0.8)
     events = dataclasses.replace(events, item=np.arange(30, dtype=np.int32), num_items=30)
-    model, params = make_drex(events, offsets=True, residual=True)
-    explained = Occlusion(Refiner(model.options), params, events)
+    stream, params = make_drex(events, offsets=True, residual=True)
+    explained = Occlusion(stream.model, params, events)
     met = explained.side("user").met(1, 30)
     rows, rng = met[2:], np.random.default_rng(0)
     kept = rng.random((6, len(rows))) < 0.5
@@ -112,14 +111,14 @@ def test_sets_and_other_words_against_the_stream_that_has_them(make_events, make
 
 
 def test_of_somebody_never_met_there_is_nothing_to_leave_out(world):
-    events, model, params, explained = world
-    user, item = model.newcomers(params, None)
+    events, stream, params, explained = world
+    user, item = stream.model.cold_start(params, None)
     found = explained.influences(-1, -1)
     assert found[1:] == ([], [])
-    assert found.score == pytest.approx(float(model.pairs(params, user[None], item[None])[0]), abs=1e-6)
+    assert found.score == pytest.approx(float(stream.model.score(params, user[None], item[None])[0]), abs=1e-6)
     only = explained.influences(-1, 0)
     assert not only.user
     assert only.item
     assert explained.influences(0, 0, moment=0)[1:] == ([], [])
     with pytest.raises(ValueError, match="without interactions"):
-        Occlusion(Refiner(model.options), params, events[:0])
+        Occlusion(stream.model, params, events[:0])

@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drex_jax.models.drex.model import DReX
+from drex_jax.models.drex.stream import WindowStream
 
 ROUNDING = 2e-6  # a changed review can change the padded shapes, so the order of sums
 AT = 18  # the interaction whose own past is kept
 
 
-def replayed(model, rank, params, segments, item):
+def replayed(stream, rank, params, segments, item):
     """For each interaction its predicted rating, and its user's scores of all items at that moment."""
-    carry, ratings, scores = model.start(params), [], []
+    carry, ratings, scores = stream.start(params), [], []
     for segment, begin in zip(segments, (0, 14, 20), strict=True):
         table = np.array(carry.item)
-        carry, trace = model.observe(params, carry, segment)
-        ratings.append(model.rate(params, trace.user_before, trace.item_before))
+        carry, trace = stream.observe(params, carry, segment)
+        ratings.append(stream.model.rate(params, trace.user_before, trace.item_before))
         for k in range(len(segment)):
             scores.append(rank(params, trace.user_before[k : k + 1], jnp.asarray(table))[0])
             table[item[begin + k]] = trace.item_after[k]
@@ -50,13 +50,13 @@ def world(request, make_events, make_drex):
     earlier = int(np.flatnonzero(events.user[:AT] == user)[-1])
 
     options = {"residual": True, "ranking_weight": 1.0, "head": request.param}
-    model, params = make_drex(events, (14, 6, 6), **options)
-    rank = jax.jit(model.rank)
+    stream, params = make_drex(events, (14, 6, 6), **options)
+    rank = jax.jit(stream.model.rank)
 
-    def run(stream):
+    def run(other):
         """Prepared anew from the changed stream; one model's compiled functions serve all, as shapes are the same."""
-        segments = DReX(model.options, stream, (14, 6, 6)).segments()
-        return replayed(model, rank, params, segments, stream.item)
+        segments = WindowStream(stream.model.options, other, (14, 6, 6)).segments()
+        return replayed(stream, rank, params, segments, other.item)
 
     return events, run, run(events), earlier
 

@@ -29,7 +29,7 @@ def test_the_training_step_is_lowered_for_every_platform(
     make_events: Callable[..., Any], make_drex: Callable[..., Any], mapping: str, count: int, products: str
 ) -> None:
     """DReX with everything on, one module for all platforms; called here, it computes what the step does."""
-    model, params = make_drex(
+    stream, params = make_drex(
         make_events(n=61, users=9, items=11, reviewed=0.6),
         bptt_windows=2,
         packing=window.Packing(width=8, devices=count, split=count > 1),
@@ -43,9 +43,9 @@ def test_the_training_step_is_lowered_for_every_platform(
         text_dropout=0.1,
     )
     devices, optimizer = Devices(mapping, count), optax.adam(0.01)
-    program = devices.compile(training_step(model, optimizer))
-    state = devices.place(State(params, optimizer.init(params), model.start(params), params))
-    batch = next(devices.feed(model.batches(0)))
+    program = devices.compile(training_step(stream.model, optimizer))
+    state = devices.place(State(params, optimizer.init(params), stream.start(params), params))
+    batch = next(devices.feed(stream.batches(0)))
     arguments = (state, batch, *devices.place((np.uint32(3), np.int32(1))))
 
     exported = export.export(jax.jit(program), platforms=PLATFORMS)(*arguments)

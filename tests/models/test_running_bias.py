@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drex_jax.common.errors import UserError
-from drex_jax.models.running_bias import BiasState, RunningBias, fit_running_bias, fit_static_bias, run
+from drex_jax.models.running_bias import BiasState, RunningBias, fit_running_bias, fit_static_bias
 
 USERS, ITEMS = 4, 3
 events = st.lists(
@@ -43,7 +43,7 @@ def slow_run(rows, mean, lambda_u, lambda_i):
 @settings(deadline=None)  # the first call compiles
 @given(events, st.floats(0.1, 20), st.floats(0.1, 20))
 def test_running_bias_equals_the_rule_in_plain_python(rows, lambda_u, lambda_i):
-    state, terms = run(*columns(rows), 3.25, (lambda_u, lambda_i), BiasState.zeros(USERS, ITEMS))
+    state, terms = RunningBias(3.25, lambda_u, lambda_i).run(*columns(rows), BiasState.zeros(USERS, ITEMS))
     slow, sums_u, sums_i = slow_run(rows, 3.25, lambda_u, lambda_i)
     got = zip(terms.user_bias, terms.item_bias, terms.user_count, terms.item_count, strict=True)
     assert list(got) == [pytest.approx(row, rel=1e-12, abs=1e-12) for row in slow]
@@ -78,7 +78,7 @@ def test_a_rating_cannot_change_its_own_or_an_earlier_prediction(rows, other):
 
 
 def test_grown_keeps_what_was_there():
-    state, _ = run(*columns([(0, 0, 5.0)]), 3.0, (1.0, 1.0), BiasState.zeros(1, 1))
+    state, _ = RunningBias(3.0, 1.0, 1.0).run(*columns([(0, 0, 5.0)]), BiasState.zeros(1, 1))
     grown = state.grown(3, 2)
     assert grown.user_sum.tolist() == [2.0, 0.0, 0.0]
     assert grown.item_count.tolist() == [1, 0]
@@ -88,7 +88,7 @@ def test_grown_keeps_what_was_there():
 
 
 def test_no_shrinkage_of_a_newcomer_is_zero_not_nan():
-    _, terms = run(*columns([(0, 0, 5.0), (0, 1, 4.0)]), 3.0, (0.0, 0.0), BiasState.zeros(1, 2))
+    _, terms = RunningBias(3.0, 0.0, 0.0).run(*columns([(0, 0, 5.0), (0, 1, 4.0)]), BiasState.zeros(1, 2))
     assert terms.user_bias.tolist() == [0.0, 2.0]
 
 
@@ -158,6 +158,6 @@ def test_without_ratings(fit):
 
 def test_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=r"item 1 is not in 0 \.\. 0"):
-        run(*columns([(0, 1, 3.0)]), 3.0, (1.0, 1.0), BiasState.zeros(1, 1))
+        RunningBias(3.0, 1.0, 1.0).run(*columns([(0, 1, 3.0)]), BiasState.zeros(1, 1))
     with pytest.raises(ValueError, match="must agree"):
-        run(np.zeros(2), np.zeros(1), np.zeros(1), 3.0, (1.0, 1.0), BiasState.zeros(1, 1))
+        RunningBias(3.0, 1.0, 1.0).run(np.zeros(2), np.zeros(1), np.zeros(1), BiasState.zeros(1, 1))

@@ -22,6 +22,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.config.tree import to_json
 from drex_jax.data import ablation
 from drex_jax.models.drex.model import DReX
+from drex_jax.models.drex.stream import WindowStream
 from drex_jax.report import breakdowns, examples, figures, headline, page, profiles, robustness, training
 from drex_jax.report.run import Finished
 from drex_jax.runs.dataset import open_dataset
@@ -86,11 +87,11 @@ def log_steps(folder: pathlib.Path, seed: int, metric: str) -> None:
 
 
 def without_training(
-    model: Any, evaluator: Any, options: Any, folders: dict[int, pathlib.Path], *_: Any
+    stream: Any, evaluator: Any, options: Any, folders: dict[int, pathlib.Path], *_: Any
 ) -> list[loop.Fitted]:
     """A stand-in for `fit.fit`, whose programs take most of a tiny run's time: parameters as they start."""
     timing = dict.fromkeys(("train_seconds", "compile_seconds", "interactions_per_second"), 1.0)
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = jax.jit(stream.init)(jax.random.key(0))
     fitted = loop.Fitted(params, Selection.of(params, "mse", 1.0, 2), timing | {"steps": 3, "epochs": 3})
     for seed, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
@@ -198,7 +199,7 @@ def test_a_model_that_ranks_on_two_seeds_and_missing_pieces(tmp_path: pathlib.Pa
     assert curves[0].rows[1] == ("2", "0.5000", "1.5000")
     (workdir / "metrics.jsonl").unlink()
     assert "1 of 2 seeds" in training.training_curves(finished).sentences[0]
-    for gone in ("replicas/1/metrics.jsonl", "scorer.json", "lists"):
+    for gone in ("replicas/1/metrics.jsonl", "constants.json", "lists"):
         path = workdir / gone
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shown = {section.name: section for section in page.sections(Finished(workdir))}
@@ -283,16 +284,16 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
     lacking = np.arange(len(data.events)) >= begin
     for name, blank in (("text", ablation.without_text), ("time", ablation.without_time)):
         other = dataclasses.replace(data, events=blank(data.events, lacking))
-        model = registry.build("drex", experiment._settled(settings, run), other, 0, context)
-        assert isinstance(model, DReX)
-        tested = registry.build_evaluator(model, settings, other, context).evaluate_test(*load_trained(model, run))
+        stream = registry.build("drex", experiment._settled(settings, run), other, 0, context)
+        assert isinstance(stream, WindowStream)
+        tested = registry.build_evaluator(stream, settings, other, context).evaluate_test(*load_trained(stream, run))
         assert found[name][-1] == pytest.approx(tested.metrics["prequential"]["mse"], abs=1e-6)
     assert found["rating"][-1] != pytest.approx(stored, abs=1e-6)
-    monkeypatch.setattr(robustness, "modalities", lambda network: {})
+    monkeypatch.setattr(DReX, "modalities", ())
     assert "nothing of an interaction" in robustness.robustness_section(finished).sentences[0]
-    (run / "scorer.json").rename(run / "scorer")
+    (run / "constants.json").rename(run / "constants")
     assert "cannot be measured" in robustness.robustness_section(finished).sentences[0]
-    (run / "scorer").rename(run / "scorer.json")
+    (run / "constants").rename(run / "constants.json")
 
 
 def test_reasons_in_words() -> None:

@@ -21,7 +21,8 @@ from drex_jax.common.errors import UserError
 from drex_jax.data.strings import Strings
 from drex_jax.data.tokens import Tokens
 from drex_jax.models.baselines.popularity import Popularity
-from drex_jax.models.drex.model import DReX
+from drex_jax.models.drex.stream import WindowStream
+from drex_jax.models.pairwise import PairStream
 from drex_jax.runs import checkpoint
 from drex_jax.runs.dataset import open_dataset
 from drex_jax.training import experiment, registry
@@ -59,11 +60,11 @@ def parts(run: pathlib.Path) -> tuple[Recommender, Any, Any, Any, Any]:
     """The recommender, and the twin: data, model, parameters and rows as training has them."""
     options = read_settings(run / "config.json")
     data = open_dataset(options, run)
-    model: Any = registry.build(options.model.name, options, data, 0, registry.context(options))
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    like = {"params": params, "carry": jax.eval_shape(model.start, params)}
+    stream: Any = registry.build(options.model.name, options, data, 0, registry.context(options))
+    params = jax.eval_shape(stream.init, jax.random.key(0))
+    like = {"params": params, "states": jax.eval_shape(stream.start, params)}
     arrays = checkpoint.load_model(run / "model", like)
-    return Recommender.load(run), data, model, arrays["params"], arrays["carry"]
+    return Recommender.load(run), data, stream, arrays["params"], arrays["states"]
 
 
 def ids(data: Any) -> tuple[list[str], list[str]]:
@@ -71,9 +72,9 @@ def ids(data: Any) -> tuple[list[str], list[str]]:
 
 
 def test_lists_are_the_models_without_what_was_seen(parts: tuple[Any, ...]) -> None:
-    recommender, data, model, params, carry = parts
+    recommender, data, stream, params, carry = parts
     users, items = ids(data)
-    scores = np.asarray(model.rank(params, carry.user, carry.item))
+    scores = np.asarray(stream.model.rank(params, carry.user, carry.item))
     seen = [set(data.events.item[data.events.user == user].tolist()) for user in range(USERS)]
     assert any(seen)
     lists = recommender.recommend(users, k=ITEMS)
@@ -112,15 +113,17 @@ def test_blocks_do_not_matter(parts: tuple[Any, ...], monkeypatch: pytest.Monkey
 
 
 def test_predictions_are_the_models(parts: tuple[Any, ...]) -> None:
-    recommender, data, model, params, carry = parts
+    recommender, data, stream, params, carry = parts
     users, items = ids(data)
     rng = np.random.default_rng(0)
     user, item = rng.integers(0, USERS, 9), rng.integers(0, ITEMS, 9)
     found = recommender.predict([users[u] for u in user], [items[i] for i in item])
-    if model.rates:
-        expected = np.clip(model.rate(params, carry.user[user], carry.item[item]), *data.interactions.rating_range)
+    if stream.model.rates:
+        expected = np.clip(
+            stream.model.rate(params, carry.user[user], carry.item[item]), *data.interactions.rating_range
+        )
     else:
-        expected = np.asarray(model.rank(params, carry.user, carry.item))[user, item]
+        expected = np.asarray(stream.model.rank(params, carry.user, carry.item))[user, item]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(UserError, match="needs pairs, not 2 users and 1 items"):
@@ -129,7 +132,7 @@ def test_predictions_are_the_models(parts: tuple[Any, ...]) -> None:
 
 
 def test_somebody_never_seen(parts: tuple[Any, ...]) -> None:
-    recommender, data, model, params, carry = parts
+    recommender, data, stream, params, carry = parts
     users, items = ids(data)
     assert not recommender.knows_user("nobody")
     assert not recommender.knows_item(123)
@@ -140,20 +143,20 @@ def test_somebody_never_seen(parts: tuple[Any, ...]) -> None:
     if "network" in params:  # the learned start, without an offset, before any interaction
         size = len(params["network"]["user_start"])
         row = jnp.concatenate([params["network"]["user_start"], jnp.zeros(carry.user.shape[1] - size)])
-    elif model.options if hasattr(model, "options") else None:
+    elif isinstance(stream, PairStream):
         row = carry.user.mean(0)
     else:
         row = jnp.zeros(1)
-    expected = np.sort(np.asarray(model.rank(params, row[None], carry.item))[0])[::-1]
+    expected = np.sort(np.asarray(stream.model.rank(params, row[None], carry.item))[0])[::-1]
     np.testing.assert_allclose([each.score for each in found], expected, rtol=1e-5, atol=1e-6)
     assert np.isfinite(recommender.predict(["nobody", users[0], "nobody"], [items[0], "nothing", "nothing"])).all()
 
 
 def test_alike_items_are_those_of_the_same_direction(parts: tuple[Any, ...]) -> None:
-    recommender, data, model, _, carry = parts
+    recommender, data, stream, _, carry = parts
     items = ids(data)[1]
     rows = np.asarray(carry.item, np.float64)
-    if isinstance(model, DReX):  # states alone: not the running bias, not the count
+    if isinstance(stream, WindowStream):  # states alone: not the running bias, not the count
         rows = rows[:, :-2] - rows[:, :-2].mean(0)
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)[:, None]
     cosine = unit @ unit[4]
@@ -193,16 +196,16 @@ def test_updates_are_what_training_on_would_have_made_of_them(
     run: pathlib.Path, parts: tuple[Any, ...], cuts: tuple[int, ...]
 ) -> None:
     """In one call, one by one and in several; against the model over the whole stream."""
-    _, data, model, params, _ = parts
+    _, data, stream, params, _ = parts
     recommender = Recommender.load(run)
     rows = news(recommender)
-    if isinstance(model, Popularity):
+    if isinstance(stream.model, Popularity):
         assert recommender.update(rows) == (len(rows), [])
         counts = collections.Counter([*map(ids(data)[1].__getitem__, data.events.item), *(row["item"] for row in rows)])
         found = recommender.recommend("nobody", k=len(counts))
         assert {each.item: each.score for each in found} == counts
         return
-    if not hasattr(model, "network"):
+    if not isinstance(stream, WindowStream):
         with pytest.raises(UserError, match="a run of the model bpr cannot be updated"):
             recommender.update(rows)
         return
@@ -221,7 +224,7 @@ def test_updates_are_what_training_on_would_have_made_of_them(
         offsets = np.concatenate([tokens.offsets, tokens.offsets[-1] + new.offsets[1:]])
         tokens = Tokens(np.concatenate([tokens.ids, new.ids]), offsets, np.concatenate([tokens.cut, new.cut]))
     ratings = np.array([row.get("rating", np.nan) for row in rows], np.float32)
-    stream = dataclasses.replace(
+    whole = dataclasses.replace(
         old,
         user=np.append(old.user, [users.index(row["user"]) for row in rows]).astype(np.int32),
         item=np.append(old.item, [items.index(row["item"]) for row in rows]).astype(np.int32),
@@ -231,7 +234,7 @@ def test_updates_are_what_training_on_would_have_made_of_them(
         num_users=len(users),
         num_items=len(items),
     )
-    twin = DReX(model.options, stream, (data.sizes[0], len(stream) - data.sizes[0], 0))
+    twin = WindowStream(stream.model.options, whole, (data.sizes[0], len(whole) - data.sizes[0], 0))
     train_segment, rest, _ = twin.segments()
     carry, _ = twin.observe(params, twin.start(params), train_segment)
     carry, _ = twin.observe(params, carry, rest)
@@ -239,14 +242,14 @@ def test_updates_are_what_training_on_would_have_made_of_them(
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
     assert recommender.knows_user(users[-1])
     assert recommender.knows_item(items[-1])
-    seen = {items[item] for item in stream.item[stream.user == len(users) - 1]}
+    seen = {items[item] for item in whole.item[whole.user == len(users) - 1]}
     left = [each.item for each in recommender.recommend(users[-1], k=len(items))]
     assert sorted(left) == sorted(set(items) - seen)
 
 
 def test_rows_that_cannot_be_applied_are_refused_with_a_reason(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
-    _, data, model, *_ = parts
-    if not hasattr(model, "network"):
+    _, data, stream, *_ = parts
+    if not isinstance(stream, WindowStream):
         pytest.skip("this model cannot be updated")
     table = data.interactions
     last = float(table.timestamp.max())
@@ -324,11 +327,11 @@ def test_folders_that_hold_no_finished_run(run: pathlib.Path, tmp_path: pathlib.
     refused("holds no run")
     shutil.copytree(run, tmp_path / "copy")
     assert Recommender.load(tmp_path / "copy").recommend("x", 1)
-    (tmp_path / "copy" / "scorer.json").unlink()
+    (tmp_path / "copy" / "constants.json").unlink()
     refused("of an older version")
-    (tmp_path / "copy" / "scorer.json").write_text("{")
-    refused("scorer.json: damaged")
-    shutil.copy(run / "scorer.json", tmp_path / "copy")
+    (tmp_path / "copy" / "constants.json").write_text("{")
+    refused("constants.json: damaged")
+    shutil.copy(run / "constants.json", tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "model")
     refused("no finished model can be read there")
     (tmp_path / "copy" / "results.json").unlink()
@@ -336,27 +339,27 @@ def test_folders_that_hold_no_finished_run(run: pathlib.Path, tmp_path: pathlib.
 
 
 def test_a_record_with_a_hole_or_of_another_model_is_damaged(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    record = json.loads((run / "scorer.json").read_text())
-    if "drex" not in record:
+    record = json.loads((run / "constants.json").read_text())
+    if "options" not in record:
         pytest.skip("this model has no constants")
     shutil.copytree(run, tmp_path / "copy")
 
     def refused(message: str) -> None:
-        (tmp_path / "copy" / "scorer.json").write_text(json.dumps(record))
+        (tmp_path / "copy" / "constants.json").write_text(json.dumps(record))
         with pytest.raises(UserError, match=message):
             Recommender.load(tmp_path / "copy")
 
-    record["drex"]["network"]["state_size"] += 1
-    refused("its arrays are not of the model that scorer.json records")
-    del record["drex"]["bias"]["mean"]
-    refused("constants of a DReX model are damaged")
+    record["options"]["network"]["state_size"] += 1
+    refused("its arrays are not of the model that constants.json records")
+    del record["options"]["bias"]["mean"]
+    refused("the record of the run's model is damaged")
 
 
 # Explainer
 
 
 def test_reasons_of_a_pair(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
-    recommender, data, model, *_ = parts
+    recommender, data, stream, *_ = parts
     events, (users, items) = data.events, ids(data)
     row = len(events) - 1
     user, item = int(events.user[row]), int(events.item[row])
@@ -366,12 +369,12 @@ def test_reasons_of_a_pair(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
         assert len(found) == min(20, own.sum())
         last = [(users[u], items[i]) for u, i in zip(events.user[own], events.item[own], strict=True)][-20:]
         assert sorted((each.user, each.item) for each in found) == sorted(last)
-        if hasattr(model, "network"):
+        if isinstance(stream, WindowStream):
             assert sorted(found, key=lambda each: -abs(each.change or 0)) == found
             assert any(each.change for each in found)
         else:
             assert {each.change for each in found} == {None}
-    if hasattr(model, "network"):
+    if isinstance(stream, WindowStream):
         assert why.change_of == "rating"
         assert why.user_interactions[-1].exact or any("not exact" in note for note in why.notes)
         assert {each.via for each in why.user_interactions} == {"user"}
@@ -409,13 +412,13 @@ def test_words_that_everybody_writes_are_no_reason(run: pathlib.Path, parts: tup
 
 
 def test_reasons_name_the_place_in_the_list_and_the_rating(parts: tuple[Any, ...]) -> None:
-    recommender, data, model, *_ = parts
+    recommender, data, stream, *_ = parts
     user, items = ids(data)[0][3], ids(data)[1]
     whole = recommender.recommend(user, k=ITEMS, exclude_seen=False)
     for place, each in enumerate(whole, 1):
         why = recommender.explain(user, each.item)
         assert (why.score, why.rank, why.num_items) == (pytest.approx(each.score, abs=1e-6), place, ITEMS)
-        if model.rates:
+        if stream.model.rates:
             assert why.rating == recommender.predict([user], [each.item])[0]
             assert why.rating_range == recommender.rating_range == (1.0, 5.0)
         else:
@@ -446,8 +449,8 @@ def test_reasons_of_one_side_and_of_nobody(run: pathlib.Path, parts: tuple[Any, 
 
 
 def test_reasons_follow_an_update(run: pathlib.Path, parts: tuple[Any, ...]) -> None:
-    _, data, model, *_ = parts
-    if not hasattr(model, "network"):
+    _, data, stream, *_ = parts
+    if not isinstance(stream, WindowStream):
         pytest.skip("reasons of this model read no states")
     recommender = Recommender.load(run)
     user, item = ids(data)[0][0], ids(data)[1][0]
@@ -457,7 +460,7 @@ def test_reasons_follow_an_update(run: pathlib.Path, parts: tuple[Any, ...]) -> 
     assert 3e9 in {each.timestamp for each in why.user_interactions}
     pair = recommender._live.states.user[0][None], recommender._live.states.item[0][None]
     assert why.score == pytest.approx(
-        float(recommender._live.run.scorer.rank(recommender._live.run.params, *pair)[0, 0]), abs=1e-5
+        float(recommender._live.run.model.rank(recommender._live.run.params, *pair)[0, 0]), abs=1e-5
     )
 
 
@@ -476,8 +479,8 @@ def test_the_command_line_explains(run: pathlib.Path, parts: tuple[Any, ...], ca
 
 
 def test_an_explanation_for_people(parts: tuple[Any, ...]) -> None:
-    recommender, data, model, *_ = parts
-    if not model.rates:
+    recommender, data, stream, *_ = parts
+    if not stream.model.rates:
         pytest.skip("a model that only ranks has less to say")
     events, (users, items) = data.events, ids(data)
     why = recommender.explain(users[events.user[-1]], items[events.item[-1]])

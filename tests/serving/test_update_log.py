@@ -14,7 +14,7 @@ import pytest
 
 from drex_jax import Recommender, main
 from drex_jax.common.errors import UserError
-from drex_jax.config.defaults import RANKER_FIELDS
+from drex_jax.models.registry import entry_of
 from drex_jax.runs import checkpoint, dataset
 from drex_jax.serving import update_log
 from drex_jax.training import experiment, registry
@@ -160,7 +160,7 @@ def test_a_history_that_is_not_stored(run: pathlib.Path) -> None:
     twin.update([{"user": "new0", **row} for row in history])
     row = twin._live.states.user[twin._users.number("new0")]
     scores = np.array(
-        recommender._live.run.scorer.rank(recommender._live.run.params, row[None], recommender._live.states.item)
+        recommender._live.run.model.rank(recommender._live.run.params, row[None], recommender._live.states.item)
     )[0]
     scores[[recommender._items.number(f"item{number}") for number in (1, 3)]] = -np.inf
     expected = [recommender._items.name(number) for number in np.argsort(-scores)[:5]]
@@ -273,7 +273,8 @@ def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarr
     settings: Any = ranking(name, "tiny", "tiny")
     settings.data.path = str(tmp_path / "tiny")
     wanted = {"size": 4, "batch_size": 9, "neighbours": 3}
-    settings.ranker.update({field: wanted[field] for field in RANKER_FIELDS[name] if field in wanted})
+    reads = entry_of(name).reads_field
+    settings.ranker.update({field: value for field, value in wanted.items() if reads(f"ranker.{field}")})
     settings.train.update(epochs=1, selection="recall@5")
     settings.evaluate.update(cutoffs=(5,), block=8)
     settings.devices.update(count=1, mapping="none")
@@ -281,7 +282,7 @@ def test_new_interactions_join_the_graph(name: str, features: dict[str, np.ndarr
         settings.crane.rounds = 1
     experiment.train(settings_of(settings), tmp_path / "run")
     recommender = Recommender.load(tmp_path / "run")
-    for found, expected in zip(recommender._live.updater.carry, recommender._live.states, strict=True):
+    for found, expected in zip(recommender._live.updater.states, recommender._live.states, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # the graph is train's so far
     mappings = [{"user": user, "item": item, "timestamp": time} for user, item, time, _ in new]
     folded = [] if name == "crane" else recommender.recommend_for([3, 12], k=5)  # by the same code

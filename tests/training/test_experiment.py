@@ -259,8 +259,8 @@ def test_biases_on_real_data(real_data: pathlib.Path, format_: str, path: str, r
     context = registry.context(settings_of(settings))
     found = {}
     for name in ("running_bias", "bias"):
-        model = registry.build(name, settings, dataset, 0, context)
-        evaluator = Evaluator(model, dataset.events, dataset.sizes, registry.evaluation_options(settings, dataset))
+        stream = registry.build(name, settings, dataset, 0, context)
+        evaluator = Evaluator(stream, dataset.events, dataset.sizes, registry.evaluation_options(settings, dataset))
         found[name] = evaluator.evaluate_test({}, Selection.of({}, "mse", 0.0, 0))[0]
     assert found["running_bias"]["prequential"]["mse"] == pytest.approx(running, abs=0.002)
     assert found["bias"]["frozen"]["mse"] == pytest.approx(static, abs=0.002)
@@ -288,6 +288,6 @@ def test_a_finished_run_tells_how_faithful_its_explanations_are(
     settings = read_settings(whole[0] / "config.json")
     settings.model.name = "popularity"
     (tmp_path / "config.json").write_text(settings.to_json())
-    (tmp_path / "scorer.json").write_text("{}")
+    (tmp_path / "constants.json").write_text("{}")
     with pytest.raises(UserError, match="a run of popularity; only DReX is explained"):
         faithfulness.measure(tmp_path, 4)

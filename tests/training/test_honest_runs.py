@@ -65,16 +65,16 @@ def test_a_trial_has_no_test(
         settings.model.name, settings, dataset, registry.context(settings), tmp_path
     ).selection
     assert dataclasses.asdict(chosen) == results_of(workdir)["selection"]
-    model, evaluator = given[:2]
-    assert [len(segment) for segment in model.segments()] == [*dataset.sizes[:2], 0]
+    stream, evaluator = given[:2]
+    assert [len(segment) for segment in stream.segments()] == [*dataset.sizes[:2], 0]
     assert len(evaluator._events) == sum(dataset.sizes[:2])
 
 
 def test_a_record_of_other_parameters_is_refused(finished_popularity: pathlib.Path, tmp_path: pathlib.Path) -> None:
     workdir = shutil.copytree(finished_popularity, tmp_path / "run")
-    model = experiment.reopen(workdir)[2]
+    stream = experiment.reopen(workdir)[2]
     record = json.loads((workdir / "run.json").read_text())
-    assert dataclasses.asdict(load_trained(model, workdir)[1]) == record["selection"]
+    assert dataclasses.asdict(load_trained(stream, workdir)[1]) == record["selection"]
     record["selection"]["params_sha256"] = "0123"
     (workdir / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="not the parameters that"):

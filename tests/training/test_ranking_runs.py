@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from drex_jax.common.errors import Stopped
-from drex_jax.config.defaults import RANKER_FIELDS
 from drex_jax.devices.mesh import Devices
+from drex_jax.models.registry import entry_of
 from drex_jax.training import experiment
 from drex_jax.training.settings import ranking, read_settings, settings_of
 
@@ -41,7 +41,8 @@ def settings(name: str, folder: pathlib.Path) -> Any:
     settings: Any = ranking(name, "tiny", "tiny")
     settings.data.path = str(folder)
     wanted = {"size": 4, "batch_size": 9, "neighbours": 3}
-    settings.ranker.update({field: wanted[field] for field in RANKER_FIELDS[name] if field in wanted})
+    reads = entry_of(name).reads_field
+    settings.ranker.update({field: value for field, value in wanted.items() if reads(f"ranker.{field}")})
     settings.train.update(epochs=2, selection="recall@5")
     settings.evaluate.update(cutoffs=(5, 10), block=8)
     if name == "crane":
@@ -99,11 +100,6 @@ def _params(workdir: pathlib.Path) -> Any:
     from drex_jax.training import registry
 
     options = read_settings(workdir / "config.json")
-    model = registry.build(
-        options.model.name,
-        options,
-        open_dataset(settings_of(options), workdir),
-        0,
-        registry.context(settings_of(options)),
-    )
-    return load_trained(model, workdir)[0]
+    dataset, context = open_dataset(options, workdir), registry.context(options)
+    stream = registry.build(options.model.name, options, dataset, 0, context)
+    return load_trained(stream, workdir)[0]

@@ -10,18 +10,18 @@ import pytest
 
 from drex_jax.devices.mesh import Devices
 from drex_jax.models.baselines.lightgcn import LightGCN
-from drex_jax.models.baselines.matrix_factorisation import FactorOptions, MatrixFactorisation
+from drex_jax.models.baselines.matrix_factorisation import MatrixFactorisation, RatingStream
 from drex_jax.models.drex import window
-from drex_jax.models.pairwise import RankerOptions
+from drex_jax.models.settings import RankerSettings
 from drex_jax.training.step import Trainer
 
 SEEDS = [3, 11]
 OPTIMIZER = optax.sgd(0.3)  # Adam would make a step of what rounding leaves of a gradient that is zero
 
 
-def epoch(model, seeds, devices, starts):
+def epoch(stream, seeds, devices, starts):
     """Each seed's (params, carry) and figures after an epoch."""
-    trainer = Trainer(model, OPTIMIZER, seeds, devices)
+    trainer = Trainer(stream, OPTIMIZER, seeds, devices)
     state = trainer.begin(starts)
     trainer.compile(state)
     figures = []
@@ -40,20 +40,22 @@ def assert_close(actual, expected):
 
 
 @pytest.fixture(scope="module", params=["drex", "matrix_factorisation", "lightgcn"])
-def model(request, make_events, make_drex):
+def stream(request, make_events, make_drex):
     events = make_events(n=61, users=9, items=11)
     if request.param == "matrix_factorisation":
-        return MatrixFactorisation(FactorOptions(mean=3.0, l2=0.1, size=3, batch_size=16), events, (61, 0, 0), 4)
+        factors = MatrixFactorisation(3.0, 0.1, events.num_users, events.num_items, size=3)
+        return RatingStream(factors, events, (61, 0, 0), batch_size=16, devices=4)
     if request.param == "lightgcn":  # each seed with samples of the graph of its own
-        return LightGCN(RankerOptions(size=3, batch_size=16, edge_dropout=0.5), events, (61, 0, 0), 4)
+        settings = RankerSettings(size=3, batch_size=16, edge_dropout=0.5)
+        return LightGCN.stream(events, (61, 0, 0), settings, devices=4)
     options = {"ranking_weight": 0.7, "dropout": 0.3, "offset_dropout": 0.5, "offsets": True, "bptt_windows": 2}
     return make_drex(events, packing=window.Packing(width=8, devices=4), **options)[0]
 
 
 @pytest.fixture(scope="module")
-def alone(model):
-    starts = [model.init(jax.random.key(seed)) for seed in SEEDS]
-    each = [epoch(model, [seed], Devices("none", 1), [start]) for seed, start in zip(SEEDS, starts, strict=True)]
+def alone(stream):
+    starts = [stream.init(jax.random.key(seed)) for seed in SEEDS]
+    each = [epoch(stream, [seed], Devices("none", 1), [start]) for seed, start in zip(SEEDS, starts, strict=True)]
     return starts, [state for (state,), _ in each], [figures for _, (figures,) in each]
 
 
@@ -66,12 +68,12 @@ def alone(model):
         pytest.param("pmap", 4, marks=pytest.mark.thorough),
     ],
 )
-def test_seeds_together_are_each_as_alone(model, alone, mapping, count):
+def test_seeds_together_are_each_as_alone(stream, alone, mapping, count):
     """Two groups of one device and of two; pmap has one group of four that trains both."""
     if jax.device_count() < count:
         pytest.skip(f"fewer than {count} devices")
     starts, states, figures = alone
-    together, their_figures = epoch(model, SEEDS, Devices(mapping, count), starts)
+    together, their_figures = epoch(stream, SEEDS, Devices(mapping, count), starts)
     assert_close(together, states)
     assert_close(their_figures, figures)
     assert np.abs(jax.tree.leaves(states[0])[0] - jax.tree.leaves(states[1])[0]).max() > 1e-3  # seeds differ
@@ -87,10 +89,10 @@ def test_groups_are_as_many_as_replicas_allow():
 
 def test_what_seeds_share_is_on_the_devices_once(make_events, make_drex):
     """Windows are constants that all seeds read; negatives are each seed's own."""
-    model, _ = make_drex(make_events(n=40), ranking_weight=1.0)
-    trainer = Trainer(model, OPTIMIZER, SEEDS, Devices("none", 1))
+    stream, _ = make_drex(make_events(n=40), ranking_weight=1.0)
+    trainer = Trainer(stream, OPTIMIZER, SEEDS, Devices("none", 1))
     ((batch, _),) = trainer.batches(0, 0)
-    own = next(model.with_seed(SEEDS[1]).batches(0))
+    own = next(stream.with_seed(SEEDS[1]).batches(0))
     assert batch.window.rating.shape == own.window.rating.shape
     assert batch.negatives.state.shape == (2, *own.negatives.state.shape)
     np.testing.assert_array_equal(batch.negatives.state[1], own.negatives.state)

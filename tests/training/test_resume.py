@@ -15,7 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from drex_jax.common.errors import DivergedError, Stopped
-from drex_jax.models.drex.model import DReX
+from drex_jax.models.drex.stream import WindowStream
 from drex_jax.training import experiment
 from drex_jax.training.settings import settings_of
 from drex_jax.training.step import Trainer
@@ -129,14 +129,14 @@ def test_an_extreme_learning_rate_is_told_with_its_step(
 def test_a_poisoned_window_of_drex_is_told(
     ranking_data: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, products: str
 ) -> None:
-    batches = DReX.batches
+    batches = WindowStream.batches
 
-    def poisoned(self: DReX, epoch: int) -> Iterator[Any]:
+    def poisoned(self: WindowStream, epoch: int) -> Iterator[Any]:
         *good, last = batches(self, epoch)
         yield from good
         yield jax.tree.map(lambda leaf: leaf * np.float32(1e30) if leaf.dtype == np.float32 else leaf, last)
 
-    monkeypatch.setattr(DReX, "batches", poisoned)
+    monkeypatch.setattr(WindowStream, "batches", poisoned)
     settings = small.settings("drex", ranking_data)
     settings.model.products = products
     settings.train.checkpoint_steps = 1

@@ -16,7 +16,7 @@ from drex_jax import Recommender, main
 from drex_jax.cli import answers
 from drex_jax.common.errors import Stopped, UserError
 from drex_jax.models.baselines.narre import NARRE
-from drex_jax.models.scoring import scorer
+from drex_jax.models.baselines.narre_stream import ReviewStream
 from drex_jax.runs.dataset import Dataset, open_dataset
 from drex_jax.runs.trained import load_trained
 from drex_jax.training import experiment, registry
@@ -51,16 +51,16 @@ def test_a_run_is_judged_as_others_and_goes_on_where_it_was_stopped(
     assert results["test"]["frozen"]["mse"] == results["test"]["prequential"]["mse"]  # it does not learn as it goes
     assert all(math.isfinite(value) for way in results["test"].values() for value in way.values())
     assert experiment.evaluate(run[0])["test"] == results["test"]
-    batches, calls = NARRE.batches, []
+    batches, calls = ReviewStream.batches, []
 
-    def interrupted(self: NARRE, epoch: int) -> Iterator[Any]:
+    def interrupted(self: ReviewStream, epoch: int) -> Iterator[Any]:
         for batch in batches(self, epoch):
             calls.append(epoch)
             if len(calls) == 5:
                 signal.raise_signal(signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(NARRE, "batches", interrupted)
+    monkeypatch.setattr(ReviewStream, "batches", interrupted)
     with pytest.raises(Stopped):
         experiment.train(settings_of(settings()), tmp_path / "run")
     again = experiment.train(settings_of(settings()), tmp_path / "run")
@@ -71,13 +71,13 @@ def test_a_run_is_judged_as_others_and_goes_on_where_it_was_stopped(
 def test_a_recommender_answers_as_the_model_does(run: tuple[pathlib.Path, dict[str, Any], Dataset]) -> None:
     workdir, _, data = run
     options = read_settings(workdir / "config.json")
-    model = registry.build("narre", options, data, 0, registry.context(settings_of(options)))
-    params, _ = load_trained(model, workdir)
-    carry, recommender = model.start(params), Recommender.load(workdir)
+    stream = registry.build("narre", options, data, 0, registry.context(options))
+    params, _ = load_trained(stream, workdir)
+    carry, recommender = stream.start(params), Recommender.load(workdir)
     users, items = list(data.interactions.user_ids), list(data.interactions.item_ids)
-    expected = np.clip(model.rate(params, carry.user[:10], carry.item[:10]), 1, 5)
+    expected = np.clip(stream.model.rate(params, carry.user[:10], carry.item[:10]), 1, 5)
     np.testing.assert_allclose(recommender.predict(users[:10], items[:10]), expected, rtol=1e-5)
-    order = np.argsort(-np.asarray(model.rank(params, carry.user[:1], carry.item))[0], kind="stable")
+    order = np.argsort(-np.asarray(stream.model.rank(params, carry.user[:1], carry.item))[0], kind="stable")
     assert [each.item for each in recommender.recommend(users[0], 3, False)] == [items[k] for k in order[:3]]
     mean = float(np.nanmean(data.events.rating[: data.sizes[0]], dtype=np.float64))
     assert recommender.predict(["nobody"], ["nothing"]) == pytest.approx(mean)
@@ -138,4 +138,4 @@ def test_its_fields_are_refused_where_nothing_reads_them() -> None:
 
 def test_a_record_without_its_mean_is_damaged() -> None:
     with pytest.raises(UserError, match="damaged"):
-        scorer("narre", {})
+        NARRE.from_constants({})

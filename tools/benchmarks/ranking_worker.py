@@ -198,11 +198,11 @@ def ours(name: str, config: Settings, data: Dataset) -> Run:
     from drex_jax.training.step import Trainer
 
     context = registry.context(config)
-    model = registry.build(name, config, data, config.seed, context)
-    if not model.steps_per_epoch():
+    stream = registry.build(name, config, data, config.seed, context)
+    if not stream.steps_per_epoch():
         raise UserError(f"{name} does not train in epochs, so that there is nothing to time")
-    trainer = Trainer(model, optax.adam(config.train.learning_rate), [config.seed], context.devices)
-    state = trainer.begin([jax.jit(model.init)(jax.random.key(config.seed))])
+    trainer = Trainer(stream, optax.adam(config.train.learning_rate), [config.seed], context.devices)
+    state = trainer.begin([jax.jit(stream.init)(jax.random.key(config.seed))])
     trainer.compile(state)
     epoch, steps = 0, 0
 

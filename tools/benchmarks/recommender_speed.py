@@ -25,8 +25,10 @@ from drex_jax.cli.exit_status import exit_code
 from drex_jax.cli.flags import Parser
 from drex_jax.data.interactions import Interactions
 from drex_jax.data.strings import Strings
+from drex_jax.models.baselines.factors import BPR
+from drex_jax.models.pairwise import TableSizes
 from drex_jax.models.protocol import States
-from drex_jax.models.scoring import scorer
+from drex_jax.models.settings import RankerSettings
 from drex_jax.serving.finished_run import open_run
 from drex_jax.serving.interaction_log import InteractionLog
 from drex_jax.serving.live_run import LiveRun
@@ -77,8 +79,9 @@ def stand_in(workdir: pathlib.Path, users: int, items: int) -> Recommender:
     )
     rows = (jnp.asarray(rng.normal(size=(count, 64)), jnp.float32) for count in (users, items))
     run = open_run(workdir)
-    log = InteractionLog(table, seen)
-    return Recommender(LiveRun(run._replace(scorer=scorer("bpr", {}), params={}, carry=States(*rows), log=log)))
+    model = BPR(RankerSettings(), TableSizes(users, items, items))
+    run = run._replace(model=model, params={}, states=States(*rows), log=InteractionLog(table, seen))
+    return Recommender(LiveRun(run))
 
 
 def main() -> None:

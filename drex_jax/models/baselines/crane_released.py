@@ -2,66 +2,67 @@
 
 FREEDOM's two graphs, without its loss on features. What is added to an item's row is one product of the graph of items
 with the items' fused features: two linear layers each, multi-head attention, the mean over modalities. The attention's
-sequence axis is the items, so that no modality ever reads another, and its cost is quadratic in the items; `axis_fixed`
-lets each item attend over its own modalities instead. The released code leaves out the attention where there is one
-modality alone and uses embeddings in its place; here one is as good as several.
+sequence axis is the items, so that no modality ever reads another, and its cost is quadratic in the items;
+`ReleasedAxisFixed` lets each item attend over its own modalities instead. The released code leaves out the attention
+where there is one modality alone and uses embeddings in its place; here one is as good as several.
 
 Letters: I items, M modalities, F features of a modality, D row size, h heads, S the length of a sequence.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.events import Events
 from drex_jax.models.baselines.two_graphs import Constants, TwoGraphs, linear
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import RankerOptions, xavier
+from drex_jax.models.pairwise import TrainPairs, xavier
+from drex_jax.models.protocol import Params
 
 HEADS = 4  # as in the released code
 MAX_ITEMS = 32_768  # of a catalogue whose items attend to each other: a step is 2^30 scores a head and modality
 BLOCK_SCORES = 1 << 24  # of all heads and modalities, that exist at a time
 
 
+@dataclasses.dataclass(frozen=True)
 class Released(TwoGraphs):
-    """`crane_released`; with `axis_fixed`, `crane_released_axis_fixed`."""
+    """`crane_released`: items attend to each other."""
 
-    def __init__(
-        self,
-        options: RankerOptions,
-        events: Events,
-        sizes: tuple[int, int, int],
-        devices: int = 1,
-        axis_fixed: bool = False,
-    ):
-        """Raises `UserError`: no item features, too many items to attend to each other, or a size not for `HEADS`."""
-        self.axis_fixed = axis_fixed
-        if options.size % HEADS:
-            raise UserError(f"ranker.size = {options.size}: crane_released needs a multiple of its {HEADS} heads")
-        if not axis_fixed and events.num_items > MAX_ITEMS:
+    called = "crane_released"
+    axis_fixed: ClassVar[bool] = False
+
+    @classmethod
+    def over(cls, pairs: TrainPairs, *groups: Any) -> tuple[Self, Constants]:
+        """Return the model and both graphs.
+
+        Raises:
+          UserError: no item features, too many items to attend to each other, or a size that `HEADS` does not divide.
+        """
+        size = groups[0].size
+        if size % HEADS:
+            raise UserError(f"ranker.size = {size}: crane_released needs a multiple of its {HEADS} heads")
+        if not cls.axis_fixed and pairs.num_items > MAX_ITEMS:
             raise UserError(
                 f"crane_released compares all items with each other, at most {MAX_ITEMS:,}, and these data have "
-                f"{events.num_items:,}: use crane_released_axis_fixed or crane"
+                f"{pairs.num_items:,}: use crane_released_axis_fixed or crane"
             )
-        super().__init__(options, events, sizes, devices, "crane_released")
+        return super().over(pairs, *groups)
 
     def init_content(self, key: jax.Array) -> dict[str, Any]:
-        """`features` by modality [I, F], trained from what the data have; linear layers; `attention`.
+        """Return linear layers and `attention`.
 
         Layers are `first` and `second`, by modality, and, in `attention`, `into` (queries, keys, values) and `out`,
         each (weights, bias). They start as PyTorch starts them.
         """
-        values, size = self.features.values, self.options.size
+        widths, size = self.widths, self.settings.size
         first, second, into, out = jax.random.split(key, 4)
-        keys = [jax.random.split(each, len(values)) for each in (first, second)]
-        widths = [each.shape[1] for each in values]
+        keys = [jax.random.split(each, len(widths)) for each in (first, second)]
         return {
-            "features": [jnp.asarray(each) for each in values],
             "first": [_layer(k, width, size) for k, width in zip(keys[0], widths, strict=True)],
             "second": [_layer(k, size, size) for k in keys[1]],
             "attention": {
@@ -70,8 +71,8 @@ class Released(TwoGraphs):
             },
         }
 
-    def content(self, params: dict[str, Any], constants: Constants) -> jax.Array:
-        """The fused features of the items that are alike."""
+    def content(self, params: Params, constants: Constants) -> jax.Array:
+        """Return the fused features of the items that are alike."""
         projected = jnp.stack(
             [
                 _apply(second, _apply(first, values))
@@ -86,6 +87,13 @@ class Released(TwoGraphs):
         attended = jnp.where(present[:, :, None], attended, 0.0)
         fused = attended.sum(0) / jnp.maximum(present.sum(0), 1)[:, None]
         return propagate(constants.semantic, fused)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleasedAxisFixed(Released):
+    """`crane_released_axis_fixed`: each item attends over its own modalities."""
+
+    axis_fixed = True
 
 
 def attend(weights: dict[str, Any], x: jax.Array, present: jax.Array) -> jax.Array:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 
-from drex_jax.data.events import Events
 from drex_jax.devices.axis import Axis
-from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows, xavier
+from drex_jax.models.pairwise import Pairs, Pairwise, Rows, xavier
+from drex_jax.models.protocol import Params
+from drex_jax.models.settings import RankerSettings
 
 
+@dataclasses.dataclass(frozen=True)
 class BPR(Pairwise):
     """Scores are products of a user's and an item's embeddings."""
 
-    def __init__(self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1):
-        super().__init__(options, events, sizes, (), devices)
+    settings: RankerSettings
 
-    def init(self, key: jax.Array) -> dict[str, jax.Array]:
-        """Embeddings: `user` [U, D], `item` [I, D]."""
+    def init(self, key: jax.Array) -> Params:
+        """Return embeddings: `user` [U, D], `item` [I, D]."""
         user, item = jax.random.split(key)
-        size = self.options.size
-        return {"user": xavier(user, self.num_users, size), "item": xavier(item, self.num_items, size)}
+        size = self.settings.size
+        return {"user": xavier(user, self.sizes.users, size), "item": xavier(item, self.sizes.items, size)}
 
-    def everyone(self, params: dict[str, jax.Array], constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
-        """The embeddings."""
+    def everyone(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
+        """Return the embeddings."""
         return params["user"], params["item"]
 
-    def rows(
-        self, params: dict[str, jax.Array], constants: Any, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis
-    ) -> Rows:
-        """The embeddings of the batch."""
+    def rows(self, params: Params, constants: Any, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis) -> Rows:
+        """Return the embeddings of the batch."""
         own = params["user"][pairs.user], params["item"][pairs.item], params["item"][pairs.negative]
         return Rows(*own, penalised=own)

@@ -7,39 +7,37 @@ start as the data set has them, as in the public implementation.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from drex_jax.data.events import Events
 from drex_jax.devices.axis import Axis
 from drex_jax.models import losses
 from drex_jax.models.baselines.two_graphs import Constants, TwoGraphs, linear
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import Pairs, RankerOptions
+from drex_jax.models.pairwise import Pairs
+from drex_jax.models.protocol import Params
 
 
+@dataclasses.dataclass(frozen=True)
 class FREEDOM(TwoGraphs):
-    """`options.feature_weight` is of the loss on features; `edge_dropout`, `neighbours`, `first_modality` of graphs."""
+    """`feature_weight` is of the loss on features; `edge_dropout`, `neighbours` and `first_modality` are of graphs."""
 
-    def __init__(self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1):
-        """Raises `UserError` where the data have no item features."""
-        super().__init__(options, events, sizes, devices, "FREEDOM")
+    called = "FREEDOM"
 
     def init_content(self, key: jax.Array) -> dict[str, Any]:
-        """By modality `features` [I, F] and `project` [F, D]. (A bias would drop out of every difference.)"""
-        values = self.features.values
-        keys = jax.random.split(key, len(values))
-        project = [linear(k, each.shape[1], self.options.size) for k, each in zip(keys, values, strict=True)]
-        return {"features": [jnp.asarray(each) for each in values], "project": project}
+        """Return `project`, by modality [F, D]. (A bias would drop out of every difference.)"""
+        keys = jax.random.split(key, len(self.widths))
+        return {"project": [linear(k, width, self.settings.size) for k, width in zip(keys, self.widths, strict=True)]}
 
-    def content(self, params: dict[str, Any], constants: Constants) -> jax.Array:
-        """The embeddings of the items that are alike."""
-        return propagate(constants.semantic, params["table"][self.num_users :])
+    def content(self, params: Params, constants: Constants) -> jax.Array:
+        """Return the embeddings of the items that are alike."""
+        return propagate(constants.semantic, params["table"][self.sizes.users :])
 
     def own_loss(
-        self, params: dict[str, Any], constants: Constants, user: jax.Array, pairs: Pairs, axis: Axis
+        self, params: Params, constants: Constants, user: jax.Array, pairs: Pairs, axis: Axis
     ) -> dict[str, Any]:
         """BPR on projected features, of the pairs whose both items have the modality."""
         total: jax.Array | float = 0.0
@@ -48,4 +46,4 @@ class FREEDOM(TwoGraphs):
             projected = values[jnp.concatenate([pairs.item, pairs.negative])] @ weight
             scores = [(user * each).sum(1) for each in jnp.split(projected, 2)]
             total += losses.bpr(scores[0], scores[1][:, None], counted[:, None], axis)
-        return {"loss": self.options.feature_weight * total, "figures": {"feature_loss": total}}
+        return {"loss": self.settings.feature_weight * total, "figures": {"feature_loss": total}}

@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, Self
 
 import jax
 
-from drex_jax.data.events import Events, train_pairs
 from drex_jax.devices.axis import Axis
-from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings
-from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows
+from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings, grown_table
+from drex_jax.models.pairwise import Pairs, Pairwise, Rows, TableSizes, TrainPairs
+from drex_jax.models.protocol import Params
+from drex_jax.models.settings import RankerSettings
 
 
+@dataclasses.dataclass(frozen=True)
 class LightGCN(Pairwise):
     """Scores are products of averaged embeddings; L2 is on the embeddings themselves.
 
     With `edge_dropout` each epoch trains on a sample of the graph; the original has none.
     """
 
-    def __init__(self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1):
-        pairs = train_pairs(events, sizes)
-        self._graph = BehaviourGraph(*pairs, events.num_users, events.num_items, options.edge_dropout)
-        super().__init__(options, events, sizes, self._graph.constants, devices)
+    settings: RankerSettings
+    graph: BehaviourGraph
 
-    def init(self, key: jax.Array) -> dict[str, jax.Array]:
-        """Embeddings: `table` [N, D], users first."""
-        return {"table": embeddings(key, self.num_users, self.num_items, self.options.size)}
+    @classmethod
+    def over(cls, pairs: TrainPairs, *groups: Any) -> tuple[Self, Behaviour]:
+        """Return the model and the graph of users and items."""
+        graph, behaviour = BehaviourGraph.over(pairs, groups[0].edge_dropout)
+        return cls(groups[0], TableSizes.of(pairs), graph), behaviour
 
-    def carried(self, params: dict[str, jax.Array], constants: Behaviour, key: jax.Array) -> Any:
-        """The epoch's graph."""
-        return self._graph.of_epoch(constants, key)
+    def init(self, key: jax.Array) -> Params:
+        """Return embeddings: `table` [N, D], users first."""
+        return {"table": embeddings(key, self.sizes.users, self.sizes.items, self.settings.size)}
 
-    def everyone(self, params: dict[str, jax.Array], constants: Behaviour, carry: Any) -> tuple[jax.Array, jax.Array]:
-        """Averaged embeddings."""
-        table = averaged(constants, carry, params["table"], self.options.layers)
-        return table[: self.num_users], table[self.num_users :]
+    def grown(self, params: Params, known: TableSizes) -> Params:
+        """Return the embeddings, zeros for newcomers: only their neighbours make their rows (our choice)."""
+        return params | {"table": grown_table(params["table"], known, self.sizes)}
 
-    def rows(
-        self, params: dict[str, jax.Array], constants: Behaviour, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis
-    ) -> Rows:
-        """Averaged embeddings of the batch."""
-        table = averaged(constants, carry, params["table"], self.options.layers)
+    def carried(self, params: Params, constants: Behaviour, key: jax.Array) -> Any:
+        """Return the epoch's graph."""
+        return self.graph.of_epoch(constants, key)
+
+    def everyone(self, params: Params, constants: Behaviour, carry: Any) -> tuple[jax.Array, jax.Array]:
+        """Return averaged embeddings."""
+        table = averaged(constants, carry, params["table"], self.settings.layers)
+        return table[: self.sizes.users], table[self.sizes.users :]
+
+    def rows(self, params: Params, constants: Behaviour, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis) -> Rows:
+        """Return averaged embeddings of the batch."""
+        table = averaged(constants, carry, params["table"], self.settings.layers)
         nodes = self.nodes(pairs)
         return Rows(*(table[node] for node in nodes), penalised=[params["table"][node] for node in nodes])

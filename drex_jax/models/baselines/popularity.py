@@ -1,7 +1,8 @@
-"""Popularity: items in the order of how often they were met, up to the moment."""
+"""Popularity: items in the order of their number of interactions, up to the moment."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import jax.numpy as jnp
@@ -10,16 +11,19 @@ import numpy as np
 from drex_jax.common.streams import occurrences
 from drex_jax.data.events import Events
 from drex_jax.models.baselines.bias import after_each
-from drex_jax.models.closed_form import ClosedForm, Lookup
+from drex_jax.models.lookup import ClosedForm, Lookup, LookupStream
 from drex_jax.models.protocol import States, Trace
+from drex_jax.models.source import Source
 
 
+@dataclasses.dataclass(frozen=True)
 class Popularity(ClosedForm):
-    """Ranks by the number of interactions so far; predicts no rating."""
+    """Rank by the number of interactions so far; predicts no rating."""
 
     rates = False
 
-    def __init__(self, events: Events, sizes: tuple[int, int, int]):
+    def stream(self, events: Events, sizes: tuple[int, int, int]) -> LookupStream:
+        """Return the stream over a data set."""
         begins = np.cumsum((0, *sizes))
         no_user = np.zeros((events.num_users, 1), np.float32)
         count = np.zeros((events.num_items, 1), np.float32)
@@ -30,4 +34,9 @@ class Popularity(ClosedForm):
             count = count + np.bincount(item, minlength=events.num_items)[:, None].astype(np.float32)
             trace = Trace(*map(jnp.asarray, (no_user[user], before, after_each(item, before, count))))
             segments.append(Lookup(user, item, trace, States(jnp.asarray(no_user), jnp.asarray(count))))
-        super().__init__(no_user, start, tuple(segments))
+        return self.stream_of(no_user, start, tuple(segments))
+
+    @classmethod
+    def build(cls, source: Source) -> LookupStream:
+        """Return the stream for a run."""
+        return cls().stream(source.events, source.sizes)

@@ -10,17 +10,20 @@ Letters: U users, I items, N = U + I nodes, E train pairs, M modalities, F featu
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 
-from drex_jax.data.events import Events, train_pairs
 from drex_jax.devices.axis import Axis
-from drex_jax.models.graph.item_item import Features, feature_graph, item_features
+from drex_jax.models.graph.item_item import feature_graph, item_features
 from drex_jax.models.graph.propagation import Graph
 from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings
-from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows
+from drex_jax.models.pairwise import Pairs, Pairwise, Rows, TableSizes, TrainPairs
+from drex_jax.models.protocol import Params
+from drex_jax.models.settings import RankerSettings
 
 
 class Constants(NamedTuple):
@@ -37,55 +40,72 @@ class Constants(NamedTuple):
     present: Any
 
 
+@dataclasses.dataclass(frozen=True)
 class TwoGraphs(Pairwise):
-    """The shared part. Parameters: embeddings `table` [N, D], users first, and those of `init_content`."""
+    """The shared part. Parameters: embeddings `table` [N, D], users first, `features` by modality, `init_content`.
 
-    def __init__(self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], devices: int, name: str):
-        """Builds both graphs. Raises `UserError` where the data have no item features; `name` is the model's."""
-        self.features: Features = item_features(events, name)
-        pairs = train_pairs(events, sizes)
-        self._graph = BehaviourGraph(*pairs, events.num_users, events.num_items, options.edge_dropout)
-        semantic = feature_graph(self.features, options.neighbours, options.first_modality)
-        constants = Constants(self._graph.constants, semantic, self.features.present)
-        super().__init__(options, events, sizes, constants, devices)
+    Attributes:
+      graph: of users and items.
+      widths: F of each modality.
+    """
+
+    settings: RankerSettings
+    graph: BehaviourGraph
+    widths: tuple[int, ...]
+
+    called: ClassVar[str]  # in messages
+
+    @classmethod
+    def over(cls, pairs: TrainPairs, *groups: Any) -> tuple[Self, Constants]:
+        """Return the model and both graphs. Raises `UserError` where the data have no item features."""
+        (settings,) = groups
+        features = item_features(pairs.features, cls.called)
+        graph, behaviour = BehaviourGraph.over(pairs, settings.edge_dropout)
+        semantic = feature_graph(features, settings.neighbours, settings.first_modality)
+        widths = tuple(values.shape[1] for values in features.values)
+        model = cls(settings, TableSizes.of(pairs), graph, widths)
+        return model, Constants(behaviour, semantic, features.present)
 
     # What a model adds
 
     @abc.abstractmethod
     def init_content(self, key: jax.Array) -> dict[str, Any]:
-        """Parameters beside the embeddings."""
+        """Return parameters beside the embeddings and the features."""
 
     @abc.abstractmethod
-    def content(self, params: dict[str, Any], constants: Constants) -> jax.Array:
-        """What is added to the rows of items: [I, D]."""
+    def content(self, params: Params, constants: Constants) -> jax.Array:
+        """Return what is added to the rows of items: [I, D]."""
 
     def own_loss(
-        self, params: dict[str, Any], constants: Constants, user: jax.Array, pairs: Pairs, axis: Axis
+        self, params: Params, constants: Constants, user: jax.Array, pairs: Pairs, axis: Axis
     ) -> dict[str, Any]:
-        """`loss` and `figures` of a batch's `Rows`, of the model's own. `user` [B, D] is as in `Rows`."""
+        """Return `loss` and `figures` of a batch's `Rows`, of the model's own. `user` [B, D] is as in `Rows`."""
         return {}
 
     # What `Pairwise` asks for
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
-        """New parameters."""
+    def init(self, key: jax.Array) -> Params:
+        """Return new parameters; features are zeros, until `given` replaces them."""
         first, second = jax.random.split(key)
-        table = embeddings(first, self.num_users, self.num_items, self.options.size)
-        return {"table": table, **self.init_content(second)}
+        table = embeddings(first, self.sizes.users, self.sizes.items, self.settings.size)
+        features = [jnp.zeros((self.sizes.items, width)) for width in self.widths]
+        return {"table": table, "features": features, **self.init_content(second)}
 
-    def carried(self, params: dict[str, Any], constants: Constants, key: jax.Array) -> Any:
-        """The graph of the epoch's sample of pairs."""
-        return self._graph.of_epoch(constants.behaviour, key)
+    def given(self, pairs: TrainPairs) -> dict[str, Any]:
+        """Return the data's features: they are parameters."""
+        return {"features": [jnp.asarray(each) for each in item_features(pairs.features, self.called).values]}
 
-    def everyone(self, params: dict[str, Any], constants: Constants, carry: Any) -> tuple[jax.Array, jax.Array]:
-        """Averaged embeddings, those of items with their content."""
-        table = averaged(constants.behaviour, carry, params["table"], self.options.layers)
-        return table[: self.num_users], table[self.num_users :] + self.content(params, constants)
+    def carried(self, params: Params, constants: Constants, key: jax.Array) -> Any:
+        """Return the graph of the epoch's sample of pairs."""
+        return self.graph.of_epoch(constants.behaviour, key)
 
-    def rows(
-        self, params: dict[str, Any], constants: Constants, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis
-    ) -> Rows:
-        """Those of the batch. L2 is on the embeddings themselves, as LightGCN's; the public code has none."""
+    def everyone(self, params: Params, constants: Constants, carry: Any) -> tuple[jax.Array, jax.Array]:
+        """Return averaged embeddings, those of items with their content."""
+        table = averaged(constants.behaviour, carry, params["table"], self.settings.layers)
+        return table[: self.sizes.users], table[self.sizes.users :] + self.content(params, constants)
+
+    def rows(self, params: Params, constants: Constants, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis) -> Rows:
+        """Return those of the batch. L2 is on the embeddings themselves, as LightGCN's; the public code has none."""
         users, items = self.everyone(params, constants, carry)
         nodes = self.nodes(pairs)
         user = users[pairs.user]

@@ -6,44 +6,48 @@ matrix; a user's row is twice as long as an embedding. The paper's biases of ite
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.data.events import Events
 from drex_jax.devices.axis import Axis
 from drex_jax.models.graph.item_item import item_features
-from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows, xavier
+from drex_jax.models.pairwise import Pairs, Pairwise, Rows, TableSizes, TrainPairs, xavier
+from drex_jax.models.protocol import Params
+from drex_jax.models.settings import RankerSettings
 
 
+@dataclasses.dataclass(frozen=True)
 class VBPR(Pairwise):
-    """`constants` are features float32 [I, F] as the data set has them; zeros where an item lacks a modality."""
+    """Constants are features float32 [I, F] as the data set has them; zeros where an item lacks a modality."""
 
-    def __init__(self, options: RankerOptions, events: Events, sizes: tuple[int, int, int], devices: int = 1):
-        """Raises `UserError` where the data have no item features."""
-        features = np.concatenate(item_features(events, "VBPR").values, axis=1)
-        self._width = features.shape[1]
-        super().__init__(options, events, sizes, features, devices)
+    settings: RankerSettings
+    width: int
 
-    def init(self, key: jax.Array) -> dict[str, jax.Array]:
-        """`user` [U, 2D], `item` [I, D], `project` [F, D]. (A bias would be the same for all items.)"""
-        keys, size = jax.random.split(key, 3), self.options.size
+    @classmethod
+    def over(cls, pairs: TrainPairs, *groups: Any) -> tuple[Self, np.ndarray]:
+        """Return the model and the features. Raises `UserError` where the data have none."""
+        features = np.concatenate(item_features(pairs.features, "VBPR").values, axis=1)
+        return cls(groups[0], TableSizes.of(pairs), features.shape[1]), features
+
+    def init(self, key: jax.Array) -> Params:
+        """Return `user` [U, 2D], `item` [I, D], `project` [F, D]. (A bias would be the same for all items.)"""
+        keys, size = jax.random.split(key, 3), self.settings.size
         return {
-            "user": xavier(keys[0], self.num_users, 2 * size),
-            "item": xavier(keys[1], self.num_items, size),
-            "project": xavier(keys[2], self._width, size),
+            "user": xavier(keys[0], self.sizes.users, 2 * size),
+            "item": xavier(keys[1], self.sizes.items, size),
+            "project": xavier(keys[2], self.width, size),
         }
 
-    def everyone(self, params: dict[str, jax.Array], constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
-        """The rows, of items [I, 2D]."""
+    def everyone(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
+        """Return the rows, of items [I, 2D]."""
         return params["user"], jnp.concatenate([params["item"], constants @ params["project"]], axis=1)
 
-    def rows(
-        self, params: dict[str, jax.Array], constants: Any, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis
-    ) -> Rows:
-        """The rows of the batch, whose items alone are projected; L2 is on them."""
+    def rows(self, params: Params, constants: Any, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis) -> Rows:
+        """Return the rows of the batch, whose items alone are projected; L2 is on them."""
         user = params["user"][pairs.user]
         item, negative = (
             jnp.concatenate([params["item"][number], constants[number] @ params["project"]], axis=1)

@@ -14,14 +14,14 @@ Letters: U users, I items, M modalities, F features of a modality, D row size, B
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.data.events import Events, train_pairs
 from drex_jax.devices.axis import Axis
 from drex_jax.models import losses
 from drex_jax.models.crane import attention
@@ -29,8 +29,10 @@ from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.graph.item_item import item_features
 from drex_jax.models.graph.neighbours import nearest
 from drex_jax.models.graph.propagation import Graph, directed, incidence, propagate
-from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings
-from drex_jax.models.pairwise import Pairs, Pairwise, RankerOptions, Rows
+from drex_jax.models.graph.user_item import Behaviour, BehaviourGraph, averaged, embeddings, grown_table
+from drex_jax.models.pairwise import Pairs, Pairwise, Rows, TableSizes, TrainPairs
+from drex_jax.models.protocol import Params
+from drex_jax.models.settings import RankerSettings
 
 
 class Profiles(NamedTuple):
@@ -75,42 +77,46 @@ class Graphs(NamedTuple):
     semantic: Any
 
 
+@dataclasses.dataclass(frozen=True)
 class Crane(Pairwise):
-    """The `paper` variant."""
+    """The `paper` variant.
 
-    def __init__(
-        self,
-        options: RankerOptions,
-        crane: CraneSettings,
-        events: Events,
-        sizes: tuple[int, int, int],
-        devices: int = 1,
-    ):
-        """Raises `UserError` where the data have no item features."""
-        self.crane = crane
-        raw = item_features(events, "CRANE")
+    Attributes:
+      crane: what makes it CRANE.
+      graph: of users and items.
+      widths: F of each modality.
+    """
+
+    settings: RankerSettings
+    crane: CraneSettings
+    graph: BehaviourGraph
+    widths: tuple[int, ...]
+
+    @classmethod
+    def over(cls, pairs: TrainPairs, *groups: Any) -> tuple[Self, Constants]:
+        """Return the model and its constants. Raises `UserError` where the data have no item features."""
+        settings, crane = groups
+        raw = item_features(pairs.features, "CRANE")
         features = [_standardised(values, there) for values, there in zip(raw.values, raw.present, strict=True)]
-        pairs = train_pairs(events, sizes)
-        self._graph = BehaviourGraph(*pairs, events.num_users, events.num_items, options.edge_dropout)
+        graph, behaviour = BehaviourGraph.over(pairs, settings.edge_dropout)
         semantic = None
         if crane.semantic_graph and not crane.graph_epochs:
             both = np.concatenate(features, axis=1)
-            semantic = jax.jit(item_graph, static_argnums=2)(both, raw.present.any(0), options.neighbours)
+            semantic = jax.jit(item_graph, static_argnums=2)(both, raw.present.any(0), settings.neighbours)
         profiles = None
         if crane.user_profiles:
-            profiles = _profiles(*pairs, events.num_users, raw.present)
-        constants = Constants(self._graph.constants, features, raw.present, profiles, semantic)
-        super().__init__(options, events, sizes, constants, devices)
-        self._sampled = jax.jit(self._graph.of_epoch)
+            profiles = _profiles(pairs.user, pairs.item, pairs.num_users, raw.present)
+        widths = tuple(values.shape[1] for values in features)
+        model = cls(settings, TableSizes.of(pairs), crane, graph, widths)
+        return model, Constants(behaviour, features, raw.present, profiles, semantic)
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
-        """Embeddings `table` [U + I, D]; `project`, by modality [F, D]; `item` and `user` rounds."""
+    def init(self, key: jax.Array) -> Params:
+        """Return embeddings `table` [U + I, D]; `project`, by modality [F, D]; `item` and `user` rounds."""
         keys = jax.random.split(key, 4)
-        widths = [values.shape[1] for values in self._constants[1].features]
-        size, rounds = self.options.size, self.crane.rounds
+        widths, size, rounds = self.widths, self.settings.size, self.crane.rounds
         each = zip(jax.random.split(keys[1], len(widths)), widths, strict=True)
         params = {
-            "table": embeddings(keys[0], self.num_users, self.num_items, size),
+            "table": embeddings(keys[0], self.sizes.users, self.sizes.items, size),
             "project": [jax.random.normal(key, (width, size)) / np.sqrt(width) for key, width in each],
             "item": attention.init_rounds(keys[2], rounds, len(widths), size),
         }
@@ -118,25 +124,24 @@ class Crane(Pairwise):
             params["user"] = attention.init_rounds(keys[3], rounds, len(widths), size)
         return params
 
-    def projected(self, params: dict[str, Any], constants: Constants) -> jax.Array:
-        """Items' features in the common space, standardised: [M, I, D], zeros where an item lacks a modality."""
+    def projected(self, params: Params, constants: Constants) -> jax.Array:
+        """Return items' features in the common space, standardised: [M, I, D], zeros where an item lacks a modality."""
         each = [values @ weight for values, weight in zip(constants.features, params["project"], strict=True)]
         contents, present = jnp.stack(each), constants.present
         return attention.standardise(contents, present, attention.moments(contents, present))
 
-    def content(self, params: dict[str, Any], constants: Constants, projected: jax.Array) -> jax.Array:
-        """Items' refined content [I, D]."""
+    def content(self, params: Params, constants: Constants, projected: jax.Array) -> jax.Array:
+        """Return items' refined content [I, D]."""
         refined = attention.refine(params["item"], projected, constants.present)
         return attention.mean_direction(refined, constants.present)
 
-    def modality_shares(self, params: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
-        """How much of an item's content each modality makes up, and the content.
+    def modality_shares(self, params: Params, constants: Constants) -> tuple[jax.Array, jax.Array]:
+        """Return how much of an item's content each modality makes up, and the content.
 
         Returns:
           [M, I], the product of a modality's refined content with the item's direction, of sum 1 where an item has any
           modality (one that points away has less than 0); and the content [I, D].
         """
-        constants = self._constants[1]
         refined = attention.refine(params["item"], self.projected(params, constants), constants.present)
         content = attention.mean_direction(refined, constants.present)
         parts = (refined * content).sum(2)
@@ -144,9 +149,9 @@ class Crane(Pairwise):
         return jnp.where(total > 0, parts / jnp.where(total > 0, total, 1.0), 0.0), content
 
     def user_content(
-        self, params: dict[str, Any], total: jax.Array, count: jax.Array, counted: jax.Array | None = None
+        self, params: Params, total: jax.Array, count: jax.Array, counted: jax.Array | None = None
     ) -> jax.Array:
-        """Refined content [n, D] of users.
+        """Return refined content [n, D] of users.
 
         Args:
           params: the model's.
@@ -159,32 +164,38 @@ class Crane(Pairwise):
         return attention.mean_direction(attention.refine(params["user"], mean, liked, counted), liked)
 
     def semantic(self, constants: Constants, carry: Graphs, content: jax.Array) -> jax.Array:
-        """Items' content [I, D] as the semantic view has it: that of their neighbours."""
+        """Return items' content [I, D] in the semantic view: that of their neighbours."""
         if not self.crane.semantic_graph:
             return content
         return propagate(constants.semantic if constants.semantic is not None else carry.semantic, content)
 
-    def carried(self, params: dict[str, Any], constants: Constants, key: jax.Array) -> Graphs:
-        """The epoch's graph of users and items, and that of items by the content they have now."""
-        return Graphs(self._graph.of_epoch(constants.behaviour, key), self.settled(params, constants).semantic)
+    def carried(self, params: Params, constants: Constants, key: jax.Array) -> Graphs:
+        """Return the epoch's graph of users and items, and that of items by the content they have now."""
+        return Graphs(self.graph.of_epoch(constants.behaviour, key), self.settled(params, constants).semantic)
 
-    def settled(self, params: dict[str, Any], constants: Constants) -> Graphs:
-        """The whole graph of users and items, and that of items by their content."""
+    def settled(self, params: Params, constants: Constants) -> Graphs:
+        """Return the whole graph of users and items, and that of items by their content."""
         if not self.crane.semantic_graph or constants.semantic is not None:
             return Graphs((), ())
         content = self.content(params, constants, self.projected(params, constants))
-        return Graphs((), item_graph(content, constants.present.any(0), self.options.neighbours))
+        return Graphs((), item_graph(content, constants.present.any(0), self.settings.neighbours))
 
-    def renew(self, params: dict[str, Any], carry: Graphs | None, epoch: int, key: jax.Array) -> Graphs:
-        """The graph of users and items anew, that of items every `graph_epochs`."""
-        if carry is None or not self.crane.graph_epochs or epoch % self.crane.graph_epochs == 0:
-            return super().renew(params, carry, epoch, key)
-        return Graphs(self._sampled(self._constants[1].behaviour, key), carry.semantic)
+    def renews(self, epoch: int) -> bool:
+        """Whether the graph of items is made again."""
+        return not self.crane.graph_epochs or epoch % self.crane.graph_epochs == 0
 
-    def everyone(self, params: dict[str, Any], constants: Constants, carry: Graphs) -> tuple[jax.Array, jax.Array]:
-        """Sums of both views."""
-        table = averaged(constants.behaviour, carry.behaviour, params["table"], self.options.layers)
-        user, item = table[: self.num_users], table[self.num_users :]
+    def recarried(self, params: Params, constants: Constants, carry: Graphs, key: jax.Array) -> Graphs:
+        """Return a new sample of the graph of users and items, and the graph of items as it is."""
+        return Graphs(self.graph.of_epoch(constants.behaviour, key), carry.semantic)
+
+    def grown(self, params: Params, known: TableSizes) -> dict[str, Any]:
+        """Return the parameters, with embeddings of zeros for newcomers: only their neighbours make their rows."""
+        return params | {"table": grown_table(params["table"], known, self.sizes)}
+
+    def everyone(self, params: Params, constants: Constants, carry: Graphs) -> tuple[jax.Array, jax.Array]:
+        """Return sums of both views."""
+        table = averaged(constants.behaviour, carry.behaviour, params["table"], self.settings.layers)
+        user, item = table[: self.sizes.users], table[self.sizes.users :]
         projected = self.projected(params, constants)
         content = self.content(params, constants, projected)
         if constants.profiles is not None:
@@ -193,13 +204,13 @@ class Crane(Pairwise):
         return user, item + self.semantic(constants, carry, content)
 
     def rows(
-        self, params: dict[str, Any], constants: Constants, carry: Graphs, pairs: Pairs, key: jax.Array, axis: Axis
+        self, params: Params, constants: Constants, carry: Graphs, pairs: Pairs, key: jax.Array, axis: Axis
     ) -> Rows:
-        """Sums of views, and the contrast between them.
+        """Return sums of views, and the contrast between them.
 
         In training users' correlations are taken over the distinct users of the batch: the others' content is not made.
         """
-        table = averaged(constants.behaviour, carry.behaviour, params["table"], self.options.layers)
+        table = averaged(constants.behaviour, carry.behaviour, params["table"], self.settings.layers)
         nodes = self.nodes(pairs)
         user, item, negative = (table[node] for node in nodes)
         projected = self.projected(params, constants)

@@ -1,36 +1,82 @@
-"""DReX over one data set (arXiv 2602.19702; reconstruction: docs/faithfulness.md): its windows, its loss, its replay.
+"""DReX as pure functions of its parameters, whatever data it learns from (arXiv 2602.19702).
 
-Letters: n interactions of a window, U users, I items, D state size, E = D + 2.
+docs/faithfulness.md says what is the paper's and what is ours. An interaction is scored from its two states first and
+only then updates them. Only those two are read inside the scan; heads, losses and negatives read the stacked states
+before each interaction afterwards.
+
+Letters: n interactions of a window, U users, I items, D state size, E = D + 2, F features.
 """
 
 from __future__ import annotations
 
-import collections
-import copy
 import dataclasses
 import functools
-import itertools
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drex_jax.common.streams import previous_and_next
-from drex_jax.data.events import Events
+from drex_jax.common.side import Side
 from drex_jax.devices.axis import ALONE, Axis
 from drex_jax.models import losses
-from drex_jax.models.drex import counters, recurrence, window
-from drex_jax.models.drex.core import DReXOptions, Keys, Refiner
-from drex_jax.models.protocol import Compile, States, Trace, compile_alone
+from drex_jax.models.constants import unrecorded
+from drex_jax.models.drex import recurrence, window
+from drex_jax.models.drex.network import AUXILIARY, Modality, Network, NetworkOptions
+from drex_jax.models.protocol import Loss, Model, Params, States
+from drex_jax.models.running_bias import RunningBias
 from drex_jax.text import encoder as text_encoder
+from drex_jax.text.encoder import TextEncoder
 
-OBSERVED = 65_536  # interactions a window when no gradient is taken
-AHEAD = 2  # windows that may wait for the device
+DAY = 86400.0
 
 
-class Batch(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class DReXOptions:
+    """Sizes, constants fitted on train, and how the model is trained and computed.
+
+    Attributes:
+      network: sizes and parts.
+      bias: the running bias.
+      rating_mean, rating_deviation: of the train ratings.
+      rating_weight, ranking_weight: of the two losses.
+      ranking_loss: `sampled_softmax` or `bpr`.
+      negatives: items that an interaction's own is compared with.
+      offset_dropout: share of offsets that a training step leaves out.
+      bptt_windows: windows of the train stream.
+      implementation, products: of the recurrence.
+      packing: of windows.
+      known_users, known_items: met in train: only they have an offset.
+      vector_widths: of the network's vector modalities, in their order.
+    """
+
+    network: NetworkOptions
+    bias: RunningBias
+    rating_mean: float = 0.0
+    rating_deviation: float = 1.0
+    rating_weight: float = 1.0
+    ranking_weight: float = 0.0
+    ranking_loss: str = unrecorded("sampled_softmax")
+    negatives: int = unrecorded(32)
+    offset_dropout: float = unrecorded(0.5)
+    bptt_windows: int = unrecorded(1)
+    implementation: recurrence.Implementation = unrecorded(recurrence.Implementation.AUTO)  # noqa: RUF009
+    products: str = unrecorded("float32")
+    packing: window.Packing = unrecorded(window.DEFAULT_PACKING)  # noqa: RUF009
+    known_users: int = unrecorded(0)
+    known_items: int = unrecorded(0)
+    vector_widths: tuple[int, ...] = unrecorded(())
+
+
+class Keys(NamedTuple):
+    """What is random in a training step."""
+
+    text: jax.Array
+    offset: jax.Array
+    network: jax.Array
+
+
+class WindowBatch(NamedTuple):
     """A training window and its negatives (None without a ranking loss)."""
 
     window: window.Window
@@ -38,137 +84,55 @@ class Batch(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Segment:
-    """A prepared stretch: its windows, and where each of its items goes on."""
+class DReX(Model):
+    """Rows of all users and items, how interactions refine them, and what they predict."""
 
-    plan: window.Plan
-    item_next: np.ndarray  # int32 [n]: the item's next interaction in the stretch; n + item where there is none
+    options: DReXOptions
 
-    def __len__(self) -> int:
-        return len(self.plan)
-
-
-class DReX(Refiner):
-    """The model over one data set. See `drex_jax.models.protocol.Model`."""
-
-    chunk = 1
-
-    def __init__(
-        self,
-        options: DReXOptions,
-        events: Events,
-        sizes: tuple[int, int, int],
-        compile_program: Compile = compile_alone,
-    ):
-        """Prepares train, validation and test.
-
-        Args:
-          options: sizes and constants.
-          events: all interactions, in the order of learning.
-          sizes: how many of them are train, validation and test.
-          compile_program: makes a compiled function of a program over the devices.
-        """
-        super().__init__(options)
-        self.num_users, self.num_items = events.num_users, events.num_items
-        train = events[: sizes[0]]
-        self.known_users = int(train.user.max(initial=-1)) + 1  # met in train: only they may have an offset
-        self.known_items = int(train.item.max(initial=-1)) + 1
-        past = counters.History.start(self.num_users, self.num_items)
-        self._start_auxiliary = counters.tables(past, options.bias)
-        begins = np.cumsum((0, *sizes))
-        segments = []
-        for part, (begin, end) in enumerate(itertools.pairwise(begins)):
-            self._past = past  # before the last part, when all are done
-            segment, past = self._prepared(events[int(begin) : int(end)], past, 0 if part else options.bptt_windows)
-            segments.append(segment)
-        self._train: window.Plan = segments[0].plan
-        train_segment, validation, test = segments
-        self._segments = (train_segment, validation, test)
-        self._observe = compile_program(self.observe_window)
-
-    def _prepared(self, stretch: Events, past: counters.History, count: int) -> tuple[Segment, counters.History]:
-        """A stretch that follows `past` in so many windows (0: of `OBSERVED` interactions), and what follows it."""
-        before, after = counters.advance(stretch, past, self.options.bias)
-        plan = window.plan(
-            stretch,
-            before,
-            counters.tables(after, self.options.bias),
-            count=count or -(-len(stretch) // OBSERVED),
-            packing=self.options.packing,
-            known_users=int(np.flatnonzero(past.user_count).max(initial=-1)) + 1,
-            known_items=int(np.flatnonzero(past.item_count).max(initial=-1)) + 1,
-        )
-        _, following = previous_and_next(stretch.item, self.num_items)
-        item_next = np.where(following < len(stretch), following, len(stretch) + stretch.item)
-        return Segment(plan, item_next.astype(np.int32)), after
-
-    def test_with(self, test: Events) -> Segment:
-        """The test where some interactions lack their rating, text, vectors or time; the compiled programs are its own.
-
-        A missing time is NaN: the gaps on both sides of it are then read as those of a first meeting.
-        """
-        segment, _ = self._prepared(dataclasses.replace(test, tokens=None), self._past, 0)
-        if test.tokens is None:
-            return segment
-        whole, struck = self._segments[2].plan, []
-        for before, events, begin in zip(whole.windows, segment.plan.windows, whole.begins[:-1], strict=True):
-            spoken = np.append(test.tokens.lengths[begin : begin + len(events.rating)] > 0, False)
-            nowhere = len(events.rating)
-            rows = [np.where(spoken[np.minimum(row, len(spoken) - 1)], row, nowhere) for row in before.text.row]
-            struck.append(events._replace(text=before.text._replace(row=tuple(row.astype(np.int32) for row in rows))))
-        return dataclasses.replace(segment, plan=window.Plan(struck, segment.plan.begins, segment.plan.schedules))
-
-    # Parameters and states
-
-    def with_seed(self, seed: int) -> DReX:
-        """The same with other negatives."""
-        other = copy.copy(self)
-        other.options = dataclasses.replace(self.options, seed=seed)
-        return other
-
-    def init(self, key: jax.Array) -> dict[str, Any]:
-        """New parameters: network, text encoder (if any) and offsets (if any, zeros)."""
-        network_key, text_key = jax.random.split(key)
-        sample = jax.tree.map(lambda x: jnp.asarray(x[:1]), self._modalities(self._train.windows[0], None))
-        params = {"network": self.network.init(network_key, sample, method="everything")["params"]}
-        options = self.options.network
-        if options.vocabulary_size:
-            params["text"] = text_encoder.init(options.text_encoder, text_key)
-        if options.offsets:
-            params["user_offset"] = jnp.zeros((self.known_users, options.state_size))
-            params["item_offset"] = jnp.zeros((self.known_items, options.state_size))
-        return params
-
-    def start(self, params: dict[str, Any]) -> States:
-        """Everyone's first state: the learned shared vector, plus the offset of those met in train."""
-        user, item = self._start_auxiliary
-        return States(self.rows(params, "user", user), self.rows(params, "item", item))
-
-    # Training
-
-    def renew(self, params: dict[str, Any], carry: States | None, epoch: int, key: jax.Array) -> States:
-        """Everyone's rows at the start: an epoch begins with the first interaction."""
-        return self.start(params)
-
-    def steps_per_epoch(self) -> int:
-        """Windows."""
-        return len(self._train.windows)
-
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """The train windows in time order, with this epoch's negatives."""
-        for number, train_window in enumerate(self._train.windows):
-            if not self.options.ranking_weight:
-                yield Batch(train_window, None)
-                continue
-            rng = np.random.default_rng((self.options.seed, epoch, number))
-            draws = self.options.negatives
-            yield Batch(
-                train_window, window.negatives(train_window.item, train_window.known, self.num_items, draws, rng)
+    def __post_init__(self) -> None:
+        """Raises `ValueError` where a head has no weight or a weight no head."""
+        options = self.options
+        if (options.rating_weight > 0, options.ranking_weight > 0) != (options.network.rating, options.network.ranking):
+            raise ValueError(
+                "a network has a rating head and a ranking head where, and only where, their weight is above 0"
             )
 
-    def loss(
-        self, params: dict[str, Any], carry: States, batch: Batch, key: jax.Array, axis: Axis = ALONE
-    ) -> tuple[jax.Array, tuple[States, Mapping[str, jax.Array]]]:
+    @functools.cached_property
+    def network(self) -> Network:
+        """Features, weights of the recurrence, and heads."""
+        return Network(self.options.network)
+
+    @property
+    def rates(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] (of this model by its options)
+        """Has a rating head."""
+        return self.options.network.rating
+
+    @property
+    def text_encoder(self) -> TextEncoder | None:
+        """The encoder of reviews; None where interactions bring no text."""
+        return self.options.network.text_encoder if self.options.network.vocabulary_size else None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What an interaction brings: `text`, vectors by name, `rating`, `time`."""
+        options = self.options.network
+        known = (("rating", options.rating_modality), ("time", options.time_modality))
+        text = ("text",) if options.vocabulary_size else ()
+        return (*text, *options.vector_modalities, *(name for name, read in known if read))
+
+    def init(self, key: jax.Array) -> Params:
+        """Return new parameters: network, text encoder (if any) and offsets (if any, zeros)."""
+        network_key, text_key = jax.random.split(key)
+        params = {"network": self.network.init(network_key, self._sample(), method="everything")["params"]}
+        options = self.options.network
+        if self.text_encoder is not None:
+            params["text"] = text_encoder.init(self.text_encoder, text_key)
+        if options.offsets:
+            params["user_offset"] = jnp.zeros((self.options.known_users, options.state_size))
+            params["item_offset"] = jnp.zeros((self.options.known_items, options.state_size))
+        return params
+
+    def loss(self, params: Params, carry: States, batch: WindowBatch, key: jax.Array, axis: Axis = ALONE) -> Loss:
         """One window: exact back-propagation through all its updates; the states that enter are constants.
 
         Devices share its texts, its features and its predictions, and the lanes of each step where they are split.
@@ -203,52 +167,163 @@ class DReX(Refiner):
             sums["ranking_loss"] = ranking
         return total, (jax.lax.stop_gradient(after), sums)
 
-    # Use
+    def rows(self, params: Params, side: Side, auxiliary: np.ndarray) -> jax.Array:
+        """Return the first rows [m, E] of the first m users or items, whose `auxiliary` float32 [m, 2] is known.
 
-    def segments(self) -> tuple[Segment, Segment, Segment]:
-        """Train, validation and test."""
-        return self._segments
+        A state is the learned shared vector, plus the offset of those met in train.
+        """
+        start, offset = params["network"][f"{side}_start"], params.get(f"{side}_offset")
+        states = jnp.broadcast_to(start, (len(auxiliary), len(start)))
+        if offset is not None:
+            states = states.at[: len(offset)].add(offset)
+        return jnp.concatenate([states, auxiliary], axis=1)
 
-    def step_bytes(self) -> int:
-        """About how much memory a training step takes: what the scan keeps, what the heads keep, states, parameters."""
-        options, train = self.options.network, self._train.windows[0]
-        n, size = len(train.rating), options.state_size
-        lanes = int(train.layout.lanes.size)
-        recurrent = recurrence.residual_bytes(n, lanes, size, options.feature_size)
-        an_item = size + (options.hidden_size if options.head == "mlp" else 0)
-        own = n // self.options.packing.devices
-        heads = 4 * own * 3 * an_item * (2 + (self.options.negatives if options.ranking else 0))
-        states = 4 * 3 * (size + 2) * (self.num_users + self.num_items)
-        return recurrent + heads + states + sum(leaf.nbytes for leaf in jax.tree.leaves(train))
+    def cold_start(self, params: Params, states: States) -> tuple[jax.Array, jax.Array]:
+        """Return the rows [E] of a user and an item before their first interaction, without an offset."""
+        network, nothing = params["network"], jnp.zeros(AUXILIARY)
+        return jnp.append(network["user_start"], nothing), jnp.append(network["item_start"], nothing)
 
-    @property
-    def schedules(self) -> list:
-        """The train windows' schedules."""
-        return self._train.schedules
+    def directions(self, items: jax.Array) -> jax.Array:
+        """Return states [I, D] less their mean, of rows [I, E].
 
-    def observe(self, params: dict[str, Any], carry: States, segment: Segment) -> tuple[States, Trace]:
-        """Replays a segment. The states after it and the rows of each of its interactions."""
-        users, items, now = [], [], carry
-        for n, found in self._replay(params, carry, segment):
-            now, user, item = found
-            users.append(user[:n])
-            items.append(item[:n])
-        user, item = jnp.concatenate(users), jnp.concatenate(items)
-        return now, Trace(user, item, jnp.concatenate([item, now.item])[segment.item_next])
+        Running bias and count say nothing of likeness, and what all states have in common would make all cosines large.
+        """
+        states = items[:, : self.options.network.state_size]
+        return states - states.mean(0)
 
-    def after(self, params: dict[str, Any], carry: States, segment: Segment) -> States:
-        """Replays a segment: the states after it."""
-        windows = self._replay(params, carry, segment)
-        return functools.reduce(lambda _, window: window[1][0], windows, carry)
+    def observe_window(
+        self, axis: Axis, params: Params, carry: States, events: window.Window
+    ) -> tuple[States, jax.Array, jax.Array]:
+        """Replay a window, as a program of one device: the states after it, rows before each, user and item [n, E]."""
+        user, item, carry = self.scan(params, carry, events, None, axis)
+        return carry, user, item
 
-    def _replay(
-        self, params: dict[str, Any], carry: States, segment: Segment
-    ) -> Iterator[tuple[int, tuple[States, jax.Array, jax.Array]]]:
-        """For each window its size, the carry after it, and its rows; the device is at most `AHEAD` windows behind."""
-        rows: collections.deque[jax.Array] = collections.deque()
-        for events, n in zip(segment.plan.windows, np.diff(segment.plan.begins).tolist(), strict=True):
-            found = carry, *_ = self._observe(params, carry, events)
-            yield n, found
-            rows.append(found[1])
-            if len(rows) > AHEAD:
-                jax.block_until_ready(rows.popleft())
+    def scan(
+        self, params: Params, carry: States, events: window.Window, keys: Keys | None, axis: Axis
+    ) -> tuple[jax.Array, jax.Array, States]:
+        """Return rows before each interaction, user [n, E] and item [n, E], and the states after all.
+
+        `keys`: in training; None: without dropout.
+        """
+        options = self.options.network
+        size = options.state_size
+        text = None
+        if options.vocabulary_size:
+            text_key = None if keys is None else keys.text
+            encoder = options.text_encoder
+            text = text_encoder.encode(encoder, params["text"], events.text, len(events.rating), text_key, axis)
+        rngs = None if keys is None else {"dropout": keys.network}
+        numbers = None if keys is None else axis.shard(jnp.arange(len(events.rating)))
+        features = self._apply(params, "features", self._modalities(events, text, axis), numbers, rngs=rngs)
+        weights = self._apply(params, "weights")
+        tables = []
+        for side, rows, fresh in (
+            ("user", events.user_rows, events.user_fresh),
+            ("item", events.item_rows, events.item_fresh),
+        ):
+            states = getattr(carry, side).at[rows].get(mode="clip")[:, :size]
+            start = jnp.broadcast_to(params["network"][f"{side}_start"], states.shape)
+            if options.offsets:
+                table = params[f"{side}_offset"]
+                offset = table.at[rows].get(mode="fill", fill_value=0.0)
+                if keys is not None:
+                    side_key = jax.random.fold_in(keys.offset, side == "item")
+                    kept = jax.random.bernoulli(side_key, 1 - self.options.offset_dropout, (len(rows), 1))
+                    offset = jnp.where(kept, offset, 0.0)
+                start = start + offset
+            tables.append(jnp.where(fresh[:, None], start, states))
+        width = events.layout.lanes.shape[2]
+        tables.append(jnp.zeros((2 * width, size)))  # two rows for every lane, used where it is empty
+        how = recurrence.RecurrenceOptions(
+            self.options.implementation, self.options.products, axis if self.options.packing.split else ALONE
+        )
+        layout = jax.tree.map(jnp.asarray, events.layout)
+        table, before = recurrence.refine(weights, jnp.concatenate(tables), axis.all_gather(features), layout, how)
+        log_count = jnp.log1p(events.counts)
+        rows = [
+            jnp.concatenate([before[:, side], events.bias[:, side : side + 1], log_count[:, side : side + 1]], 1)
+            for side in (0, 1)
+        ]
+        users = len(events.user_rows)
+        items = users + len(events.item_rows)
+        user_after = jnp.concatenate([table[:users], events.user_auxiliary], axis=1)
+        item_after = jnp.concatenate([table[users:items], events.item_auxiliary], axis=1)
+        after = States(
+            carry.user.at[events.user_rows].set(user_after, mode="drop"),
+            carry.item.at[events.item_rows].set(item_after, mode="drop"),
+        )
+        return rows[0], rows[1], after
+
+    def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Return predicted ratings [n] of rows [n, E]."""
+        standard = self._apply(params, "rate", user, item)
+        if self.options.network.residual:
+            standard = standard + self._base(user, item)
+        return self.options.rating_mean + self.options.rating_deviation * standard
+
+    def score(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Return predicted ratings [n] of rows [n, E]; scores of the ranking head where it alone is trained."""
+        if self.rates:
+            return self.rate(params, user, item)
+        return self._apply(params, "prefer", user, item, jnp.arange(len(item))[:, None])[:, 0]
+
+    def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
+        """Return scores [n, m] of the ranking head; without one, predicted ratings up to a constant of the user."""
+        scores = self._apply(params, "rank", user, item)
+        if self.options.network.residual and not self.options.network.ranking:
+            size = self.options.network.state_size
+            scores = scores + item[None, :, size] / self.options.rating_deviation
+        return scores
+
+    def _base(self, user: jax.Array, item: jax.Array) -> jax.Array:
+        """The running bias's prediction less the mean, in standard units, from rows [n, E]."""
+        size = self.options.network.state_size
+        return (user[..., size] + item[..., size]) / self.options.rating_deviation
+
+    def _apply(self, params: Params, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self.network.apply({"params": params["network"]}, *args, method=method, **kwargs)
+
+    def _modalities(self, events: window.Window, text: jax.Array | None, axis: Axis = ALONE) -> dict[str, Modality]:
+        """Return everything an interaction brings, by name; this device's shard of it. `text`: [n, F]."""
+        options = self.options.network
+
+        def own(values: Any) -> jax.Array:
+            return axis.shard(jnp.asarray(values))
+
+        n = len(events.rating)
+        everywhere = own(np.ones(n, bool))
+        modalities: dict[str, Modality] = {}
+        if options.rating_modality:
+            rating = ((own(events.rating) - self.options.rating_mean) / self.options.rating_deviation)[:, None]
+            surprise = rating - own(events.bias).sum(1, keepdims=True) / self.options.rating_deviation
+            values = jnp.concatenate([rating, surprise], 1) if options.residual else rating
+            modalities["rating"] = Modality(values, ~jnp.isnan(rating[:, 0]))
+        if options.time_modality:
+            gap = own(events.gap)
+            first = jnp.isnan(gap)
+            days = jnp.log1p(jnp.where(first, 0.0, gap) / DAY)
+            values = jnp.concatenate([days / 4, first.astype(jnp.float32), jnp.log1p(own(events.counts)) / 4], 1)
+            modalities["time"] = Modality(values, everywhere)
+        for name in options.vector_modalities:
+            vectors = own(events.vectors[name])
+            modalities[name] = Modality(vectors, ~jnp.isnan(vectors).any(1))
+        if options.vocabulary_size:
+            present = jnp.zeros(n, bool)
+            for row in events.text.row:
+                present = present.at[row].set(True, mode="drop")
+            text = jnp.zeros((n, options.feature_size)) if text is None else text
+            modalities["text"] = Modality(own(text), own(present))
+        if not modalities:  # an interaction is then the bare fact that it happened
+            modalities["event"] = Modality(everywhere.astype(jnp.float32)[:, None], everywhere)
+        return modalities
+
+    def _sample(self) -> dict[str, Modality]:
+        """Return the modalities of one interaction, zeros: the network's parameters depend on their widths."""
+        options = self.options.network
+        widths = dict(zip(options.vector_modalities, self.options.vector_widths, strict=True))
+        widths |= {"rating": 1 + options.residual} if options.rating_modality else {}
+        widths |= {"time": 6} if options.time_modality else {}
+        widths |= {"text": options.feature_size} if options.vocabulary_size else {}
+        return {
+            name: Modality(jnp.zeros((1, width)), jnp.ones(1, bool)) for name, width in (widths or {"event": 1}).items()
+        }

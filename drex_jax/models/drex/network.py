@@ -25,7 +25,7 @@ LONGEST_MEMORY = 32.0  # interactions; of the slowest unit at the start
 
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
-    """Sizes and parts of the network. Fields as in `drex_jax.config.defaults`."""
+    """Sizes and parts of the network. Fields as in `drex_jax.models.drex.settings`."""
 
     state_size: int = 32
     feature_size: int = 32

@@ -24,10 +24,10 @@ from drex_jax.common.progress import progress_bar
 from drex_jax.data.events import Events
 from drex_jax.devices.axis import ALONE
 from drex_jax.models.drex import counters, window
-from drex_jax.models.drex.core import Refiner
 from drex_jax.models.drex.counters import History
-from drex_jax.models.drex.model import OBSERVED
-from drex_jax.models.protocol import States
+from drex_jax.models.drex.model import DReX
+from drex_jax.models.drex.stream import OBSERVED
+from drex_jax.models.protocol import Params, States
 from drex_jax.models.running_bias import BiasState
 
 WIDTH = 16  # lanes a step, at the most
@@ -63,12 +63,12 @@ class Passage(NamedTuple):
     """What n interactions made of U users and I items.
 
     Attributes:
-      carry: the rows after them, NumPy arrays [U, E] and [I, E].
+      states: the rows after them, NumPy arrays [U, E] and [I, E].
       past: the counters after them.
       user, item: float32 [n, E], the rows just before each.
     """
 
-    carry: States
+    states: States
     past: History
     user: np.ndarray
     item: np.ndarray
@@ -77,27 +77,27 @@ class Passage(NamedTuple):
 class Continuation:
     """Goes on from any rows and counters. Sizes are rounded, so that few compiled programs serve many calls."""
 
-    def __init__(self, refiner: Refiner, params: dict[str, Any], least: int = 0):
+    def __init__(self, model: DReX, params: Params, least: int = 0):
         """Makes a program.
 
         Args:
-          refiner: of the run's model.
+          model: of the run.
           params: its parameters; offsets are not among what is read, as rows have theirs already.
           least: fewer interactions are padded to so many, for one program to serve all calls of fewer.
         """
-        self.refiner, self._observe = _program(refiner, least)
+        self.model, self._observe = _program(model, least)
         self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
 
-    def run(self, carry: States, past: History, events: Events, known: tuple[int, int]) -> Passage:
+    def run(self, states: States, past: History, events: Events, known: tuple[int, int]) -> Passage:
         """Refines rows with n > 0 interactions, in their order.
 
         Args:
-          carry: the rows before them, NumPy arrays [U, E] and [I, E]; left as they are.
+          states: the rows before them, NumPy arrays [U, E] and [I, E]; left as they are.
           past: the counters before them.
           events: numbered as the rows are.
           known: users and items from these numbers on are new: they begin at the learned start, whatever their row.
         """
-        options = self.refiner.options
+        options = self.model.options
         before, after = counters.advance(events, past, options.bias)
         plan = window.plan(
             dataclasses.replace(events, item_vectors={}),
@@ -108,7 +108,7 @@ class Continuation:
             known_users=known[0],
             known_items=known[1],
         )
-        rows = States(*(jnp.asarray(_rounded(np.asarray(side), options.packing.least)) for side in carry))
+        rows = States(*(jnp.asarray(_rounded(np.asarray(side), options.packing.least)) for side in states))
         users, items = [], []
         with progress_bar("replaying", len(events), "interactions") as bar:
             for each, n in zip(plan.windows, np.diff(plan.begins), strict=True):
@@ -116,29 +116,29 @@ class Continuation:
                 users.append(np.asarray(user)[:n])
                 items.append(np.asarray(item)[:n])
                 bar.update(int(n))
-        ended = (np.asarray(side)[: len(begun)] for side, begun in zip(rows, carry, strict=True))
+        ended = (np.asarray(side)[: len(begun)] for side, begun in zip(rows, states, strict=True))
         return Passage(States(*ended), after, np.concatenate(users), np.concatenate(items))  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
 
 class Replay:
     """The states and counters of everyone, which `advance` moves forward."""
 
-    def __init__(self, refiner: Refiner, params: dict[str, Any], carry: States, past: History):
+    def __init__(self, model: DReX, params: Params, states: States, past: History):
         """Starts from a moment of a run.
 
         Args:
-          refiner: of the run's model.
+          model: of the run.
           params: its parameters.
-          carry: everyone's rows at the moment, [U, E] and [I, E].
+          states: all rows at the moment, [U, E] and [I, E].
           past: everyone's counters.
         """
-        self._continuation = Continuation(refiner, params)  # who is new has no offset
-        self._user, self._item = (_Table(**columns) for columns in _columns(carry, past))
+        self._continuation = Continuation(model, params)  # who is new has no offset
+        self._user, self._item = (_Table(**columns) for columns in _columns(states, past))
 
-    def restarted(self, carry: States, past: History) -> Replay:
+    def restarted(self, states: States, past: History) -> Replay:
         """The same from another moment, by the same programs."""
         other = copy.copy(self)
-        other._user, other._item = (_Table(**columns) for columns in _columns(carry, past))
+        other._user, other._item = (_Table(**columns) for columns in _columns(states, past))
         return other
 
     def part(self, users: np.ndarray, items: np.ndarray) -> Replay:
@@ -148,8 +148,8 @@ class Replay:
         return other
 
     @property
-    def carry(self) -> States:
-        """Everyone's rows now, as NumPy arrays that the next `advance` changes."""
+    def states(self) -> States:
+        """All rows now, as NumPy arrays that the next `advance` changes."""
         return States(self._user["rows"], self._item["rows"])  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
     def advance(self, events: Events) -> None:
@@ -179,26 +179,26 @@ class Replay:
         )
         rows: Any = of_users["rows"], of_items["rows"]
         moved = self._continuation.run(States(*rows), past, stretch, (known_users, known_items))
-        of_users, of_items = _columns(moved.carry, moved.past)
+        of_users, of_items = _columns(moved.states, moved.past)
         self._user.put(users, **of_users)
         self._item.put(items, **of_items)
 
 
 @functools.lru_cache(maxsize=16)
-def _program(refiner: Refiner, least: int) -> tuple[Refiner, Callable[..., Any]]:
+def _program(model: DReX, least: int) -> tuple[DReX, Callable[..., Any]]:
     """The equations of those who have no offset (who is new), or have it in their state, and a window of them."""
-    options = refiner.options
+    options = model.options
     network = dataclasses.replace(options.network, offsets=False)
     packing = window.Packing(width=WIDTH, rounded=True, least=least)
-    own = Refiner(dataclasses.replace(options, network=network, packing=packing))
+    own = DReX(dataclasses.replace(options, network=network, packing=packing))
     return own, jax.jit(functools.partial(own.observe_window, ALONE), donate_argnums=1)
 
 
-def _columns(carry: States, past: History) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _columns(states: States, past: History) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """What the tables of users and of items hold, by the names of `EMPTY`."""
     sums = past.bias
-    users = carry.user, past.user_count, past.user_last, sums.user_sum, sums.user_count
-    items = carry.item, past.item_count, past.item_last, sums.item_sum, sums.item_count
+    users = states.user, past.user_count, past.user_last, sums.user_sum, sums.user_count
+    items = states.item, past.item_count, past.item_last, sums.item_sum, sums.item_count
     of_users, of_items = (dict(zip(EMPTY, map(np.asarray, side), strict=True)) for side in (users, items))
     return of_users, of_items
 

@@ -5,6 +5,7 @@ Letters: I items, M modalities, F features of a modality, k neighbours of an ite
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -12,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.common.errors import UserError
-from drex_jax.data.events import Events
 from drex_jax.models.graph.neighbours import nearest
 from drex_jax.models.graph.propagation import Graph, directed
 
@@ -33,20 +33,20 @@ class Features(NamedTuple):
     present: np.ndarray
 
 
-def item_features(events: Events, model: str) -> Features:
+def item_features(vectors: Mapping[str, np.ndarray], model: str) -> Features:
     """Return the features of the items of a data set.
 
     Args:
-      events: the data set.
+      vectors: by modality float32 [I, F]; a row of NaN is missing.
       model: name of the model, for the error message.
 
     Raises:
       UserError: the data have no features of items.
     """
-    if not events.item_vectors:
+    if not vectors:
         raise UserError(f"{model} needs features of items, and these data have none: see data.item_features")
-    names = tuple(sorted(events.item_vectors))
-    raw = [np.asarray(events.item_vectors[name], np.float32) for name in names]
+    names = tuple(sorted(vectors))
+    raw = [np.asarray(vectors[name], np.float32) for name in names]
     present = np.stack([~np.isnan(values).any(1) for values in raw])
     values = tuple(np.where(there[:, None], values, 0) for values, there in zip(raw, present, strict=True))
     return Features(names, values, present)

@@ -8,12 +8,7 @@ from jax import lax
 
 
 def nearest(
-    x: jax.Array,
-    k: int,
-    *,
-    valid: jax.Array | None = None,
-    include_self: bool = False,
-    block: int = 256,
+    x: jax.Array, k: int, *, valid: jax.Array | None = None, include_self: bool = False, block: int = 256
 ) -> tuple[jax.Array, jax.Array]:
     """Find the k items with the greatest cosine to each item; of equal ones, the lower number comes first.
 

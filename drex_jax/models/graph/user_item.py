@@ -8,7 +8,8 @@ Letters: U users, I items, N = U + I nodes, item i being node U + i, E train pai
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import numpy as np
 
 from drex_jax.models.graph.propagation import Graph, count_chunks, propagate, symmetric
 from drex_jax.models.graph.sampling import keep_edges
-from drex_jax.models.pairwise import xavier
+from drex_jax.models.pairwise import TableSizes, TrainPairs, xavier
 
 
 class Behaviour(NamedTuple):
@@ -34,26 +35,40 @@ class Behaviour(NamedTuple):
     weight: Any
 
 
+@dataclasses.dataclass(frozen=True)
 class BehaviourGraph:
-    """Builds `Behaviour`, and the graph of each epoch."""
+    """The sizes of the graph, and each epoch's sample of it.
 
-    def __init__(self, user: np.ndarray, item: np.ndarray, num_users: int, num_items: int, dropout: float):
-        """Take the distinct train pairs `user` and `item`, int32 [E]; `dropout` is the share left out in an epoch."""
-        self._nodes = num_users, num_items
-        self._num_kept = max(1, int(len(user) * (1 - dropout)))
-        self._num_chunks = count_chunks(user, item, num_users, num_items)  # enough for every sample
-        self._samples = dropout > 0
+    Attributes:
+      sizes: of the tables.
+      num_kept: pairs of a sample.
+      num_chunks: see `propagation.symmetric`; enough for every sample.
+      samples: an epoch has a sample; otherwise the whole graph.
+    """
+
+    sizes: TableSizes
+    num_kept: int
+    num_chunks: int
+    samples: bool
+
+    @classmethod
+    def over(cls, pairs: TrainPairs, dropout: float) -> tuple[Self, Behaviour]:
+        """Return the sizes and the graph of train pairs, of which an epoch leaves out the share `dropout`."""
+        user, item, counts = pairs.user, pairs.item, (pairs.num_users, pairs.num_items)
+        num_chunks = count_chunks(user, item, *counts)
         build = jax.jit(symmetric, static_argnums=(2, 3, 5))
         weight = 1 / np.sqrt(np.bincount(user)[user] * np.bincount(item)[item].astype(np.float32))
-        whole = build(user, item, num_users, num_items, None, self._num_chunks)
-        self.constants = Behaviour(whole, user, item, weight.astype(np.float32))
+        whole = build(user, item, *counts, None, num_chunks)
+        graph = cls(TableSizes.of(pairs), max(1, int(len(user) * (1 - dropout))), num_chunks, dropout > 0)
+        return graph, Behaviour(whole, user, item, weight.astype(np.float32))
 
     def of_epoch(self, behaviour: Behaviour, key: jax.Array) -> Graph | tuple[()]:
         """Return the graph of a new sample; () if the whole graph is used."""
-        if not self._samples:
+        if not self.samples:
             return ()
-        kept = keep_edges(key, behaviour.weight, self._num_kept)
-        return symmetric(behaviour.user[kept], behaviour.item[kept], *self._nodes, num_chunks=self._num_chunks)
+        kept = keep_edges(key, behaviour.weight, self.num_kept)
+        user, item = behaviour.user[kept], behaviour.item[kept]
+        return symmetric(user, item, self.sizes.users, self.sizes.items, num_chunks=self.num_chunks)
 
 
 def averaged(behaviour: Behaviour, sample: Graph | tuple[()], table: jax.Array, layers: int) -> jax.Array:
@@ -73,3 +88,12 @@ def embeddings(key: jax.Array, num_users: int, num_items: int, size: int) -> jax
     """Return new embeddings of users and items, [N, D]; users and items are initialised separately."""
     user, item = jax.random.split(key)
     return jnp.concatenate([xavier(user, num_users, size), xavier(item, num_items, size)])
+
+
+def grown_table(table: jax.Array, known: TableSizes, sizes: TableSizes) -> jax.Array:
+    """Return embeddings of `known` users and items with rows of zeros for the newcomers up to `sizes`."""
+    of_users, of_items = np.split(np.asarray(table), [known.users])
+    more = sizes.users - known.users, sizes.items - known.items
+    return jnp.concatenate(
+        [np.pad(rows, ((0, count), (0, 0))) for rows, count in zip((of_users, of_items), more, strict=True)]
+    )

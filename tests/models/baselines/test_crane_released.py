@@ -7,11 +7,12 @@ import pytest
 
 from drex_jax.common.errors import UserError
 from drex_jax.models.baselines import crane_released
-from drex_jax.models.baselines.crane_released import HEADS, Released, attend
+from drex_jax.models.baselines.crane_released import HEADS, Released, ReleasedAxisFixed, attend
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import RankerOptions
+from drex_jax.models.settings import RankerSettings
 
-OPTIONS = RankerOptions(size=8, batch_size=16, l2=0.03, layers=2, neighbours=3)
+OPTIONS = RankerSettings(size=8, batch_size=16, l2=0.03, layers=2, neighbours=3)
+KINDS = {False: Released, True: ReleasedAxisFixed}
 THREE = ("audio", "image", "text")
 
 
@@ -66,15 +67,15 @@ def test_rows_and_loss_are_those_of_a_slow_twin(
 ):
     monkeypatch.setattr(crane_released, "BLOCK_SCORES", 4 * 11 * 7)  # blocks that do not divide the items
     events, sizes = make_items(modalities)
-    model = Released(OPTIONS, events, sizes, axis_fixed=axis_fixed)
-    params = shaken(model.init(jax.random.key(1))) | {"features": model.init(jax.random.key(1))["features"]}
+    stream = KINDS[axis_fixed].stream(events, sizes, OPTIONS)
+    params = shaken(stream.init(jax.random.key(1))) | {"features": stream.init(jax.random.key(1))["features"]}
     users, items = twin_graphs(events, sizes, params["table"], 2)
-    semantic = np.asarray(propagate(model._constants[1].semantic, np.eye(events.num_items)))  # see test_freedom
+    semantic = np.asarray(propagate(stream.constants.semantic, np.eye(events.num_items)))  # see test_freedom
     items = items + semantic @ twin_fused(params, events, modalities, axis_fixed)
-    carry = model.start(params)
+    carry = stream.start(params)
     np.testing.assert_allclose(carry.user, users, atol=1e-4)
     np.testing.assert_allclose(carry.item, items, atol=1e-4)
-    loss, figures, pairs = first_loss(model, params)
+    loss, figures, pairs = first_loss(stream, params)
     ranking = np.logaddexp(0, (users[pairs.user] * (items[pairs.negative] - items[pairs.item])).sum(1)).mean()
     nodes = (pairs.user, events.num_users + pairs.item, events.num_users + pairs.negative)
     penalty = sum((np.asarray(params["table"])[each] ** 2).sum(1).mean() for each in nodes)
@@ -129,38 +130,38 @@ def test_modalities_meet_only_where_the_axis_is_mended():
 def test_numbers_of_items_mean_nothing(make_items, permuted, axis_fixed):
     events, sizes = make_items(("audio", "image"))
     order = np.random.default_rng(3).permutation(events.num_items)
-    model = Released(OPTIONS, events, sizes, axis_fixed=axis_fixed)
-    other = Released(OPTIONS, permuted(events, order), sizes, axis_fixed=axis_fixed)
-    params = shaken(model.init(jax.random.key(1)))
+    stream = KINDS[axis_fixed].stream(events, sizes, OPTIONS)
+    other = KINDS[axis_fixed].stream(permuted(events, order), sizes, OPTIONS)
+    params = shaken(stream.init(jax.random.key(1)))
     nodes = np.concatenate([np.arange(events.num_users), events.num_users + order])
     moved = {**params, "table": params["table"][nodes], "features": [each[order] for each in params["features"]]}
-    np.testing.assert_allclose(other.start(moved).item, model.start(params).item[order], atol=1e-4)
-    np.testing.assert_allclose(other.start(moved).user, model.start(params).user, atol=1e-4)
+    np.testing.assert_allclose(other.start(moved).item, stream.start(params).item[order], atol=1e-4)
+    np.testing.assert_allclose(other.start(moved).user, stream.start(params).user, atol=1e-4)
 
 
 def test_what_it_refuses(make_items, monkeypatch):
     with pytest.raises(UserError, match="crane_released needs features of items"):
-        Released(OPTIONS, *make_items(()))
+        Released.stream(*make_items(()), OPTIONS)
     with pytest.raises(UserError, match=r"ranker.size = 6: .* multiple of its 4 heads"):
-        Released(RankerOptions(size=6), *make_items(("image",)))
+        Released.stream(*make_items(("image",)), RankerSettings(size=6))
     monkeypatch.setattr(crane_released, "MAX_ITEMS", 5)
     with pytest.raises(UserError, match="at most 5, and these data have"):
-        Released(OPTIONS, *make_items(("image",)))
-    Released(OPTIONS, *make_items(("image",)), axis_fixed=True)
+        Released.stream(*make_items(("image",)), OPTIONS)
+    ReleasedAxisFixed.stream(*make_items(("image",)), OPTIONS)
 
 
 @pytest.mark.thorough
 def test_a_step_is_the_same_on_several_devices(make_items, same_on_devices):
     items = make_items(("image", "text"))
-    same_on_devices(lambda devices: Released(OPTIONS, *items, devices))
+    same_on_devices(lambda devices: Released.stream(*items, OPTIONS, devices=devices))
 
 
 @pytest.mark.thorough
 def test_it_learns_the_same_for_a_seed(make_items, fitted):
     """From a sample of the interactions each epoch, with items that lack modalities."""
-    options = RankerOptions(size=8, batch_size=16, l2=0.0, edge_dropout=0.5)
-    model = Released(options, *make_items(("audio", "image"), 0.5))
-    losses, params = fitted(model, 30)
-    assert losses == fitted(model, 30)[0]
+    options = RankerSettings(size=8, batch_size=16, l2=0.0, edge_dropout=0.5)
+    stream = Released.stream(*make_items(("audio", "image"), 0.5), options)
+    losses, params = fitted(stream, 30)
+    assert losses == fitted(stream, 30)[0]
     assert losses[-1] < 0.9 * losses[0]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))

@@ -8,13 +8,15 @@ import numpy as np
 import optax
 import pytest
 
-from drex_jax.models.baselines.narre import NARRE, NarreOptions
+from drex_jax.models.baselines.narre import NARRE
+from drex_jax.models.baselines.narre_stream import ReviewStream
+from drex_jax.models.baselines.settings import NarreSettings
 from drex_jax.text import encoder as text_encoder
 from drex_jax.text.encoder import TextEncoder
 
 VOCABULARY, SIZES, REVIEWS = 20, (44, 8, 8), 3
 ENCODER = TextEncoder(VOCABULARY, 4, 3, 0.0)
-OPTIONS = NarreOptions(mean=3.0, encoder=ENCODER, reviews=REVIEWS, batch_size=16, l2=0.03, dropout=0.0)
+SETTINGS = NarreSettings(size=3, reviews=REVIEWS, batch_size=16, l2=0.03, dropout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -24,28 +26,35 @@ def events(make_events):
     return dataclasses.replace(events, rating=events.rating + np.arange(len(events), dtype=np.float32) / 100)
 
 
+def stream_of(events, devices=1, text_dropout=0.0, **settings):
+    """NARRE over the events."""
+    changed = dataclasses.replace(SETTINGS, **settings)
+    model = NARRE(3.0, changed, VOCABULARY, 4, text_dropout, events.num_users, events.num_items)
+    return ReviewStream(model, events, SIZES, devices=devices)
+
+
 def interactions_of(events, batch):
     """The numbers of a batch's interactions: their ratings tell."""
     return [int(np.nanargmin(np.abs(events.rating - 3.0 - target))) for target in batch.target[batch.valid]]
 
 
 @pytest.fixture(scope="module")
-def model(events):
-    return NARRE(OPTIONS, events, SIZES)
+def stream(events):
+    return stream_of(events)
 
 
 @pytest.fixture(scope="module")
-def params(model):
+def params(stream):
     """None of them zero."""
     rng = np.random.default_rng(1)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = jax.eval_shape(stream.init, jax.random.key(0))
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), leaf.dtype), shapes)
 
 
 @pytest.fixture(scope="module")
-def rows(model, params):
+def rows(stream, params):
     """What a batch's interactions are predicted by; compiled once, as batches have one shape."""
-    compiled = jax.jit(model.rows)
+    compiled = jax.jit(stream.model.rows)
     return lambda batch: [np.asarray(each) for each in compiled(params, batch)]
 
 
@@ -79,8 +88,8 @@ def twin_side(events, features, params, side, number, without):
     return row, dict(zip(read, attention, strict=True))
 
 
-def test_rows_and_attention_of_everyone_are_those_of_a_slow_twin(events, model, params, features):
-    carry, attention = model.start(params), model.attention(params)
+def test_rows_and_attention_of_everyone_are_those_of_a_slow_twin(events, stream, params, features):
+    carry, attention = stream.start(params), stream.review_attention(params)
     for side, found, table in zip(("user", "item"), carry, attention, strict=True):
         bare = 0
         for number, row in enumerate(np.asarray(found)):
@@ -92,17 +101,17 @@ def test_rows_and_attention_of_everyone_are_those_of_a_slow_twin(events, model, 
             bare += not weights
         assert bare  # somebody has no review
         assert not np.asarray(found)[-1].any()  # nobody met the last one: a newcomer
-    rated, ranked = model.rate(params, carry.user[:5], carry.item[:5]), model.rank(params, *carry)
+    rated, ranked = stream.model.rate(params, carry.user[:5], carry.item[:5]), stream.model.rank(params, *carry)
     expected = 3.0 + (carry.user[:5, :-1] * carry.item[:5, :-1]).sum(1) + carry.user[:5, -1] + carry.item[:5, -1]
     np.testing.assert_allclose(rated, expected, rtol=1e-5)
     np.testing.assert_allclose(rated, 3.0 + np.diag(ranked)[:5], rtol=1e-5)
 
 
-def test_an_epoch_learns_from_each_rating_once_without_its_own_review(events, model, params, features, rows):
+def test_an_epoch_learns_from_each_rating_once_without_its_own_review(events, stream, params, features, rows):
     rated = [k for k in range(SIZES[0]) if not np.isnan(events.rating[k])]
-    batches, left = list(model.batches(0)), list(rated)
-    assert len(batches) == model.steps_per_epoch() == -(-len(rated) // 16) > 1
-    loss = jax.jit(model.loss)
+    batches, left = list(stream.batches(0)), list(rated)
+    assert len(batches) == stream.steps_per_epoch() == -(-len(rated) // 16) > 1
+    loss = jax.jit(stream.model.loss)
     for batch in batches:
         users, items = rows(batch)
         errors, penalties = [], []
@@ -121,13 +130,13 @@ def test_an_epoch_learns_from_each_rating_once_without_its_own_review(events, mo
         assert float(figures["rating_loss"]) == pytest.approx(np.mean(errors), rel=1e-4)
         assert float(found) == pytest.approx(np.mean(errors) + 0.03 * np.mean(penalties), rel=1e-4)
     assert not left
-    assert {id(model._everyone)} == {id(model.with_seed(1)._everyone)}
+    assert {id(stream._everyone)} == {id(stream.with_seed(1)._everyone)}
 
-    def order(model, epoch):
-        return [batch.user.tolist() for batch in model.batches(epoch)]
+    def order(stream, epoch):
+        return [batch.user.tolist() for batch in stream.batches(epoch)]
 
-    assert order(model, 1) == order(model, 1)
-    assert any(order(model.with_seed(seed), 0) != order(model, 0) for seed in range(1, 5))
+    assert order(stream, 1) == order(stream, 1)
+    assert any(order(stream.with_seed(seed), 0) != order(stream, 0) for seed in range(1, 5))
 
 
 def with_texts(events, chosen):
@@ -136,12 +145,12 @@ def with_texts(events, chosen):
     return dataclasses.replace(events, tokens=events.tokens._replace(ids=ids.astype(np.int32)))
 
 
-def test_a_text_changes_every_prediction_that_may_read_it_but_its_own(events, model, params, rows):
-    attention = model.attention(params)
+def test_a_text_changes_every_prediction_that_may_read_it_but_its_own(events, stream, params, rows):
+    attention = stream.review_attention(params)
 
-    def predicted(stream):
+    def predicted(changed):
         found = {}
-        for batch in NARRE(OPTIONS, stream, SIZES).batches(0):
+        for batch in stream_of(changed).batches(0):
             user, item = rows(batch)
             score = (user[:, :-1] * item[:, :-1]).sum(1)[batch.valid]
             found |= dict(zip(interactions_of(events, batch), score.tolist(), strict=True))
@@ -163,17 +172,17 @@ def test_a_text_changes_every_prediction_that_may_read_it_but_its_own(events, mo
         assert sorted(may_read) == sorted(k for k in before if after[k] != before[k])
 
 
-def test_texts_of_validation_and_test_are_read_by_nobody(events, model, params):
+def test_texts_of_validation_and_test_are_read_by_nobody(events, stream, params):
     other = with_texts(events, np.arange(len(events)) >= SIZES[0])
     assert (other.tokens.ids != events.tokens.ids).any()
-    again = NARRE(OPTIONS, other, SIZES)
-    jax.tree.map(np.testing.assert_array_equal, again._everyone, model._everyone)
-    jax.tree.map(np.testing.assert_array_equal, list(again.batches(0)), list(model.batches(0)))
+    again = stream_of(other)
+    jax.tree.map(np.testing.assert_array_equal, again._everyone, stream._everyone)
+    jax.tree.map(np.testing.assert_array_equal, list(again.batches(0)), list(stream.batches(0)))
 
 
 def test_padding_changes_nothing(events, params):
-    model, key = NARRE(dataclasses.replace(OPTIONS, batch_size=99), events, SIZES, 15), jax.random.key(2)
-    (batch,) = model.batches(0)
+    stream, key = stream_of(events, 15, batch_size=99), jax.random.key(2)
+    (batch,) = stream.batches(0)
     assert not batch.valid.all()
     assert len(batch.user) % 15 == 0
     spoilt = batch._replace(
@@ -181,19 +190,18 @@ def test_padding_changes_nothing(events, params):
         user=np.where(batch.valid, batch.user, 0),
         of_user=np.where(batch.valid[:, None], batch.of_user, 1),
     )
-    loss = jax.jit(model.loss)
+    loss = jax.jit(stream.model.loss)
     jax.tree.map(np.testing.assert_array_equal, loss(params, (), batch, key), loss(params, (), spoilt, key))
 
 
 @pytest.fixture(scope="module")
 def beginning(events, params):
     """A model with dropout, for so many devices, whose parameters begin as those above: to draw them takes seconds."""
-    options = dataclasses.replace(OPTIONS, encoder=TextEncoder(VOCABULARY, 4, 3, 0.2), dropout=0.1, l2=0.0)
 
     def make(devices):
-        model = NARRE(options, events, SIZES, devices)
-        model.init = lambda key: jax.tree.map(lambda leaf: 0.5 * leaf, params)
-        return model
+        stream = stream_of(events, devices, 0.2, dropout=0.1, l2=0.0)
+        stream.init = lambda key: jax.tree.map(lambda leaf: 0.5 * leaf, params)
+        return stream
 
     return make
 
@@ -220,4 +228,4 @@ def test_it_needs_texts_and_ratings_in_train(events, lacking):
         "rating": {"rating": np.full(len(events), np.nan, np.float32)},
     }
     with pytest.raises(ValueError, match="no texts, or no ratings"):
-        NARRE(OPTIONS, dataclasses.replace(events, **other[lacking]), SIZES)
+        stream_of(dataclasses.replace(events, **other[lacking]))

@@ -12,7 +12,7 @@ from drex_jax.models.crane import attention
 from drex_jax.models.crane.model import Crane
 from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import RankerOptions
+from drex_jax.models.settings import RankerSettings
 
 
 def slow_refine(rounds, contents, present, counted=None):
@@ -147,9 +147,9 @@ def test_tanh_has_a_slope_on_real_features(real_data):
     folder = real_data / "tiktok"
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist")
-    model = tiktok(folder)
-    params, constants = jax.jit(model.init)(jax.random.key(0)), model._constants[1]
-    items = model.projected(params, constants)
+    stream = tiktok(folder)
+    params, constants = jax.jit(stream.init)(jax.random.key(0)), stream.constants
+    items = stream.model.projected(params, constants)
     liked = np.stack([propagate(constants.profiles.items, each) for each in items])
     count = constants.profiles.count
     sides = {
@@ -167,4 +167,4 @@ def tiktok(folder):
     parts = split_interactions(interactions, "given")
     ordered = events.in_learning_order(interactions, parts)
     sizes = (len(parts.train), len(parts.validation), len(parts.test))
-    return Crane(RankerOptions(size=64), CraneSettings(rounds=3), build_events(ordered, sizes, None), sizes)
+    return Crane.stream(build_events(ordered, sizes, None), sizes, RankerSettings(size=64), CraneSettings(rounds=3))

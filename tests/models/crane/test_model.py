@@ -11,19 +11,20 @@ from drex_jax.data.events import Events
 from drex_jax.models.crane.model import Crane
 from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.graph.propagation import propagate
-from drex_jax.models.pairwise import RankerOptions
+from drex_jax.models.settings import RankerSettings
 
-OPTIONS = RankerOptions(size=4, batch_size=16, l2=0.03, layers=2, neighbours=3)
+OPTIONS = RankerSettings(size=4, batch_size=16, l2=0.03, layers=2, neighbours=3)
 
 
 def make(events_and_sizes, devices=1, options=OPTIONS, **crane):
-    return Crane(options, CraneSettings(**{"contrastive_weight": 0.5} | crane), *events_and_sizes, devices)
+    crane_settings = CraneSettings(**{"contrastive_weight": 0.5} | crane)
+    return Crane.stream(*events_and_sizes, options, crane_settings, devices=devices)
 
 
-def started(model):
+def started(stream):
     """Parameters that differ from what they are at the start, so that each of them matters."""
     rng = np.random.default_rng(7)
-    params = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.eval_shape(stream.init, jax.random.key(0))
     return jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), params)
 
 
@@ -32,7 +33,7 @@ def started(model):
 
 class Twin:
     def __init__(self, model, params, events, sizes):
-        self.options, self.crane = model.options, model.crane
+        self.options, self.crane = model.settings, model.crane
         self.params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
         self.num_users, self.num_items = events.num_users, events.num_items
         names = sorted(events.item_vectors)
@@ -184,16 +185,16 @@ def test_rows_and_loss_are_those_of_a_slow_twin(make_items, twin_graphs, first_l
     events, sizes = make_items(modalities) if modalities else gaps()
     devices = 16 if case in ("one modality", "gaps") else 1  # a batch with padding
     options = dataclasses.replace(OPTIONS, batch_size=4096 if devices > 1 else 16)
-    model = make((events, sizes), devices, options, **crane)
-    params = started(model)
-    twin = Twin(model, params, events, sizes)
+    stream = make((events, sizes), devices, options, **crane)
+    params = started(stream)
+    twin = Twin(stream.model, params, events, sizes)
     behaviour = twin_graphs(events, sizes, params["table"], 2)
-    carry = model.start(params)
+    carry = stream.start(params)
     for found, expected in zip(carry, twin.everyone(*behaviour), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    loss, figures, pairs = first_loss(model, params)
+    loss, figures, pairs = first_loss(stream, params)
     if devices > 1:
-        assert len(pairs.user) == len(model.user) < len(next(model.batches(0)).user)
+        assert len(pairs.user) == len(stream.pairs.user) < len(next(stream.batches(0)).user)
     total, ranking, contrast = twin.loss(*behaviour, pairs)
     assert set(figures) == {"ranking_loss", "contrastive_loss"}
     assert float(figures["ranking_loss"]) == pytest.approx(ranking, rel=1e-4)
@@ -203,18 +204,18 @@ def test_rows_and_loss_are_those_of_a_slow_twin(make_items, twin_graphs, first_l
 
 def test_gaps_leave_gradients_finite_and_rows_as_behaviour_has_them(twin_graphs):
     events, sizes = gaps()
-    model = make((events, sizes), options=dataclasses.replace(OPTIONS, batch_size=4), rounds=2)
-    params = jax.jit(model.init)(jax.random.key(0))
-    gradient = jax.jit(jax.grad(model.loss, has_aux=True))
-    carry = model.renew(params, None, 0, jax.random.key(1))
-    batches = list(model.batches(0))
+    stream = make((events, sizes), options=dataclasses.replace(OPTIONS, batch_size=4), rounds=2)
+    params = jax.jit(stream.init)(jax.random.key(0))
+    gradient = jax.jit(jax.grad(stream.model.loss, has_aux=True))
+    carry = stream.renew(params, None, 0, jax.random.key(1))
+    batches = list(stream.batches(0))
     assert {int(user) for batch in batches for user in batch.user} == {0, 1, 2, 3, 4}
     for batch in batches:
         found, _ = gradient(params, carry, batch, jax.random.key(2))
         for path, leaf in jax.tree_util.tree_leaves_with_path(found):
             assert np.isfinite(leaf).all(), path
             assert np.abs(leaf).max() < 1e3, path
-    rows = model.start(params)
+    rows = stream.start(params)
     users, items = twin_graphs(events, sizes, params["table"], 2)
     np.testing.assert_allclose(rows.user[np.array([3, 5])], users[[3, 5]], atol=1e-6)
     np.testing.assert_allclose(rows.item[np.array([1, 7])], items[[1, 7]], atol=1e-6)
@@ -223,15 +224,15 @@ def test_gaps_leave_gradients_finite_and_rows_as_behaviour_has_them(twin_graphs)
 
 def test_a_switch_that_is_off_leaves_its_part_out(make_items, twin_graphs, first_loss):
     data = make_items(("audio", "image"))
-    model = make(data, user_profiles=False, contrastive_weight=0.0)
-    params = started(model)
+    stream = make(data, user_profiles=False, contrastive_weight=0.0)
+    params = started(stream)
     assert set(params) == {"table", "project", "item"}
-    loss, figures, pairs = first_loss(model, params)
-    twin = Twin(model, params, *data)
+    loss, figures, pairs = first_loss(stream, params)
+    twin = Twin(stream.model, params, *data)
     behaviour = twin_graphs(*data, params["table"], 2)
     assert set(figures) == {"ranking_loss"}
     assert loss == pytest.approx(twin.loss(*behaviour, pairs)[0], rel=1e-4)
-    np.testing.assert_allclose(model.start(params).user, behaviour[0], atol=1e-5)  # behaviour alone
+    np.testing.assert_allclose(stream.start(params).user, behaviour[0], atol=1e-5)  # behaviour alone
     assert not make(data, rounds=0).init(jax.random.key(0))["item"]
 
 
@@ -256,7 +257,7 @@ def test_the_graph_of_items_is_renewed_when_it_should_be(make_items):
     carries = []
     for params in (old, new):
         carries.append(models[1].renew(params, None, 0, key))
-        expected = Twin(models[1], params, *data)._graph()
+        expected = Twin(models[1].model, params, *data)._graph()
         np.testing.assert_allclose(dense(carries[-1].semantic, num_items), expected, atol=1e-6)
     first, second = (dense(carry.semantic, num_items) for carry in carries)
     assert not np.array_equal(first, second)
@@ -266,9 +267,9 @@ def test_the_graph_of_items_is_renewed_when_it_should_be(make_items):
             np.testing.assert_array_equal(dense(found.semantic, num_items), first if keeps else second)
     np.testing.assert_array_equal(dense(models[2].renew(new, None, 1, key).semantic, num_items), second)
     assert [models[0].renew(new, carry, epoch, key) for carry, epoch in ((None, 0), (((), ()), 1))] == [((), ())] * 2
-    frozen = models[0]._constants[1].semantic
-    np.testing.assert_allclose(dense(frozen, num_items), Twin(models[0], old, *data)._graph(), atol=1e-6)
-    assert models[1]._constants[1].semantic is None
+    frozen = models[0].constants.semantic
+    np.testing.assert_allclose(dense(frozen, num_items), Twin(models[0].model, old, *data)._graph(), atol=1e-6)
+    assert models[1].constants.semantic is None
 
 
 # Numbers mean nothing
@@ -277,10 +278,10 @@ def test_the_graph_of_items_is_renewed_when_it_should_be(make_items):
 def test_permuting_items_permutes_items_and_leaves_users(make_items, permuted):
     events, sizes = make_items(("audio", "image"))
     order = np.random.default_rng(3).permutation(events.num_items)
-    model, other = make((events, sizes)), make((permuted(events, order), sizes))
-    params = started(model)
+    stream, other = make((events, sizes)), make((permuted(events, order), sizes))
+    params = started(stream)
     table = np.concatenate([params["table"][: events.num_users], params["table"][events.num_users :][order]])
-    rows, moved = model.start(params), other.start({**params, "table": table})
+    rows, moved = stream.start(params), other.start({**params, "table": table})
     np.testing.assert_allclose(moved.user, rows.user, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(moved.item, rows.item[order], rtol=1e-4, atol=1e-4)
     assert np.abs(moved.item - rows.item).max() > 0.1
@@ -290,10 +291,10 @@ def test_permuting_users_permutes_users_and_leaves_items(make_items):
     events, sizes = make_items(("audio", "image"))
     order = np.random.default_rng(4).permutation(events.num_users)
     renamed = dataclasses.replace(events, user=np.argsort(order)[events.user].astype(np.int32))
-    model, other = make((events, sizes)), make((renamed, sizes))
-    params = started(model)
+    stream, other = make((events, sizes)), make((renamed, sizes))
+    params = started(stream)
     table = np.concatenate([params["table"][: events.num_users][order], params["table"][events.num_users :]])
-    rows, moved = model.start(params), other.start({**params, "table": table})
+    rows, moved = stream.start(params), other.start({**params, "table": table})
     np.testing.assert_allclose(moved.user, rows.user[order], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(moved.item, rows.item, rtol=1e-4, atol=1e-4)
     assert np.abs(moved.user - rows.user).max() > 0.1
@@ -312,27 +313,27 @@ def test_a_step_is_the_same_on_several_devices(make_items, same_on_devices):
 def test_it_learns_on_samples_of_the_graph(make_items, fitted):
     """An epoch's graph has a share of the interactions, and predictions use them all."""
     data = make_items(("audio", "image"))
-    whole, model = make(data), make(data, options=dataclasses.replace(OPTIONS, edge_dropout=0.5))
-    params = started(model)
+    whole, stream = make(data), make(data, options=dataclasses.replace(OPTIONS, edge_dropout=0.5))
+    params = started(stream)
     keys = jax.random.split(jax.random.key(0))
-    samples = [model.renew(params, None, epoch, key).behaviour for epoch, key in enumerate(keys)]
+    samples = [stream.renew(params, None, epoch, key).behaviour for epoch, key in enumerate(keys)]
     assert not np.array_equal(*(dense(sample, len(params["table"])) for sample in samples))
-    for found, expected in zip(model.start(params), whole.start(params), strict=True):
+    for found, expected in zip(stream.start(params), whole.start(params), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
-    losses, _ = fitted(model, 8)
+    losses, _ = fitted(stream, 8)
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
 
 def test_it_learns_the_same_for_a_seed(make_items, fitted):
     """Whatever the number of updates in a call of the device; another seed gives another order and another start."""
-    model = make(make_items(("audio", "image", "text")), contrastive_weight=0.1, graph_epochs=2)
-    losses, params = fitted(model, 8)
-    again, same = fitted(model, 8)
+    stream = make(make_items(("audio", "image", "text")), contrastive_weight=0.1, graph_epochs=2)
+    losses, params = fitted(stream, 8)
+    again, same = fitted(stream, 8)
     assert losses == again
     jax.tree.map(np.testing.assert_array_equal, params, same)
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
-    start = model.init(jax.random.key(5))
+    start = stream.init(jax.random.key(5))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, start, params)
     assert all(jax.tree.leaves(moved))  # every weight learns
-    assert not np.array_equal(start["table"], model.init(jax.random.key(6))["table"])
+    assert not np.array_equal(start["table"], stream.init(jax.random.key(6))["table"])

@@ -158,11 +158,11 @@ def assert_trees_close(actual, expected, tolerance):
 def test_loss_and_gradient_against_a_twin(make_events, make_drex, train_losses, windows, reviewed, options):
     """Float32 sums in another order: 5e-5 of the largest value, states being chains of up to 11 updates."""
     events = make_events(11, seed=3, users=3, items=4, reviewed=reviewed)
-    model, params = make_drex(events, bptt_windows=windows, **options)
-    results, _ = train_losses(model, params)
+    stream, params = make_drex(events, bptt_windows=windows, **options)
+    results, _ = train_losses(stream, params)
     begins = np.linspace(0, 11, windows + 1).round().astype(int)
-    batches = list(model.batches(0))
-    twin = Twin(model, events)
+    batches = list(stream.batches(0))
+    twin = Twin(stream.model, events)
     losses, pull = jax.vjp(lambda p: twin.losses(p, begins, batches), params)
     for (loss, _, _), expected in zip(results, losses, strict=True):
         assert float(loss) == pytest.approx(float(expected), rel=2e-5)
@@ -173,9 +173,9 @@ def test_loss_and_gradient_against_a_twin(make_events, make_drex, train_losses, 
 def test_missing_rows_of_every_modality(make_events, make_drex):
     """Any subset of ratings, reviews and vectors missing in some rows or in all: finite, and gradients too."""
     events = make_events(20, rated=1.0, reviewed=0.999, pictured=1.0)
-    model, params = make_drex(events, ranking_weight=0.5, residual=True)
-    (batch,) = model.batches(0)
-    step = jax.jit(jax.value_and_grad(model.loss, has_aux=True))
+    stream, params = make_drex(events, ranking_weight=0.5, residual=True)
+    (batch,) = stream.batches(0)
+    step = jax.jit(jax.value_and_grad(stream.model.loss, has_aux=True))
     seen = set()
     for parts in itertools.product(("none", "some", "all"), repeat=3):
         window = batch.window
@@ -191,7 +191,7 @@ def test_missing_rows_of_every_modality(make_events, make_drex):
         )
         window = window._replace(rating=rating, vectors={"picture": picture}, text=text)
         (loss, (carry, sums)), gradient = step(
-            params, model.start(params), batch._replace(window=window), jax.random.key(0)
+            params, stream.start(params), batch._replace(window=window), jax.random.key(0)
         )
         for leaf in jax.tree.leaves((loss, carry, sums, gradient)):
             assert np.isfinite(leaf).all(), parts
@@ -211,10 +211,10 @@ def test_networks_of_some_modalities(make_events, make_drex, train_losses, parts
     events = make_events(16, reviewed=0.5 if "text" in parts else 0.0)
     options = {"rating_modality": "rating" in parts, "time_modality": "time" in parts}
     vectors = ("picture",) if "picture" in parts else ()
-    model, params = make_drex(events, vector_modalities=vectors, ranking_weight=0.5, **options)
+    stream, params = make_drex(events, vector_modalities=vectors, ranking_weight=0.5, **options)
     names = {name.removesuffix("_null") for name in params["network"]["fusion"] if name.endswith("_null")}
     assert names == (set(parts.split()) or {"event"})
-    ((loss, _, gradient),) = train_losses(model, params)[0]
+    ((loss, _, gradient),) = train_losses(stream, params)[0]
     assert np.isfinite(float(loss))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     assert np.abs(gradient["network"]["fusion"]["fuse"]["kernel"]).max() > 0
@@ -222,17 +222,17 @@ def test_networks_of_some_modalities(make_events, make_drex, train_losses, parts
 
 def test_data_without_ratings_learn_to_rank(make_events, make_drex, train_losses, replay):
     events = make_events(20, rated=0.0)
-    model, params = make_drex(
+    stream, params = make_drex(
         events, (14, 3, 3), rating=False, rating_modality=False, rating_weight=0.0, ranking_weight=1.0
     )
-    assert not model.rates
+    assert not stream.model.rates
     assert "rating_head" not in params["network"]
-    ((loss, sums, gradient),) = train_losses(model, params)[0]
+    ((loss, sums, gradient),) = train_losses(stream, params)[0]
     assert set(sums) == {"ranking_loss"}
     assert np.isfinite(float(loss))
     assert np.abs(gradient["network"]["user_start"]).max() > 0
-    carry, trace = replay(model, params)
-    assert np.isfinite(model.rank(params, trace.user_before, carry.item)).all()
+    carry, trace = replay(stream, params)
+    assert np.isfinite(stream.model.rank(params, trace.user_before, carry.item)).all()
 
 
 @pytest.mark.parametrize("head", ["dot", "mlp"])
@@ -252,10 +252,10 @@ def test_pairs_are_all_pairs(head, residual):
 
 def test_ranks_by_ratings_without_a_ranking_head(make_events, make_drex, replay):
     """Up to a constant of the user's, so in the same order."""
-    model, params = make_drex(make_events(20), (14, 3, 3), residual=True)
-    carry, _ = replay(model, params)
-    scores = model.rank(params, carry.user[:3], carry.item) * model.options.rating_deviation
-    rates = [model.rate(params, jnp.broadcast_to(row, carry.item.shape), carry.item) for row in carry.user[:3]]
+    stream, params = make_drex(make_events(20), (14, 3, 3), residual=True)
+    carry, _ = replay(stream, params)
+    scores = stream.model.rank(params, carry.user[:3], carry.item) * stream.model.options.rating_deviation
+    rates = [stream.model.rate(params, jnp.broadcast_to(row, carry.item.shape), carry.item) for row in carry.user[:3]]
     differences = np.asarray(scores) - np.asarray(rates)
     np.testing.assert_allclose(differences, differences[:, :1].repeat(len(carry.item), 1), atol=1e-5)
 
@@ -264,11 +264,11 @@ def test_ranks_by_ratings_without_a_ranking_head(make_events, make_drex, replay)
 def test_partner_off_cuts_the_other_side(make_events, make_drex, replay, partner):
     """One user's items differ only in their state: without the partner the user's state cannot show it."""
     events = make_events(20)
-    model, params = make_drex(events, partner=partner)
+    stream, params = make_drex(events, partner=partner)
     assert ("user_partner" in params["network"]["cells"]) == partner
     other = jax.tree.map(jnp.copy, params)
     other["network"]["item_start"] += 1.0
-    before, after = replay(model, params)[0], replay(model, other)[0]
+    before, after = replay(stream, params)[0], replay(stream, other)[0]
     assert bool((np.abs(before.user - after.user) > 1e-5).any()) == partner
     assert np.abs(before.item - after.item).max() > 1e-3
 
@@ -276,15 +276,15 @@ def test_partner_off_cuts_the_other_side(make_events, make_drex, replay, partner
 def test_newcomers_get_the_shared_vector_and_no_offset(make_events, make_drex, replay):
     events = make_events(40, users=14, items=14)
     border = 12
-    model, params = make_drex(events, (border, 14, 14))
+    stream, params = make_drex(events, (border, 14, 14))
     met = int(events.user[:border].max()) + 1
     assert params["user_offset"].shape == (met, 4)
     assert met < events.num_users - 1
-    start = model.start(params)
+    start = stream.start(params)
     shared = np.asarray(params["network"]["user_start"])
     np.testing.assert_array_equal(start.user[met:, :4], np.broadcast_to(shared, (events.num_users - met, 4)))
     np.testing.assert_allclose(start.user[:met, :4], shared + params["user_offset"], rtol=1e-6)
-    _, trace = replay(model, params)
+    _, trace = replay(stream, params)
     newcomers = 0
     for k in range(border, 40):
         if events.user[k] not in events.user[:k]:
@@ -295,10 +295,10 @@ def test_newcomers_get_the_shared_vector_and_no_offset(make_events, make_drex, r
 
 def test_dropped_offsets_leave_the_shared_vector(make_events, make_drex, train_losses):
     events = make_events(20)
-    model, params = make_drex(events, offset_dropout=1.0)
+    stream, params = make_drex(events, offset_dropout=1.0)
     without = dict(params) | {name: jnp.zeros_like(params[name]) for name in ("user_offset", "item_offset")}
-    ((loss, _, gradient),) = train_losses(model, params)[0]
-    ((bare, _, _),) = train_losses(model, without)[0]
+    ((loss, _, gradient),) = train_losses(stream, params)[0]
+    ((bare, _, _),) = train_losses(stream, without)[0]
     assert loss == bare
     assert not np.asarray(gradient["user_offset"]).any()
     some, params = make_drex(events, offset_dropout=0.5)
@@ -312,27 +312,27 @@ def test_the_number_of_windows_and_the_width_change_no_state(make_events, make_d
     events = make_events(37, users=12, items=12)
     expected = None
     for windows, width in ((1, 1), (3, 4), (25, 16)):
-        model, params = make_drex(events, (25, 6, 6), bptt_windows=windows, width=width, residual=True)
-        found = replay(model, params)
+        stream, params = make_drex(events, (25, 6, 6), bptt_windows=windows, width=width, residual=True)
+        found = replay(stream, params)
         expected = expected or found
         assert_trees_close(found, expected, 2e-6)
 
 
 def test_training_and_replay_leave_the_same_states(make_events, make_drex, train_losses):
-    model, params = make_drex(make_events(31), bptt_windows=3, residual=True, ranking_weight=1.0)
-    _, carry = train_losses(model, params)
-    assert_trees_close(carry, model.observe(params, model.start(params), model.segments()[0])[0], 2e-6)
+    stream, params = make_drex(make_events(31), bptt_windows=3, residual=True, ranking_weight=1.0)
+    _, carry = train_losses(stream, params)
+    assert_trees_close(carry, stream.observe(params, stream.start(params), stream.segments()[0])[0], 2e-6)
 
 
 def test_item_after_is_the_row_right_after(make_events, make_drex, replay):
     """Each interaction's item row afterwards, against a replay that ends there."""
     events = make_events(16)
-    model, params = make_drex(events, residual=True)
-    _, trace = replay(model, params)
+    stream, params = make_drex(events, residual=True)
+    _, trace = replay(stream, params)
     for k in (0, 7, 15):
         shorter, _ = make_drex(events[: k + 1], residual=True)
         cut = {
-            name: value[: getattr(shorter, f"known_{name.split('_')[0]}s")]
+            name: value[: getattr(shorter.model.options, f"known_{name.split('_')[0]}s")]
             for name, value in params.items()
             if name.endswith("offset")
         }
@@ -341,8 +341,8 @@ def test_item_after_is_the_row_right_after(make_events, make_drex, replay):
 
 
 def test_negatives_differ_by_epoch_and_only_by_epoch(make_events, make_drex):
-    model, _ = make_drex(make_events(20), ranking_weight=1.0)
-    (a,), (b,), (c,) = (list(model.batches(epoch)) for epoch in (0, 0, 1))
+    stream, _ = make_drex(make_events(20), ranking_weight=1.0)
+    (a,), (b,), (c,) = (list(stream.batches(epoch)) for epoch in (0, 0, 1))
     np.testing.assert_array_equal(a.negatives.state, b.negatives.state)
     assert (a.negatives.state != c.negatives.state).any()
 
@@ -352,16 +352,16 @@ def test_overfits(make_events, make_drex, head):
     """Ratings that each pair repeats: full-history training brings the loss below a hundredth of its start."""
     events = make_events(30, rated=1.0, reviewed=0.0, pictured=0.0)
     events.rating[:] = 1 + (3 * events.user + 5 * events.item) % 5
-    model, _ = make_drex(events, state_size=8, feature_size=8, vector_modalities=(), vocabulary_size=0, head=head)
-    params = model.init(jax.random.key(0))
+    stream, _ = make_drex(events, state_size=8, feature_size=8, vector_modalities=(), vocabulary_size=0, head=head)
+    params = stream.init(jax.random.key(0))
     optimizer = optax.adam(2e-2)
     state = optimizer.init(params)
-    (batch,) = model.batches(0)
+    (batch,) = stream.batches(0)
 
     @jax.jit
     def step(params, state):
-        (_, (_, sums)), gradient = jax.value_and_grad(model.loss, has_aux=True)(
-            params, model.start(params), batch, jax.random.key(0)
+        (_, (_, sums)), gradient = jax.value_and_grad(stream.model.loss, has_aux=True)(
+            params, stream.start(params), batch, jax.random.key(0)
         )
         updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(params, updates), state, sums["rating_loss"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from drex_jax.config.defaults import RANKER_FIELDS, RANKERS
+from drex_jax.models.registry import RANKERS, entry_of
 from drex_jax.training.settings import base, ranking
 
 MODELS = ("drex", *(name for name in RANKERS if name != "popularity"), "narre")
@@ -42,7 +42,8 @@ def settings(name: str, ranking_data: pathlib.Path) -> ConfigDict:
     settings.train.update(epochs=3, patience=3, checkpoint_steps=2)
     if name in RANKERS:
         settings.data.path = str(ranking_data)
-        settings.ranker.update({field: RANKER[field] for field in RANKER_FIELDS[name] if field in RANKER})
+        reads = entry_of(name).reads_field
+        settings.ranker.update({field: value for field, value in RANKER.items() if reads(f"ranker.{field}")})
         settings.train.selection = "recall@5"
         return settings
     settings.data.synthetic.update(num_interactions=200, num_users=15, num_items=12, seed=1)

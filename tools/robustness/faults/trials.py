@@ -242,7 +242,7 @@ def state_of(lab: Lab, run: pathlib.Path) -> str:
 
     def work() -> int:
         opened = open_run(run)
-        values = {"user": opened.carry.user, "item": opened.carry.item, "time": opened.log.since_table().timestamp}
+        values = {"user": opened.states.user, "item": opened.states.item, "time": opened.log.since_table().timestamp}
         log.write_text(f"{len(opened.batches)} {digest_of(values)}")
         return 0
 

@@ -18,8 +18,7 @@ from drex_jax.data import storage
 from drex_jax.data.readers import item_features
 from drex_jax.data.readers.quarantine import TORN
 from drex_jax.data.strings import Strings
-from drex_jax.models import scoring
-from drex_jax.models.drex.core import DReXOptions
+from drex_jax.models.drex.model import DReX, DReXOptions
 from drex_jax.models.drex.network import NetworkOptions
 from drex_jax.models.protocol import States
 from drex_jax.models.running_bias import RunningBias
@@ -156,9 +155,8 @@ def _finished(folder: pathlib.Path) -> Settings:
     write_text(layout.RunLayout(folder).config, to_json(settings))
     results = {name: {} for name in layout.RESULT_KEYS} | {"schema": layout.SCHEMA, "seeds": [0]}
     write_json(layout.RunLayout(folder).results, results)
-    write_json(
-        layout.RunLayout(folder).scorer, {"drex": DReXOptions(NetworkOptions(), RunningBias(3.0, 1.0, 1.0)).constants()}
-    )
+    model = DReX(DReXOptions(NetworkOptions(), RunningBias(3.0, 1.0, 1.0)))
+    write_json(layout.RunLayout(folder).constants, model.constants())
     interactions, _ = dataset.open_interactions(settings, folder)
     update_log.commit(folder, [], PendingUpdate(applied=3), interactions.take(np.arange(3)), CARRY)
     return settings
@@ -171,7 +169,7 @@ def run(folder: pathlib.Path) -> Target:
     def read() -> None:
         settings = finished_run.settings_of(folder)
         opened = dataset.open_dataset(settings, folder)
-        scoring.scorer("drex", read_json(layout.RunLayout(folder).scorer, ()))
+        DReX.from_constants(read_json(layout.RunLayout(folder).constants, ()))
         known, saved = update_log.read(folder)
         log = InteractionLog(opened.interactions, opened.sizes[0], None if saved is None else saved.since)
         for number in range(len(log)):

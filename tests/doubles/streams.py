@@ -12,9 +12,9 @@ from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
 from drex_jax.devices.mesh import Devices
 from drex_jax.models.drex import window
-from drex_jax.models.drex.core import DReXOptions
-from drex_jax.models.drex.model import DReX
+from drex_jax.models.drex.model import DReXOptions
 from drex_jax.models.drex.network import NetworkOptions
+from drex_jax.models.drex.stream import WindowStream
 from drex_jax.models.graph.sampling import draw_negatives
 from drex_jax.models.pairwise import Pairs
 from drex_jax.models.running_bias import RunningBias
@@ -57,10 +57,10 @@ def _drex(events, sizes=None, **options):
     for name, value in options.items():
         (network if name in NETWORK_FIELDS else given)[name] = value
     bias = RunningBias(3.2, 2.0, 1.5)
-    model = DReX(DReXOptions(NetworkOptions(**network), bias, **given), events, sizes or (len(events), 0, 0))
+    stream = WindowStream(DReXOptions(NetworkOptions(**network), bias, **given), events, sizes or (len(events), 0, 0))
     rng = np.random.default_rng(1)  # not `init`, whose many draws take seconds to compile
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    return model, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), leaf.dtype), params)
+    params = jax.eval_shape(stream.init, jax.random.key(0))
+    return stream, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), leaf.dtype), params)
 
 
 @pytest.fixture(scope="session")
@@ -73,12 +73,12 @@ def make_drex():
     return _drex
 
 
-def _replay(model, params):
+def _replay(stream, params):
     """The carry after everything, and the traces of train, validation and test in one."""
-    carry, traces = model.start(params), []
-    for segment in model.segments():
+    carry, traces = stream.start(params), []
+    for segment in stream.segments():
         if len(segment):
-            carry, trace = model.observe(params, carry, segment)
+            carry, trace = stream.observe(params, carry, segment)
             traces.append(trace)
     return carry, jax.tree.map(lambda *parts: np.concatenate(parts), *traces)
 
@@ -88,11 +88,11 @@ def replay():
     return _replay
 
 
-def _train_losses(model, params, epoch=0, key=0):
+def _train_losses(stream, params, epoch=0, key=0):
     """[(loss, sums, gradient)] of an epoch's windows with these parameters throughout, and the carry after it."""
-    step = jax.jit(jax.value_and_grad(model.loss, has_aux=True))
-    carry, results = model.start(params), []
-    for batch in model.batches(epoch):
+    step = jax.jit(jax.value_and_grad(stream.model.loss, has_aux=True))
+    carry, results = stream.start(params), []
+    for batch in stream.batches(epoch):
         (loss, (carry, sums)), gradient = step(params, carry, batch, jax.random.key(key))
         results.append((loss, sums, gradient))
     assert step._cache_size() == 1  # windows of one shape: one program
@@ -151,14 +151,15 @@ def twin_graphs():
     return _twin_graphs
 
 
-def _first_loss(model, params):
+def _first_loss(stream, params):
     """Loss and figures of an epoch's first batch, and its pairs with the negatives drawn for them."""
-    batch, key = next(model.batches(0)), jax.random.key(4)
-    loss, (_, figures) = jax.jit(model.loss)(params, model.renew(params, None, 0, key), batch, key)
+    batch, key = next(stream.batches(0)), jax.random.key(4)
+    loss, (_, figures) = jax.jit(stream.model.loss)(params, stream.renew(params, None, 0, key), batch, key)
     seen = batch.constants[0]
-    negative = draw_negatives(jax.random.split(key)[0], seen, batch.user, int(model.item.max()) + 1)
+    negative = draw_negatives(jax.random.split(key)[0], seen, batch.user, stream.model.sizes.train_items)
     pairs = Pairs(*(np.asarray(each)[batch.valid] for each in (batch.user, batch.item, negative, batch.valid)))
-    assert not set(zip(pairs.user, pairs.negative, strict=True)) & set(zip(model.user, model.item, strict=True))
+    train = set(zip(stream.pairs.user, stream.pairs.item, strict=True))
+    assert not set(zip(pairs.user, pairs.negative, strict=True)) & train
     return float(loss), figures, pairs
 
 
@@ -167,10 +168,10 @@ def first_loss():
     return _first_loss
 
 
-def _fitted(model, epochs, devices=None, optimizer=None):
+def _fitted(stream, epochs, devices=None, optimizer=None):
     """Each step's loss and the parameters after some epochs."""
-    trainer = Trainer(model, optimizer or optax.adam(0.02), [5], devices or Devices("none", 1))
-    state = trainer.begin([model.init(jax.random.key(5))])
+    trainer = Trainer(stream, optimizer or optax.adam(0.02), [5], devices or Devices("none", 1))
+    state = trainer.begin([stream.init(jax.random.key(5))])
     trainer.compile(state)
     losses = []
     for epoch in range(epochs):

@@ -1,0 +1,101 @@
+"""The registry entry of a model: how it differs from others when a run is configured, built, served or explained.
+
+Entries import no JAX, so that the command line answers mistakes at once; the implementation is imported when asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+
+class Need(enum.StrEnum):
+    """What a model needs of the train interactions."""
+
+    RATINGS = "ratings"
+    TEXTS = "texts"
+
+
+class Updates(enum.StrEnum):
+    """How a finished run learns from new interactions."""
+
+    STATES = "states"  # each interaction refines the states of its user and item
+    PAIRS = "pairs"  # they join the train pairs, of which rows are made; parameters stay
+    COUNTS = "counts"  # an item's row is the number of its interactions
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelEntry:
+    """One model.
+
+    Attributes:
+      name: of `config.model.name` and of baselines.
+      model: "module:Class" of its `Model`.
+      builder: "module:function" that makes a `Stream` of a `Source`; empty: the class's own `build`.
+      groups: the groups of settings that it is built from, by name, in the order in which they are passed.
+      reads: what it reads of the groups that belong to models: whole groups ("crane") or fields ("ranker.size").
+      settings: fields whose defaults differ for this model, by dotted name.
+      space: what `drex tune` searches, as lines of `tune.space`.
+      needs: what it needs of train.
+      texts: reads reviews where the data have them.
+      rates: predicts ratings; otherwise it is judged by the full ranking alone.
+      trained: has parameters that are trained, on every seed of a run.
+      configurable: may be `config.model.name`.
+      baseline: may be one of `config.baselines`.
+      ablation_of: the model of which this baseline is the same without texts and vectors.
+      training: settings of training that replace the run's own, for a baseline.
+      penalty: candidates for the constants of a baseline that validation chooses, by name.
+      updates: how a finished run learns on; None: it does not.
+    """
+
+    name: str
+    model: str
+    builder: str = ""
+    groups: Mapping[str, type] = dataclasses.field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    space: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
+    texts: bool = False
+    rates: bool = True
+    trained: bool = True
+    configurable: bool = True
+    baseline: bool = False
+    ablation_of: str = ""
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    penalty: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    updates: Updates | None = None
+
+    @property
+    def own_settings(self) -> type | None:
+        """The class of the group `own`: settings of a user's own model."""
+        return self.groups.get("own")
+
+    def reads_field(self, field: str) -> bool:
+        """Whether the model reads a field of a model's group, by dotted name."""
+        return field in self.reads or field.partition(".")[0] in self.reads
+
+    def groups_of(self, settings: Any) -> tuple[Any, ...]:
+        """Return the groups that the model is built from, out of all settings of a run."""
+        return tuple(getattr(settings, name) for name in self.groups)
+
+    def load(self) -> Any:
+        """Import and return the class of the model."""
+        return imported(self.model)
+
+    def load_builder(self) -> Any:
+        """Import and return the function that makes a stream of a source."""
+        return imported(self.builder) if self.builder else self.load().build
+
+
+def imported(path: str) -> Any:
+    """Return the object that "module:name" names.
+
+    Raises:
+      ImportError, AttributeError: there is none.
+    """
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
