@@ -1,6 +1,6 @@
 """Rating and ranking evaluation of any model, leak-free, in blocks on device.
 
-*Frozen*: everyone's rows as they were at the end of train; *ranking* is the same for models that only rank, on
+*Frozen*: all rows as they were at the end of train; *ranking* is the same for models that only rank, on
 validation too. *Prequential*: validation, then test, each interaction scored first and then learned from. No test
 figure exists before selection is final: it takes the frozen record of these very parameters, and who has seen one can
 no longer validate.
@@ -52,7 +52,7 @@ class EvaluationOptions:
         users without a train interaction.
       block: lists scored at once, at the most.
       ranking: whether to rank the catalogue at all.
-      prequential: whether the model learns as it goes. Otherwise it is judged by full ranking alone, with everyone's
+      prequential: whether the model learns as it goes. Otherwise it is judged by full ranking alone, with all
         rows as they are after train, on validation as on test.
     """
 
@@ -66,7 +66,7 @@ class EvaluationOptions:
 
 
 class Tested(NamedTuple):
-    """What evaluation on test found.
+    """The results of evaluation on test.
 
     Attributes:
       metrics: of each way of evaluating.
@@ -198,7 +198,7 @@ class Evaluator:
         Args:
           params: of the model.
           selection: as for `evaluate_test`, which says what is raised.
-          start: everyone's rows before the test.
+          start: all rows before the test.
           trace: of its interactions.
         """
         self._require_final(params, selection)
@@ -306,7 +306,7 @@ def _rates(rate: Any, axis: Axis, params: Params, user: jax.Array, item: jax.Arr
 
 
 def definitions(options: EvaluationOptions) -> dict[str, str]:
-    """What the figures mean, for results: candidates, mask, ties, relevance, clipping."""
+    """Return what the metrics mean, for results: candidates, mask, ties, relevance, clipping."""
     strict = options.mask == "strict"
     lists = "a list a user with a relevant test item; rows: as after train; candidates: " + (
         "items seen in train" if strict else "all items of the data set; users without a train interaction are dropped"

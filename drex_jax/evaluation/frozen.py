@@ -94,7 +94,7 @@ class FrozenRanking:
         self._program = compile_program(partial(_compare, rank))
 
     def ranks(self, params: Params, states: States) -> np.ndarray:
-        """int64 [m]: the rank of each relevant pair among its list's candidates, from everyone's rows.
+        """int64 [m]: the rank of each relevant pair among its list's candidates, from all rows.
 
         The m-th best relevant item of a list stands behind the m - 1 better ones and behind all other candidates that
         score as high (ties are broken against the model). 0: a miss, because the item is no candidate or its score is
@@ -141,7 +141,7 @@ class _Blocks:
             self._cuts.append(min(begin + self._size, fits, len(user)))
 
     def _block(self, first: int) -> tuple[np.ndarray, ...]:
-        """What a program takes of the chunks from number `first` on; see `_compare`."""
+        """Return what a program takes of the chunks from number `first` on; see `_compare`."""
         shape = self._chunks, self._size
         user, item = np.zeros(shape, np.int32), np.zeros((*shape, self._items.shape[1]), np.int32)
         row, column = (np.zeros((self._chunks, self._capacity), np.int32) for _ in range(2))
@@ -178,7 +178,7 @@ class _Blocks:
 
 
 def _slots(counts: np.ndarray) -> int:
-    """How many relevant items a row has room for, so that all rows cost least; users with more take several rows."""
+    """Return how many relevant items a row has room for, at the least cost; users with more take several rows."""
     sizes = np.arange(1, min(int(counts.max(initial=1)), MOST_SLOTS) + 1)
     return int(sizes[np.argmin([(-(-counts // size)).sum() * (PRODUCT_COST + size) for size in sizes])])
 

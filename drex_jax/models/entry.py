@@ -13,14 +13,14 @@ from typing import Any
 
 
 class Need(enum.StrEnum):
-    """What a model needs of the train interactions."""
+    """A need of a model that the train interactions must meet."""
 
     RATINGS = "ratings"
     TEXTS = "texts"
 
 
 class Updates(enum.StrEnum):
-    """How a finished run learns from new interactions."""
+    """The ways in which finished runs learn from new interactions."""
 
     STATES = "states"  # each interaction refines the states of its user and item
     PAIRS = "pairs"  # they join the train pairs, of which rows are made; parameters stay
@@ -75,7 +75,7 @@ class ModelEntry:
         return self.groups.get("own")
 
     def reads_field(self, field: str) -> bool:
-        """Whether the model reads a field of a model's group, by dotted name."""
+        """Return True if the model reads a field of a model's group, by dotted name."""
         return field in self.reads or field.partition(".")[0] in self.reads
 
     def groups_of(self, settings: Any) -> tuple[Any, ...]:

@@ -45,7 +45,7 @@ def bpr(positive: jax.Array, negative: jax.Array, valid: jax.Array, axis: Axis =
 
 
 def first_occurrences(numbers: jax.Array, counted: jax.Array) -> jax.Array:
-    """Whether a number [n] is counted (bool [n]) and no counted one before it is equal: bool [n]."""
+    """Return True where a number [n] is counted (bool [n]) and no counted one before it is equal: bool [n]."""
     n = len(numbers)
     order = jnp.argsort(jnp.where(counted, numbers, jnp.iinfo(numbers.dtype).max), stable=True)
     ordered = numbers[order]

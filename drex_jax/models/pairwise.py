@@ -1,4 +1,4 @@
-"""What rankers that learn from pairs share: batches, negatives, the BPR loss, rows for evaluation.
+"""The base of rankers that learn from pairs: batches, negatives, the BPR loss, rows for evaluation.
 
 Every distinct train pair of a user and an item is a positive, whatever its rating. Each user and item has a row that
 the model makes of its parameters and of constants (graphs, features); a score is the product of two rows.
@@ -139,7 +139,7 @@ class Pairwise(Model):
         return cls(groups[0], TableSizes.of(pairs)), ()
 
     @abc.abstractmethod
-    def everyone(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
+    def all_rows(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
         """Return rows of all users [U, D] and items [I, D]."""
 
     @abc.abstractmethod
@@ -151,7 +151,7 @@ class Pairwise(Model):
         return ()
 
     def renews(self, epoch: int) -> bool:
-        """Whether an epoch begins with `carried`; otherwise with `recarried`."""
+        """Return True if an epoch begins with `carried`, False if with `recarried`."""
         return True
 
     def recarried(self, params: Params, constants: Any, carry: Any, key: jax.Array) -> Any:
@@ -170,7 +170,7 @@ class Pairwise(Model):
         """Return trained parameters with room for the users and items that came after training.
 
         Args:
-          params: trained on `known` users and items; newcomers follow in the order of their numbers.
+          params: trained on `known` users and items; new ones have the numbers after them.
           known: the sizes of training.
         """
         raise TypeError(f"{type(self).__name__} cannot learn from pairs after training")
@@ -213,7 +213,7 @@ class Pairwise(Model):
 
     def final(self, params: Params, constants: Any) -> States:
         """Return the rows that predictions read."""
-        return States(*self.everyone(params, constants, self.settled(params, constants)))
+        return States(*self.all_rows(params, constants, self.settled(params, constants)))
 
     # How it is built
 

@@ -136,7 +136,7 @@ class Model(abc.ABC):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What the model reads of each interaction that it observes, and what may therefore be missing."""
+        """The modalities that the model reads of each interaction it observes, each of which may be missing."""
         return ()
 
 

@@ -48,7 +48,7 @@ class StaticBias:
 
 @dataclasses.dataclass(frozen=True)
 class BiasState:
-    """What a running bias remembers. Never changed in place.
+    """The sums of a running bias. Never changed in place.
 
     Attributes:
       user_sum: float64 [users], sum of what each user's ratings left over.
@@ -66,21 +66,6 @@ class BiasState:
         """Before the first interaction."""
         return cls(
             np.zeros(num_users), np.zeros(num_users, np.int64), np.zeros(num_items), np.zeros(num_items, np.int64)
-        )
-
-    def grown(self, num_users: int, num_items: int) -> BiasState:
-        """A copy with room for that many users and items; newcomers start at nothing."""
-        users, items = num_users - len(self.user_sum), num_items - len(self.item_sum)
-        if users < 0 or items < 0:
-            raise ValueError(
-                f"{num_users} users and {num_items} items are fewer than the {len(self.user_sum)} and "
-                f"{len(self.item_sum)} already there"
-            )
-        return BiasState(
-            np.pad(self.user_sum, (0, users)),
-            np.pad(self.user_count, (0, users)),
-            np.pad(self.item_sum, (0, items)),
-            np.pad(self.item_count, (0, items)),
         )
 
 
@@ -127,11 +112,11 @@ class RunningBias:
           The state after the last, and the terms before each.
 
         Raises:
-          ValueError: a user or item the state has no room for (`BiasState.grown` makes room).
+          ValueError: a user or item the state has no room for.
         """
         user, item, rating = np.asarray(user, np.int64), np.asarray(item, np.int64), np.asarray(rating, np.float64)
         _check(user, item, rating, len(state.user_sum), len(state.item_sum))
-        after = state.grown(len(state.user_sum), len(state.item_sum))
+        after = BiasState(*(column.copy() for column in vars(state).values()))
         n, shrinkages = len(user), (self.user_shrinkage, self.item_shrinkage)
         terms = BiasTerms(np.empty(n), np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64))
         _replay(user, item, rating, self.mean, shrinkages, tuple(vars(after).values()), tuple(vars(terms).values()))
@@ -140,12 +125,6 @@ class RunningBias:
     def combine(self, terms: BiasTerms) -> np.ndarray:
         """The predictions of interactions from the terms before each: float64 [n], not clipped."""
         return self.mean + terms.user_bias + terms.item_bias
-
-    def predict(self, state: BiasState, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """float64 [n], not clipped, of users and items int [n] as the state stands."""
-        user_bias = _biases(state.user_sum, state.user_count, self.user_shrinkage)
-        item_bias = _biases(state.item_sum, state.item_count, self.item_shrinkage)
-        return self.mean + user_bias[user] + item_bias[item]
 
 
 @numba.njit(cache=True)

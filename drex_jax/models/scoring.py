@@ -1,4 +1,4 @@
-"""What a finished run computes of rows, whatever its model: best items, scores of pairs, ranks, items alike.
+"""Computations of a finished run on rows, whatever its model: best items, scores of pairs, ranks, items alike.
 
 Models are static arguments: equal ones share compiled programs.
 """

@@ -1,4 +1,4 @@
-"""What a model is built from: settings, data, devices."""
+"""The settings, data and devices that a model is built from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drex_jax.text.vocabulary import Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a run's models are built for.
+    """The machine that the models of a run are built for.
 
     Attributes:
       devices: the devices that they run on.
@@ -31,7 +31,7 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What one model is built from.
+    """Everything that one model is built from.
 
     Attributes:
       settings: all settings of the run.

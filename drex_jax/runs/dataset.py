@@ -79,12 +79,6 @@ class Dataset:
         parts = dataclasses.replace(self.split, test=self.split.test[:0])
         return dataclasses.replace(self, split=parts, events=self.events[: train + validation])
 
-    def ratings_only(self) -> Dataset:
-        """Return a copy without texts and vectors."""
-        return dataclasses.replace(
-            self, events=dataclasses.replace(self.events, tokens=None, vectors={}), vocabulary=None
-        )
-
 
 def prepare(config: DatasetSettings, workdir: pathlib.Path, cache: Cache = no_cache) -> Dataset:
     """Read the raw files into the run directory, unless that is done already, and open the data set.

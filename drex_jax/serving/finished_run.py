@@ -21,15 +21,15 @@ from drex_jax.training.settings import Settings, read_settings
 
 
 class FinishedRun(NamedTuple):
-    """What a run directory holds. Letters: U users, I items, E row size.
+    """The contents of a run directory. Letters: U users, I items, E row size.
 
     Attributes:
       folder: the directory.
       settings: the configuration.
-      model: its model.
+      model: the model, made of its constants.
       params: the parameters that validation chose.
       states: all rows after the last update, [U, E] and [I, E].
-      log: all that it has met, updates included.
+      log: all its interactions, updates included.
       batches: the updates that were committed.
     """
 

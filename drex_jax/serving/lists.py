@@ -33,7 +33,7 @@ class Recommendation(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What lists are made of; later updates do not change them. Letters: n users, I items, E row size.
+    """The state that lists are made of; later updates do not change it. Letters: n users, I items, E row size.
 
     Attributes:
       model: the run's model.
@@ -89,9 +89,9 @@ class Lists(NamedTuple):
 
     def of_row(self, row: np.ndarray | jax.Array, k: int, excluded: np.ndarray) -> list[Recommendation]:
         """Return the list of a user with a row [E]."""
-        nobody = np.full((1, 1), self.num_items, np.int32)
+        no_items = np.full((1, 1), self.num_items, np.int32)
         user = scoring.gather_user_rows(jnp.asarray(row)[None], self.cold_start, np.zeros(1, np.int64))
-        found = scoring.best(self.model, self.params, user, self.states.item, nobody, jnp.asarray(excluded), k)
+        found = scoring.best(self.model, self.params, user, self.states.item, no_items, jnp.asarray(excluded), k)
         items, scores = (np.asarray(each) for each in found)
         return self.named(items[0], scores[0])
 

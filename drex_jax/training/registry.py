@@ -1,4 +1,4 @@
-"""What the settings and the data of a run make of a model's registry entry: its stream, and its evaluator."""
+"""Builds the stream and the evaluator of a model, from its registry entry and the settings and data of a run."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def build_evaluator(stream: Stream, settings: Settings, dataset: Dataset, contex
 
 
 def applicable(name: str, dataset: Dataset) -> bool:
-    """Whether the data have what a baseline needs: most need train ratings, some train texts."""
+    """Return True if the data have what a baseline needs: most need train ratings, some train texts."""
     return not _lacking(name, dataset)
 
 
 def _lacking(name: str, dataset: Dataset) -> str:
-    """What a model needs and no train interaction has: ratings, texts, or an empty string."""
+    """Return what a model needs and no train interaction has: ratings, texts, or an empty string."""
     train = dataset.events[: dataset.sizes[0]]
     there = {
         Need.RATINGS: train.has_rating.any(),

@@ -55,7 +55,7 @@ class PopularFactors(Pairwise):
             "weight": jnp.full(1, self.settings.prior),
         }
 
-    def everyone(self, params: dict[str, jax.Array], constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
+    def all_rows(self, params: dict[str, jax.Array], constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
         """Return rows of all users [U, D + 1] and items [I, D + 1]."""
         weight = jnp.broadcast_to(params["weight"], (self.sizes.users, 1))
         return jnp.concatenate([params["user"], weight], 1), jnp.concatenate([params["item"], constants], 1)
@@ -64,7 +64,7 @@ class PopularFactors(Pairwise):
         self, params: dict[str, jax.Array], constants: Any, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis
     ) -> Rows:
         """Return the rows of a batch; L2 is on the factors."""
-        user, item = self.everyone(params, constants, carry)
+        user, item = self.all_rows(params, constants, carry)
         own = user[pairs.user], item[pairs.item], item[pairs.negative]
         return Rows(*own, penalised=[rows[:, :-1] for rows in own])
 

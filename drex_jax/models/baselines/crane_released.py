@@ -1,4 +1,4 @@
-"""What CRANE's public code (version of 2025-01) computes, which is not what its paper describes: for comparison.
+"""CRANE as its public code (version of 2025-01) computes it, for comparison: the paper describes something else.
 
 FREEDOM's two graphs, without its loss on features. What is added to an item's row is one product of the graph of items
 with the items' fused features: two linear layers each, multi-head attention, the mean over modalities. The attention's

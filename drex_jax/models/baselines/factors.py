@@ -25,7 +25,7 @@ class BPR(Pairwise):
         size = self.settings.size
         return {"user": xavier(user, self.sizes.users, size), "item": xavier(item, self.sizes.items, size)}
 
-    def everyone(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
+    def all_rows(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
         """Return the embeddings."""
         return params["user"], params["item"]
 

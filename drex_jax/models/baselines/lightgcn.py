@@ -35,14 +35,14 @@ class LightGCN(Pairwise):
         return {"table": embeddings(key, self.sizes.users, self.sizes.items, self.settings.size)}
 
     def grown(self, params: Params, known: TableSizes) -> Params:
-        """Return the embeddings, zeros for newcomers: only their neighbours make their rows (our choice)."""
+        """Return the embeddings, zeros for new users and items: only neighbours make their rows (our choice)."""
         return params | {"table": grown_table(params["table"], known, self.sizes)}
 
     def carried(self, params: Params, constants: Behaviour, key: jax.Array) -> Any:
         """Return the epoch's graph."""
         return self.graph.of_epoch(constants, key)
 
-    def everyone(self, params: Params, constants: Behaviour, carry: Any) -> tuple[jax.Array, jax.Array]:
+    def all_rows(self, params: Params, constants: Behaviour, carry: Any) -> tuple[jax.Array, jax.Array]:
         """Return averaged embeddings."""
         table = averaged(constants, carry, params["table"], self.settings.layers)
         return table[: self.sizes.users], table[self.sizes.users :]

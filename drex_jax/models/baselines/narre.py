@@ -16,8 +16,8 @@ What differs from the paper:
 * The review of an interaction is left out of both sides while that interaction is learned from. Public code leaves it
   in, so that the model reads the very opinion it is to predict and finds nothing of the kind on test. The rows of
   `start`, which evaluation asks, are of all train reviews; they flatter the pairs of train themselves.
-* Both sides have the latest few reviews of train, no others; reviews of validation and test are read by nobody.
-* Adam, and the L2 penalty of ridge regression on everyone's rows, in the place of one on weights alone.
+* Both sides have the latest few reviews of train, no others; reviews of validation and test are not read.
+* Adam, and the L2 penalty of ridge regression on all rows, in the place of one on weights alone.
 
 Which interactions make a batch is drawn once, so that a batch's distinct reviews, each encoded once, fit arrays of one
 shape; epochs differ in the order of the batches.
@@ -45,7 +45,7 @@ from drex_jax.models.protocol import Loss, Params, States
 from drex_jax.text import encoder as text_encoder
 from drex_jax.text.encoder import TextEncoder
 
-BLOCK = 4096  # rows of everyone that are made at a time
+BLOCK = 4096  # rows that are made at a time
 
 
 class Reviews(NamedTuple):
@@ -76,8 +76,8 @@ class ReviewBatch(NamedTuple):
     reviews: Reviews
 
 
-class Everyone(NamedTuple):
-    """What all rows are made of: who is met in train (bool [U, 1], [I, 1]), places as in `ReviewBatch`, reviews."""
+class AllReviews(NamedTuple):
+    """The inputs of all rows: users and items of train (bool [U, 1], [I, 1]), places as in `ReviewBatch`, reviews."""
 
     known_user: Any
     known_item: Any
@@ -183,10 +183,11 @@ class NARRE(BiasedProduct):
             scores.append(jax.nn.relu(hidden) @ own["query"])
         return features, scores
 
-    def final(self, params: Params, everyone: Everyone) -> States:
+    def final(self, params: Params, everything: AllReviews) -> States:
         """Return all rows by all train reviews."""
-        features, scores = self.read(params, everyone.reviews)
-        known, places = (everyone.known_user, everyone.known_item), (everyone.of_user, everyone.of_item)
+        features, scores = self.read(params, everything.reviews)
+        known = everything.known_user, everything.known_item
+        places = everything.of_user, everything.of_item
         rows = []
         for side, met, own, table in zip(Side, known, scores, places, strict=True):
             content = partial(_content, params[side], features, own)
@@ -210,7 +211,7 @@ def attention_of(scores: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def _content(own: Params, features: jax.Array, scores: jax.Array, places: jax.Array) -> jax.Array:
-    """What reviews add to rows: [B, D + 1], zeros for the bias, and for those without a review."""
+    """Return what reviews add to rows: [B, D + 1], zeros for the bias, and for those without a review."""
     attention = attention_of(scores, places)
     pooled = jnp.einsum("br,brd->bd", attention, features[jnp.minimum(places, len(features) - 1)])
     content = (pooled @ own["project"] + own["offset"]) * (places < len(features)).any(axis=1, keepdims=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from drex_jax.data.events import Events
 from drex_jax.data.tokens import Tokens
-from drex_jax.models.baselines.narre import NARRE, Everyone, ReviewBatch, Reviews, attention_of
+from drex_jax.models.baselines.narre import NARRE, AllReviews, ReviewBatch, Reviews, attention_of
 from drex_jax.models.lookup import LookupStream, unchanging
 from drex_jax.models.protocol import Params, States
 from drex_jax.models.source import Source
@@ -68,12 +68,12 @@ class ReviewStream(LookupStream):
         every = _distinct(self._latest)
         shapes = batching.fit([tokens[every]], lengths)
         places = (_places(table, every, len(every)) for table in self._latest)
-        self._everyone = Everyone(*known, *places, reviews=self._planned(every, len(every), shapes))
+        self._all = AllReviews(*known, *places, reviews=self._planned(every, len(every), shapes))
         self._final, self._read = jax.jit(model.final), jax.jit(model.read)
 
     def start(self, params: Params) -> States:
         """Return all rows by all their train reviews."""
-        return self._final(params, self._everyone)
+        return self._final(params, self._all)
 
     def renew(self, params: Params, carry: Any, epoch: int, key: jax.Array) -> tuple[()]:
         """Return (): nothing is carried from batch to batch."""
@@ -108,9 +108,9 @@ class ReviewStream(LookupStream):
         Returns:
           Two times (int64 [U, R], float32 [U, R]): interactions, and weights of sum 1 for all who have a review.
         """
-        everyone = self._everyone
-        scores = self._read(params, everyone.reviews)[1]
-        places = everyone.of_user, everyone.of_item
+        everything = self._all
+        scores = self._read(params, everything.reviews)[1]
+        places = everything.of_user, everything.of_item
         weights = (np.asarray(attention_of(each, jnp.asarray(at))) for each, at in zip(scores, places, strict=True))
         users, items = zip(self._latest, weights, strict=True)
         return users, items
@@ -126,7 +126,7 @@ class ReviewStream(LookupStream):
         return 4 * (5 * of_params + tokens + 8 * self._num_reviews * settings.size + 2 * pairs + chunk)
 
     def _reviews_of(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Of train interactions [B]: the interactions [B, R] whose reviews speak for each side, -1 where there is none.
+        """Return, of train interactions [B], the interactions [B, R] whose reviews describe each side; -1: none.
 
         An interaction's own is not among them.
         """

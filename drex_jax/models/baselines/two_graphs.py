@@ -1,4 +1,4 @@
-"""What FREEDOM and CRANE's released code share: a sampled graph of users and items, and a frozen graph of items.
+"""The base of FREEDOM and of CRANE's released code: a sampled graph of users and items, and a frozen graph of items.
 
 Everyone has an embedding, averaged over products with the graph of users and items; an item's row has content added
 to it that comes over the graph of items. Each epoch trains on a sample of the interactions that favours those of rare
@@ -27,7 +27,7 @@ from drex_jax.models.settings import RankerSettings
 
 
 class Constants(NamedTuple):
-    """What never changes.
+    """The arrays that never change.
 
     Attributes:
       behaviour: the graph of users and items.
@@ -99,14 +99,14 @@ class TwoGraphs(Pairwise):
         """Return the graph of the epoch's sample of pairs."""
         return self.graph.of_epoch(constants.behaviour, key)
 
-    def everyone(self, params: Params, constants: Constants, carry: Any) -> tuple[jax.Array, jax.Array]:
+    def all_rows(self, params: Params, constants: Constants, carry: Any) -> tuple[jax.Array, jax.Array]:
         """Return averaged embeddings, those of items with their content."""
         table = averaged(constants.behaviour, carry, params["table"], self.settings.layers)
         return table[: self.sizes.users], table[self.sizes.users :] + self.content(params, constants)
 
     def rows(self, params: Params, constants: Constants, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis) -> Rows:
         """Return those of the batch. L2 is on the embeddings themselves, as LightGCN's; the public code has none."""
-        users, items = self.everyone(params, constants, carry)
+        users, items = self.all_rows(params, constants, carry)
         nodes = self.nodes(pairs)
         user = users[pairs.user]
         return Rows(

@@ -42,7 +42,7 @@ class VBPR(Pairwise):
             "project": xavier(keys[2], self.width, size),
         }
 
-    def everyone(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
+    def all_rows(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
         """Return the rows, of items [I, 2D]."""
         return params["user"], jnp.concatenate([params["item"], constants @ params["project"]], axis=1)
 

@@ -54,14 +54,14 @@ def init_rounds(key: jax.Array, rounds: int, modalities: int, size: int) -> list
 
 
 class Moments(NamedTuple):
-    """What standardises columns: mean and deviation, [M, 1, D]."""
+    """Mean and deviation of columns, [M, 1, D]."""
 
     mean: jax.Array
     deviation: jax.Array
 
 
 def moments(contents: jax.Array, counted: jax.Array) -> Moments:
-    """Of the columns of contents [M, n, D] over the rows `counted` (bool [M, n])."""
+    """Return the moments of the columns of contents [M, n, D] over the rows `counted` (bool [M, n])."""
     weight = counted[:, :, None] / jnp.maximum(counted.sum(1), 1)[:, None, None]
     mean = (weight * contents).sum(1, keepdims=True)
     variance = (weight * (contents - mean) ** 2).sum(1, keepdims=True)

@@ -1,6 +1,6 @@
 """CRANE as we build it from the paper's abstract and figure; docs/faithfulness.md says what is whose.
 
-Two views of everyone: behaviour, embeddings averaged over products with the graph of users and items; and content,
+Two views of each user and item: behaviour, embeddings averaged over products with the user-item graph; and content,
 modalities refined by recursive cross-modal attention, of a user the mean of what it liked, refined the same way with
 weights of its own. Items' content is propagated over a graph of the items that are most alike. A score is the product
 of the two sides' sums of views. The loss is BPR, a contrast between the views, and L2.
@@ -36,7 +36,7 @@ from drex_jax.models.settings import RankerSettings
 
 
 class Profiles(NamedTuple):
-    """What users liked.
+    """The items that users liked.
 
     Attributes:
       items: the matrix [U, I] of the train pairs, whose product sums what users liked.
@@ -48,7 +48,7 @@ class Profiles(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What never changes.
+    """The arrays that never change.
 
     Attributes:
       behaviour: the graph of users and items.
@@ -181,7 +181,7 @@ class Crane(Pairwise):
         return Graphs((), item_graph(content, constants.present.any(0), self.settings.neighbours))
 
     def renews(self, epoch: int) -> bool:
-        """Whether the graph of items is made again."""
+        """Return True if the graph of items is built again."""
         return not self.crane.graph_epochs or epoch % self.crane.graph_epochs == 0
 
     def recarried(self, params: Params, constants: Constants, carry: Graphs, key: jax.Array) -> Graphs:
@@ -189,10 +189,10 @@ class Crane(Pairwise):
         return Graphs(self.graph.of_epoch(constants.behaviour, key), carry.semantic)
 
     def grown(self, params: Params, known: TableSizes) -> dict[str, Any]:
-        """Return the parameters, with embeddings of zeros for newcomers: only their neighbours make their rows."""
+        """Return the parameters, with embeddings of zeros for new users and items: only neighbours make their rows."""
         return params | {"table": grown_table(params["table"], known, self.sizes)}
 
-    def everyone(self, params: Params, constants: Constants, carry: Graphs) -> tuple[jax.Array, jax.Array]:
+    def all_rows(self, params: Params, constants: Constants, carry: Graphs) -> tuple[jax.Array, jax.Array]:
         """Return sums of both views."""
         table = averaged(constants.behaviour, carry.behaviour, params["table"], self.settings.layers)
         user, item = table[: self.sizes.users], table[self.sizes.users :]
@@ -242,7 +242,7 @@ class Crane(Pairwise):
     def _profiles_of(
         self, constants: Constants, projected: jax.Array, users: jax.Array, items: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """What the users of pairs [B] liked, projected, without the pairs' items: sums [M, B, D], counts [M, B]."""
+        """Return what users of pairs [B] liked, projected, without the pairs' items: sums [M, B, D], counts [M, B]."""
         assert constants.profiles is not None
         joined = _joined(projected)
         total = propagate(constants.profiles.items, joined)[users]
@@ -302,6 +302,6 @@ def _standardised(values: np.ndarray, present: np.ndarray) -> np.ndarray:
 
 
 def _profiles(user: np.ndarray, item: np.ndarray, num_users: int, present: np.ndarray) -> Profiles:
-    """Of all users, from the train pairs."""
+    """Return the profiles of all users, from the train pairs."""
     counts = [np.bincount(user, there[item], num_users).astype(np.float32) for there in present]
     return Profiles(incidence(user, item, num_users, present.shape[1]), np.stack(counts))

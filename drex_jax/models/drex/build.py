@@ -84,7 +84,7 @@ def _shared(settings: Any, kind: type) -> dict[str, Any]:
 
 
 def _packing(source: Source) -> Packing:
-    """How windows are packed: the width, and whether the devices share its lanes."""
+    """Return how windows are packed: the width, and if the devices share its lanes."""
     settings, context = source.settings, source.context
     devices, width = len(context.devices), settings.schedule.width
     if not width:

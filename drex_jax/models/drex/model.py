@@ -69,7 +69,7 @@ class DReXOptions:
 
 
 class Keys(NamedTuple):
-    """What is random in a training step."""
+    """The random keys of a training step."""
 
     text: jax.Array
     offset: jax.Array
@@ -114,7 +114,7 @@ class DReX(Model):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What an interaction brings: `text`, vectors by name, `rating`, `time`."""
+        """The modalities of an interaction: `text`, vectors by name, `rating`, `time`."""
         options = self.options.network
         known = (("rating", options.rating_modality), ("time", options.time_modality))
         text = ("text",) if options.vocabulary_size else ()

@@ -60,7 +60,7 @@ class _Table:
 
 
 class Passage(NamedTuple):
-    """What n interactions made of U users and I items.
+    """The result of a replay of n interactions of U users and I items.
 
     Attributes:
       states: the rows after them, NumPy arrays [U, E] and [I, E].
@@ -121,7 +121,7 @@ class Continuation:
 
 
 class Replay:
-    """The states and counters of everyone, which `advance` moves forward."""
+    """The states and counters of all users and items, which `advance` moves forward."""
 
     def __init__(self, model: DReX, params: Params, states: States, past: History):
         """Starts from a moment of a run.
@@ -130,19 +130,19 @@ class Replay:
           model: of the run.
           params: its parameters.
           states: all rows at the moment, [U, E] and [I, E].
-          past: everyone's counters.
+          past: the counters of all users and items.
         """
         self._continuation = Continuation(model, params)  # who is new has no offset
         self._user, self._item = (_Table(**columns) for columns in _columns(states, past))
 
     def restarted(self, states: States, past: History) -> Replay:
-        """The same from another moment, by the same programs."""
+        """Return a replay from another moment that uses the same compiled programs."""
         other = copy.copy(self)
         other._user, other._item = (_Table(**columns) for columns in _columns(states, past))
         return other
 
     def part(self, users: np.ndarray, items: np.ndarray) -> Replay:
-        """The same of these users and items alone, numbered by their places; what it learns stays its own."""
+        """Return a separate replay of these users and items alone, numbered by their positions."""
         other = copy.copy(self)
         other._user, other._item = _Table(**self._user.take(users)), _Table(**self._item.take(items))
         return other
@@ -153,10 +153,10 @@ class Replay:
         return States(self._user["rows"], self._item["rows"])  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
     def advance(self, events: Events) -> None:
-        """Refines the states with n interactions, in their order; none may be earlier than its user's or item's last.
+        """Refine the states with n interactions, in their order; none may be earlier than its user's or item's last.
 
         Args:
-          events: numbered as the rows are; who is new has a number from U (or I) on, in the order of appearance.
+          events: numbered as the rows are; new users (or items) have the numbers from U (or I) on, by first appearance.
         """
         if not len(events):
             return
@@ -186,7 +186,7 @@ class Replay:
 
 @functools.lru_cache(maxsize=16)
 def _program(model: DReX, least: int) -> tuple[DReX, Callable[..., Any]]:
-    """The equations of those who have no offset (who is new), or have it in their state, and a window of them."""
+    """Return DReX without offsets (states have theirs, new ones have none), and its compiled replay of a window."""
     options = model.options
     network = dataclasses.replace(options.network, offsets=False)
     packing = window.Packing(width=WIDTH, rounded=True, least=least)
@@ -195,7 +195,7 @@ def _program(model: DReX, least: int) -> tuple[DReX, Callable[..., Any]]:
 
 
 def _columns(states: States, past: History) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What the tables of users and of items hold, by the names of `EMPTY`."""
+    """Return the columns of the tables of users and of items, by the names of `EMPTY`."""
     sums = past.bias
     users = states.user, past.user_count, past.user_last, sums.user_sum, sums.user_count
     items = states.item, past.item_count, past.item_last, sums.item_sum, sums.item_count
@@ -204,5 +204,5 @@ def _columns(states: States, past: History) -> tuple[dict[str, np.ndarray], dict
 
 
 def _rounded(rows: np.ndarray, least: int) -> np.ndarray:
-    """The rows [m, E] with more below them, so that there is a power of two of them, and not below `least`."""
+    """Pad rows [m, E] to a power of two, and to `least` at the least."""
     return np.pad(rows, ((0, power_of_two(max(len(rows), least)) - len(rows)), (0, 0)))

@@ -130,7 +130,7 @@ def test_an_epoch_learns_from_each_rating_once_without_its_own_review(events, st
         assert float(figures["rating_loss"]) == pytest.approx(np.mean(errors), rel=1e-4)
         assert float(found) == pytest.approx(np.mean(errors) + 0.03 * np.mean(penalties), rel=1e-4)
     assert not left
-    assert {id(stream._everyone)} == {id(stream.with_seed(1)._everyone)}
+    assert {id(stream._all)} == {id(stream.with_seed(1)._all)}
 
     def order(stream, epoch):
         return [batch.user.tolist() for batch in stream.batches(epoch)]
@@ -176,7 +176,7 @@ def test_texts_of_validation_and_test_are_read_by_nobody(events, stream, params)
     other = with_texts(events, np.arange(len(events)) >= SIZES[0])
     assert (other.tokens.ids != events.tokens.ids).any()
     again = stream_of(other)
-    jax.tree.map(np.testing.assert_array_equal, again._everyone, stream._everyone)
+    jax.tree.map(np.testing.assert_array_equal, again._all, stream._all)
     jax.tree.map(np.testing.assert_array_equal, list(again.batches(0)), list(stream.batches(0)))
 
 
