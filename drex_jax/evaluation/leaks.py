@@ -205,11 +205,11 @@ def core(k: int) -> list[str]:
 
 
 def ranked_before_first_seen(item: np.ndarray, lists: dict[str, np.ndarray], num_train: int) -> int:
-    """How many relevant items of lists were ranked though they, or so many candidates, were not there yet.
+    """Count the relevant items that were ranked before their first interaction, or among too many candidates.
 
     Args:
       item: int [n], of every interaction in the order of learning, numbered by first appearance in it.
-      lists: as `drex_jax.evaluation.evaluator.Tested.lists` has them: each at its `interaction`, or else at the end of train.
+      lists: as in `drex_jax.evaluation.evaluator.Tested.lists`: each at its `interaction`, or else at the end of train.
       num_train: the number of train interactions.
     """
     met = np.concatenate([[0], np.maximum.accumulate(item) + 1])  # items there are before each interaction
