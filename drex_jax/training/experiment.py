@@ -1,25 +1,22 @@
-"""From a configuration to a finished run directory, in the order a run happens."""
+"""From settings to a finished run directory, in the order in which a run happens."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import itertools
 import logging
 import pathlib
-import platform
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from drex_jax.common.cache import Cache
-from drex_jax.common.errors import UserError
 from drex_jax.common.files import read_json, write_text
-from drex_jax.common.version import __version__
 from drex_jax.config.groups import TrainSettings
 from drex_jax.config.tree import to_json
 from drex_jax.devices import processes
-from drex_jax.evaluation import evaluator as evaluation
 from drex_jax.evaluation import leaks
+from drex_jax.evaluation.evaluator import Evaluator
 from drex_jax.explain.profiles import write_profiles
 from drex_jax.metrics.names import lower_is_better
 from drex_jax.models.protocol import Stream
@@ -28,142 +25,107 @@ from drex_jax.models.source import Context
 from drex_jax.runs import checkpoint
 from drex_jax.runs.cleanup import cleanup_on_user_error
 from drex_jax.runs.dataset import Dataset, open_dataset, read_into
-from drex_jax.runs.layout import (
-    RUN_KEYS,
-    SCHEMA,
-    RunLayout,
-    require_own_files,
-    results_of,
-)
+from drex_jax.runs.layout import RUN_KEYS, SCHEMA, RunLayout, require_own_files, results_of
 from drex_jax.runs.lists import write_lists
 from drex_jax.runs.lock import sole_writer
 from drex_jax.runs.trained import load_trained
-from drex_jax.training import loop, registry, search
+from drex_jax.training import loop, registry, results, search
 from drex_jax.training.optimizer import Pretrained
-from drex_jax.training.settings import Settings, read_settings, require_agreement, sha256
+from drex_jax.training.settings import Settings, check_agreement, read_settings
 
 LOGGER = logging.getLogger(__name__)
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
+
+Record = dict[str, Any]  # what `run.json` holds of one seed
 
 
-def train(config: Settings, workdir: pathlib.Path) -> dict[str, Any]:
-    """Trains the configured model and its baselines, evaluates them, and writes the run directory.
+def train(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
+    """Train the model and its baselines, evaluate them, and write the run directory.
 
     Continues an interrupted run; returns the results of a finished one.
 
     Args:
-      config: resolved and checked.
-      workdir: the run directory; one that exists must be of the same configuration.
+      settings: checked settings.
+      workdir: the run directory; one that exists must have the same settings.
 
     Returns:
-      What is in `results.json`.
+      The contents of `results.json`.
 
     Raises:
-      UserError: a mistake in the data or the configuration, or another process trains there.
-      Stopped: SIGTERM or SIGINT; everything is saved.
+      UserError: a mistake in the data or the settings, or another process trains in the directory.
+      Stopped: SIGTERM or SIGINT came; everything is saved.
     """
-    check_agreement(config, workdir)
+    check_agreement(settings, workdir)
     if processes.exists_on_main_process(RunLayout(workdir).results):
         return results_of(workdir)
     with sole_writer(workdir):
-        check_agreement(config, workdir)  # somebody may have begun it meanwhile
+        check_agreement(settings, workdir)  # another command may have begun the run meanwhile
         with cleanup_on_user_error(workdir):
-            return _train(config, workdir)
+            return _train(settings, workdir)
 
 
-def _train(config: Settings, workdir: pathlib.Path) -> dict[str, Any]:
-    context = registry.context(config)
-    dataset = begin(config, workdir, context.cache)
-    seeds = list(range(config.seed, config.seed + config.replicas))
+def _train(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
+    context = registry.context(settings)
+    experiment = Experiment(settings, prepare_run(settings, workdir, context.cache), context, RunLayout(workdir))
     begun = time.monotonic()
-    name = config.model.name
-    runs = _runs(name, config, dataset, context, workdir, seeds)
-    baselines = {name: _baseline(name, config, dataset, context, workdir, runs) for name in config.baselines}
-    first, checks = runs[0], leaks.checks(config.protocol, config.data.k_core, dataset, workdir)
-    results = {
-        "schema": SCHEMA,
-        "model": config.model.name,
-        "dataset": {
-            "name": dataset.interactions.name,
-            "sha256": dataset.facts["sha256"],
-            "users": dataset.interactions.num_users,
-            "items": dataset.interactions.num_items,
-            "interactions": len(dataset.interactions),
-            **{name: dataset.facts[name] for name in ("rows_read", "duplicates", "rejected", "noise_floor")},
-        },
-        "config": {"sha256": sha256(config)},
-        "split": {
-            "kind": dataset.split.kind,
-            "sizes": dataset.split.sizes,
-            "boundaries": dataset.split.boundaries,
-        },
-        "protocol": config.protocol,
-        "definitions": evaluation.definitions(registry.evaluation_options(config, dataset)),
-        "seeds": seeds,
-        **_summary(runs),
-        "baselines": {name: baseline for name, baseline in baselines.items() if baseline is not None},
-        "schedule": first["schedule"],
-        "leaks": [sentence for check in checks for sentence in leaks.sentences(check)],
-        "notices": dataset.facts["notices"],
-        "timing": {
-            **first["timing"],
-            "preparation_seconds": dataset.facts["seconds"],
-            "total_seconds": time.monotonic() - begun,
-        },
-        "environment": {
-            "devices": len(context.devices),
-            "processes": processes.count(),
-            "mapping": context.devices.mapping,
-            "device_kind": context.devices.kind,
-            "python": platform.python_version(),
-            "versions": {"drex_jax": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
-        },
-    }
-    processes.write_json(RunLayout(workdir).results, results)
+    seeds = list(range(settings.seed, settings.seed + settings.replicas))
+    records = experiment.train_seeds(settings.model.name, experiment.layout, seeds)
+    baselines = {name: experiment.baseline(name, records) for name in settings.baselines}
+    dataset = experiment.dataset
+    found = results.collect(
+        settings=settings,
+        dataset=dataset,
+        devices=context.devices,
+        records=records,
+        baselines={name: entry for name, entry in baselines.items() if entry is not None},
+        checks=leaks.checks(settings.protocol, settings.data.k_core, dataset, workdir),
+        options=registry.evaluation_options(settings, dataset),
+        seconds=time.monotonic() - begun,
+    )
+    processes.write_json(experiment.layout.results, found)
     return results_of(workdir)
 
 
-def begin(config: Settings, workdir: pathlib.Path, cache: Cache) -> Dataset:
-    """Writes the configuration and the data into the run directory, once, and opens the data.
+def prepare_run(settings: Settings, workdir: pathlib.Path, cache: Cache) -> Dataset:
+    """Write the settings and the data into the run directory, once, and open the data.
 
     Raises:
-      UserError: the data cannot be read, split or encoded as the configuration asks.
+      UserError: the data cannot be read, split or encoded as the settings ask.
     """
     if processes.is_main_process():
         with cleanup_on_user_error(workdir):
-            write_text(RunLayout(workdir).config, to_json(config))
-            read_into(config, workdir, cache)
+            write_text(RunLayout(workdir).config, to_json(settings))
+            read_into(settings, workdir, cache)
     processes.await_file(RunLayout(workdir).facts)
-    return open_dataset(config, workdir)
+    return open_dataset(settings, workdir)
 
 
 def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
-    """Computes the test metrics of a finished run again, from what its directory holds, and returns its results.
+    """Compute the test metrics of a finished run again, from its directory alone, and return its results.
 
     Raises:
       UserError: the run is not finished, or its directory is damaged.
     """
-    results = results_of(workdir)
-    config, _, stream, evaluator = reopen(workdir)
-    runs = []
-    for seed in results["seeds"]:
-        params, selection = load_trained(stream, RunLayout(workdir).seed(seed, config.seed).folder)
+    stored = results_of(workdir)
+    settings, _, stream, evaluator = reopen(workdir)
+    records = []
+    for seed in stored["seeds"]:
+        params, selection = load_trained(stream, RunLayout(workdir).seed(seed, settings.seed).folder)
         test = evaluator.evaluate_test(params, selection).metrics
-        runs.append({"selection": dataclasses.asdict(selection), "test": test})
-    return results | _summary(runs)
+        records.append({"selection": dataclasses.asdict(selection), "test": test})
+    return stored | results.over_seeds(records)
 
 
-def reopen(workdir: pathlib.Path) -> tuple[Settings, Dataset, Stream, evaluation.Evaluator]:
-    """A run's settings, data, stream (of the first seed) and evaluation, from what its directory holds.
+def reopen(workdir: pathlib.Path) -> tuple[Settings, Dataset, Stream, Evaluator]:
+    """The settings, data, stream (of the first seed) and evaluator of a run, from its directory alone.
 
     Raises:
       UserError: the directory is damaged.
     """
-    config = read_settings(RunLayout(workdir).config)
-    context = registry.context(config)
-    dataset = open_dataset(config, workdir)
-    stream = registry.build(config.model.name, _settled(config, workdir), dataset, config.seed, context)
-    return config, dataset, stream, registry.build_evaluator(stream, config, dataset, context)
+    settings = read_settings(RunLayout(workdir).config)
+    context = registry.context(settings)
+    dataset = open_dataset(settings, workdir)
+    stream = registry.build(settings.model.name, as_begun(settings, workdir), dataset, settings.seed, context)
+    return settings, dataset, stream, registry.build_evaluator(stream, settings, dataset, context)
 
 
 def check_leaks(workdir: pathlib.Path) -> list[leaks.Check]:
@@ -177,201 +139,201 @@ def check_leaks(workdir: pathlib.Path) -> list[leaks.Check]:
     return leaks.checks(settings.protocol, settings.data.k_core, open_dataset(settings, workdir), workdir)
 
 
-def check_agreement(config: Settings, workdir: pathlib.Path) -> None:
-    """Refuses to continue a run under a configuration it was not made with.
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What all models of one run share.
 
-    Raises:
-      UserError: the fields that differ, or a directory with parts of a run and no configuration.
+    Attributes:
+      settings: the settings of the run.
+      dataset: its data.
+      context: devices, step costs and cache.
+      layout: its directory.
     """
-    require_own_files(workdir)
-    layout = RunLayout(workdir)
-    left = [path for path in (layout.results, layout.record, layout.facts, layout.checkpoints) if path.exists()]
-    if left and not layout.config.exists():
-        raise UserError(
-            f"{workdir} holds {left[0].relative_to(workdir)} but no {layout.config.name} to say of which run; "
-            "give another --workdir"
+
+    settings: Settings
+    dataset: Dataset
+    context: Context
+    layout: RunLayout
+
+    def train_seeds(self, name: str, layout: RunLayout, seeds: Sequence[int], **constants: float) -> list[Record]:
+        """Train a model on some seeds, select, and only then evaluate on test. Finished seeds are read back.
+
+        Args:
+          name: name of the model.
+          layout: its directory: the run's, or a baseline's.
+          seeds: the seeds; the first one's files are in the directory itself.
+          constants: what validation chose for the model.
+
+        Returns:
+          The record of each seed.
+        """
+        folders = {seed: layout.seed(seed, self.settings.seed) for seed in seeds}
+        done = {seed: processes.exists_on_main_process(folder.record) for seed, folder in folders.items()}
+        if not all(done.values()):
+            built = self._build(name, layout, seeds, constants)
+            fitted: dict[int, loop.Fitted] = {}
+            for group in [list(seeds)] if built.together else [[seed] for seed in seeds]:
+                if not all(done[seed] for seed in group):
+                    LOGGER.info("%s, seed %s: training", name, " ".join(map(str, group)))
+                    of_group = built.fit({seed: folders[seed].folder for seed in group})
+                    fitted |= zip(group, of_group, strict=True)
+            for seed, of_seed in fitted.items():  # the test is opened only when nothing is left to be selected
+                self._finish(built, folders[seed], seed, of_seed)
+        return [read_json(folder.record, RUN_KEYS) for folder in folders.values()]
+
+    def baseline(self, name: str, records: Sequence[Record]) -> dict[str, Any] | None:
+        """Train and evaluate a baseline on the seeds of the run.
+
+        Args:
+          name: name of the baseline.
+          records: the seeds of the run's own model.
+
+        Returns:
+          Its entry of the results; None if the data lack what it needs.
+        """
+        if not registry.applicable(name, self.dataset):
+            LOGGER.warning("baseline %s needs what no train interaction has, ratings or texts: left out", name)
+            return None
+        entry, events = entry_of(name), self.dataset.events
+        seeds = [record["seed"] for record in records]
+        if entry.ablation_of == self.settings.model.name and events.tokens is None and not events.vectors:
+            return {"model": name, "same_as": records[0]["model"], "seeds": seeds, **results.over_seeds(records)}
+        seeds = seeds if entry.trained else [self.settings.seed]
+        layout = self.layout.baseline(name)
+        constants = self._chosen_constants(name, layout)
+        per_seed = self.train_seeds(name, layout, seeds, **constants)
+        found = {"model": name, "seeds": seeds, "constants": constants, **results.over_seeds(per_seed)}
+        processes.write_json(layout.results, {"schema": SCHEMA, **found})
+        return found
+
+    def fit_trial(self, name: str, folder: pathlib.Path, **constants: float) -> loop.Fitted:
+        """Train a model on the first seed, to be compared on validation; the test part is not there.
+
+        Continues what is in `folder`.
+
+        Raises:
+          UserError: as of `loop.fit`.
+          Stopped: SIGTERM or SIGINT came; everything is saved.
+        """
+        without_test = dataclasses.replace(self, dataset=self.dataset.without_test())
+        built = without_test._build(name, RunLayout(folder), [self.settings.seed], constants)
+        (fitted,) = built.fit({self.settings.seed: folder})
+        return fitted
+
+    def _chosen_constants(self, name: str, layout: RunLayout) -> dict[str, float]:
+        """The constants of a baseline that do best on validation, on the first seed; empty if it has none."""
+        penalty = entry_of(name).penalty
+        if not penalty:
+            return {}
+        candidates = [dict(zip(penalty, values, strict=True)) for values in itertools.product(*penalty.values())]
+        _, best = search.search_trials(
+            layout.trials,
+            len(candidates),
+            search.in_order(candidates),
+            lambda folder, constants: self.fit_trial(name, folder, **constants),
+            lower_is_better=lower_is_better(self.settings.train.selection),
         )
-    if layout.config.exists():
-        require_agreement(read_settings(layout.config), config, workdir, goes_on=True)
+        return dict(best.constants)
 
-
-def _runs(
-    name: str,
-    config: Settings,
-    dataset: Dataset,
-    context: Context,
-    root: pathlib.Path,
-    seeds: list[int],
-    **constants: float,
-) -> list[dict[str, Any]]:
-    """One model on some seeds: train, select, and only then evaluate on test. What is finished is read back."""
-    layout = RunLayout(root)
-    folders = {seed: layout.seed(seed, config.seed) for seed in seeds}
-    done = {seed: processes.exists_on_main_process(folder.record) for seed, folder in folders.items()}
-    if not all(done.values()):
+    def _build(self, name: str, layout: RunLayout, seeds: Sequence[int], constants: Mapping[str, float]) -> _Built:
+        """A model ready to train: built as the run was begun, and recorded if it begins now."""
         begun = processes.exists_on_main_process(layout.execution)
-        config = _settled(config, root)
+        settings = as_begun(self.settings, layout.folder)
         started = time.monotonic()
-        stream = registry.build(name, config, dataset, seeds[0], context, **constants)
-        evaluator = registry.build_evaluator(stream, config, dataset, context)
-        build_seconds = time.monotonic() - started
-        processes.wait()  # a schedule takes one of them minutes, and who has kept it nothing
-        (together,) = processes.agree(processes.is_main_process() and _together(config, stream, context, len(seeds)))
+        stream = registry.build(name, settings, self.dataset, seeds[0], self.context, **constants)
+        evaluator = registry.build_evaluator(stream, settings, self.dataset, self.context)
+        seconds = time.monotonic() - started
+        processes.wait()  # schedules are cached: processes that miss the cache take minutes
+        together = processes.is_main_process() and _together(settings, stream, self.context, len(seeds))
+        (together,) = processes.agree(together)
         if not begun:
             processes.write_json(layout.execution, {"width": stream.width, "together": together})
-        fitted: dict[int, loop.Fitted] = {}
-        for group in [seeds] if together else [[seed] for seed in seeds]:
-            if all(done[seed] for seed in group):
-                continue
-            LOGGER.info("%s, seed %s: training", name, " ".join(map(str, group)))
-            own = {seed: folders[seed].folder for seed in group}
-            how = _fit_options(name, config)
-            given = stream.pretrained()
-            start = None if given is None else Pretrained(*given)
-            of_group = loop.fit(stream, evaluator, how, own, dataset.sizes[0], context.devices, start)
-            fitted |= zip(group, of_group, strict=True)
-        for seed, result in fitted.items():  # only when nothing is left to be selected
-            result = result._replace(timing=result.timing | {"build_seconds": build_seconds})
-            _finish(name, config, dataset, stream, evaluator, folders[seed], seed, result, constants)
-    return [read_json(folder.record, RUN_KEYS) for folder in folders.values()]
+        return _Built(
+            name=name,
+            stream=stream,
+            evaluator=evaluator,
+            options=dataclasses.replace(settings.train, **entry_of(name).training),
+            constants=dict(constants),
+            num_train=self.dataset.sizes[0],
+            context=self.context,
+            together=together,
+            seconds=seconds,
+        )
+
+    def _finish(self, built: _Built, layout: RunLayout, seed: int, fitted: loop.Fitted) -> None:
+        """Evaluate a trained model on test, and write what remains of one seed."""
+        started = time.monotonic()
+        tested = built.evaluator.evaluate_test(fitted.params, fitted.selection)
+        checkpoint.save_model(layout.model, {"params": fitted.params, "states": tested.states})
+        processes.write_json(layout.constants, built.stream.model.constants())
+        if processes.is_main_process():
+            for way, arrays in tested.lists.items():
+                write_lists(layout.list_file(way), arrays)
+        if built.name == self.settings.model.name:
+            write_profiles(built.stream, fitted.params, self.dataset, layout.folder)
+        timing = {"build_seconds": built.seconds, "test_seconds": time.monotonic() - started}
+        record = {
+            "model": built.name,
+            "seed": seed,
+            "constants": built.constants,
+            "selection": dataclasses.asdict(fitted.selection),
+            "test": tested.metrics,
+            "timing": fitted.timing | timing,
+            "schedule": built.stream.schedule(),
+        }
+        processes.write_json(layout.record, record)  # the last file: the seed is finished once it is there
 
 
-def _finish(
-    name: str,
-    config: Settings,
-    dataset: Dataset,
-    stream: Stream,
-    evaluator: evaluation.Evaluator,
-    layout: RunLayout,
-    seed: int,
-    fitted: loop.Fitted,
-    constants: dict[str, float],
-) -> None:
-    """Evaluates a trained model on test and writes what remains of one seed."""
-    started = time.monotonic()
-    tested = evaluator.evaluate_test(fitted.params, fitted.selection)
-    checkpoint.save_model(layout.model, {"params": fitted.params, "states": tested.states})
-    processes.write_json(layout.constants, stream.model.constants())
-    if processes.is_main_process():
-        for way, arrays in tested.lists.items():
-            write_lists(layout.list_file(way), arrays)
-    if name == config.model.name:
-        write_profiles(stream, fitted.params, dataset, layout.folder)
-    record = {
-        "model": name,
-        "seed": seed,
-        "constants": constants,
-        "selection": dataclasses.asdict(fitted.selection),
-        "test": tested.metrics,
-        "timing": fitted.timing | {"test_seconds": time.monotonic() - started},
-        "schedule": stream.schedule(),
-    }
-    processes.write_json(layout.record, record)  # the last file: its presence says that this seed is done
+@dataclasses.dataclass(frozen=True)
+class _Built:
+    """A model of an experiment, ready to train.
+
+    Attributes:
+      name: name of the model.
+      stream, evaluator: its batches, and its evaluation.
+      options: how it is trained.
+      constants: what validation chose for it.
+      num_train: number of train interactions.
+      context: devices, step costs and cache.
+      together: the seeds train as one program.
+      seconds: time that the building took.
+    """
+
+    name: str
+    stream: Stream
+    evaluator: Evaluator
+    options: TrainSettings
+    constants: dict[str, float]
+    num_train: int
+    context: Context
+    together: bool
+    seconds: float
+
+    def fit(self, folders: Mapping[int, pathlib.Path]) -> list[loop.Fitted]:
+        """Train the seeds of some folders; see `loop.fit`."""
+        given = self.stream.pretrained()
+        start = None if given is None else Pretrained(*given)
+        devices = self.context.devices
+        return loop.fit(self.stream, self.evaluator, self.options, folders, self.num_train, devices, start)
 
 
-def _fit_options(name: str, config: Settings) -> TrainSettings:
-    return dataclasses.replace(config.train, **entry_of(name).training)
-
-
-def _together(config: Settings, stream: Stream, context: Context, replicas: int) -> bool:
-    """Whether seeds train as one program: where the device waits for steps and not for arithmetic, and they fit."""
-    if config.devices.replicas != "auto" or replicas == 1:
-        return config.devices.replicas == "together" and replicas > 1
+def _together(settings: Settings, stream: Stream, context: Context, replicas: int) -> bool:
+    """True if seeds train as one program: where the device waits for steps and not for arithmetic, and they fit."""
+    if settings.devices.replicas != "auto" or replicas == 1:
+        return settings.devices.replicas == "together" and replicas > 1
     memory = context.devices.memory()
     return context.devices.platform != "cpu" and (memory is None or 2 * replicas * stream.step_bytes() < memory)
 
 
-def _settled(config: Settings, folder: pathlib.Path) -> Settings:
-    """The configuration with the width and the way that this run was begun with: wherever it goes on, it keeps them."""
+def as_begun(settings: Settings, folder: pathlib.Path) -> Settings:
+    """The settings with the width and the way that a run was begun with: it keeps them wherever it goes on."""
     path = RunLayout(folder).execution
     if not path.exists():
-        return config
+        return settings
     begun = read_json(path, ("width", "together"))
     replicas = "together" if begun["together"] else "one_by_one"
     return dataclasses.replace(
-        config,
-        schedule=dataclasses.replace(config.schedule, width=begun["width"]),
-        devices=dataclasses.replace(config.devices, replicas=replicas),
+        settings,
+        schedule=dataclasses.replace(settings.schedule, width=begun["width"]),
+        devices=dataclasses.replace(settings.devices, replicas=replicas),
     )
-
-
-def fit_trial(
-    name: str, config: Settings, dataset: Dataset, context: Context, folder: pathlib.Path, **constants: float
-) -> loop.Fitted:
-    """Trains a model on the first seed, to be judged on validation; test is not there.
-
-    Goes on from what is in `folder`.
-
-    Raises:
-      UserError: as `fit.fit`.
-      Stopped: SIGTERM or SIGINT came; everything is saved.
-    """
-    layout = RunLayout(folder)
-    begun = processes.exists_on_main_process(layout.execution)
-    config, dataset = _settled(config, folder), dataset.without_test()
-    stream = registry.build(name, config, dataset, config.seed, context, **constants)
-    evaluator = registry.build_evaluator(stream, config, dataset, context)
-    if not begun:
-        processes.write_json(layout.execution, {"width": stream.width, "together": False})
-    seed = {config.seed: folder}
-    (fitted,) = loop.fit(stream, evaluator, _fit_options(name, config), seed, dataset.sizes[0], context.devices)
-    return fitted
-
-
-def _chosen_constants(
-    name: str, config: Settings, dataset: Dataset, context: Context, folder: pathlib.Path
-) -> dict[str, float]:
-    """The constants of a baseline that do best on validation, on the first seed; empty where it has none."""
-    penalty = entry_of(name).penalty
-    if not penalty:
-        return {}
-    candidates = [dict(zip(penalty, values, strict=True)) for values in itertools.product(*penalty.values())]
-    _, best = search.search_trials(
-        RunLayout(folder).trials,
-        len(candidates),
-        search.in_order(candidates),
-        lambda trial, constants: fit_trial(name, config, dataset, context, trial, **constants),
-        lower_is_better=lower_is_better(config.train.selection),
-    )
-    return dict(best.constants)
-
-
-def _baseline(
-    name: str,
-    config: Settings,
-    dataset: Dataset,
-    context: Context,
-    workdir: pathlib.Path,
-    runs: list[dict[str, Any]],
-) -> dict[str, Any] | None:
-    """A baseline's entry of the results; None where the data lack what it needs."""
-    if not registry.applicable(name, dataset):
-        LOGGER.warning("baseline %s needs what no train interaction has, ratings or texts: left out", name)
-        return None
-    entry = entry_of(name)
-    if entry.ablation_of == config.model.name and dataset.events.tokens is None and not dataset.events.vectors:
-        seeds = [run["seed"] for run in runs]
-        return {
-            "model": name,
-            "same_as": runs[0]["model"],
-            "seeds": seeds,
-            **_summary(runs),
-        }
-    seeds = [run["seed"] for run in runs] if entry.trained else [config.seed]
-    layout = RunLayout(workdir).baseline(name)
-    constants = _chosen_constants(name, config, dataset, context, layout.folder)
-    per_seed = _runs(name, config, dataset, context, layout.folder, seeds, **constants)
-    results = {"model": name, "seeds": seeds, "constants": constants, **_summary(per_seed)}
-    processes.write_json(layout.results, {"schema": SCHEMA, **results})
-    return results
-
-
-def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What validation chose for the first seed and for each, the means over seeds, and each seed's figures."""
-    per_seed = [run["test"] for run in runs]
-    return {
-        "selection": runs[0]["selection"],
-        "selections": [run["selection"] for run in runs],
-        "test": evaluation.mean_over_seeds(per_seed),
-        "per_seed": per_seed,
-    }

@@ -8,7 +8,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +16,8 @@ import numpy as np
 import optax
 
 from drex_jax.common.errors import DivergedError, Stopped, UserError
-from drex_jax.common.progress import progress_bar as progress_bar
-from drex_jax.common.signals import record_signals
+from drex_jax.common.progress import progress_bar
+from drex_jax.common.signals import StopRequest, record_signals
 from drex_jax.config.groups import TrainSettings
 from drex_jax.devices import processes
 from drex_jax.devices.mesh import Devices
@@ -29,14 +29,13 @@ from drex_jax.runs.layout import RunLayout
 from drex_jax.runs.selection import Selection
 from drex_jax.runs.step_log import MetricsLog
 from drex_jax.training.optimizer import Pretrained, adam
-from drex_jax.training.step import State, Trainer
+from drex_jax.training.progress import Progress, Replica
+from drex_jax.training.step import Chunk, State, Trainer
 
 FLUSH = 50  # calls of the device between visits of the losses to the host
 AHEAD = 2  # calls that may wait for the device: more would only hold their batches in memory
 LOGGER = logging.getLogger(__name__)
 REMEDY = "lower train.learning_rate or train.clip_norm; the last good checkpoint is kept"
-
-
 TIMING = (
     "train_seconds",
     "compile_seconds",
@@ -52,44 +51,15 @@ class Fitted(NamedTuple):
     """A trained model.
 
     Attributes:
-      params: those of the best validation.
-      selection: the frozen record.
-      timing: by `TIMING`; `resumed_from` is a step or None, `replicas` how many seeds trained together (their rates
-        add up). Of a model that is made in closed form, what does not apply is None.
+      params: the parameters of the best validation.
+      selection: the record of what validation chose.
+      timing: the figures of `TIMING`. `resumed_from` is a step or None; `replicas` is how many seeds trained together,
+        whose rates add up. For a closed-form model, what does not apply is None.
     """
 
     params: Params
     selection: Selection
     timing: dict[str, Any]
-
-
-@dataclasses.dataclass
-class Replica:
-    """What validation has said of one seed so far."""
-
-    seed: int
-    best_value: float | None = None
-    best_epoch: int = 0
-    finished: bool = False
-
-
-@dataclasses.dataclass
-class Progress:
-    """All numbers that continue a run; saved as JSON beside `State`."""
-
-    replicas: list[Replica]
-    step: int = 0
-    seconds: float = 0.0
-
-    @property
-    def finished(self) -> bool:
-        """Whether patience or the epochs have run out for every seed."""
-        return all(replica.finished for replica in self.replicas)
-
-    @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> Progress:
-        """From what `dataclasses.asdict` gave. Raises TypeError or KeyError where it is something else."""
-        return cls(**{**facts, "replicas": [Replica(**replica) for replica in facts["replicas"]]})
 
 
 def fit(
@@ -101,148 +71,97 @@ def fit(
     devices: Devices,
     pretrained: Pretrained | None = None,
 ) -> list[Fitted]:
-    """Trains a model on one seed or on several at once, continuing from the newest checkpoint.
+    """Train a model on one seed, or on several at once, from the newest checkpoint on.
 
     Args:
       stream: the model and its train batches.
-      evaluator: over the same data.
-      options: how.
-      folders: of each seed, for its `metrics.jsonl`; `checkpoints/` are in the first.
-      num_train: train interactions, for the rate.
-      devices: what to train on.
-      pretrained: what does not begin anew.
+      evaluator: evaluates the model on the same data.
+      options: how to train.
+      folders: the folder of each seed, for its `metrics.jsonl`; `checkpoints/` are in the first.
+      num_train: number of train interactions, for the rate.
+      devices: devices to train on.
+      pretrained: parameters that do not start at random.
 
     Returns:
-      One for each seed, in the order of `folders`.
+      A trained model for each seed, in the order of `folders`.
 
     Raises:
       Stopped: SIGTERM or SIGINT came; everything is saved.
       UserError: a step does not fit into memory, the loss is not finite, or validation has no metric
         `options.selection`.
     """
-    seeds, folder = list(folders), next(iter(folders.values()))
-    layout = RunLayout(folder)
+    seeds, layout = list(folders), RunLayout(next(iter(folders.values())))
     init = jax.jit(stream.init)  # at once: op by op it takes seconds
-    steps_per_epoch = stream.steps_per_epoch()
-    choices = evaluator.validation_metrics()
-    if not steps_per_epoch:
-        name = options.selection if options.selection in choices else next(iter(choices), "none")
-        params = init(jax.random.key(seeds[0]))
-        selection = Selection.of(params, name, evaluator.validate(params, {name}).get(name, 0.0), 0)
-        timing = dict.fromkeys(TIMING) | {"steps": 0, "epochs": 0, "replicas": len(seeds)}
-        return [Fitted(params, selection, timing) for _ in seeds]
-    if options.selection not in choices:
-        which = " ".join(choices) or "(none: nothing in validation is rated; evaluate.ranking=true adds more)"
-        raise UserError(
-            f"train.selection={options.selection}: validation has no such metric here; choose one of {which}"
-        )
+    if not stream.steps_per_epoch():
+        return _closed_form(init(jax.random.key(seeds[0])), evaluator, options.selection, len(seeds))
+    _require_metric(options.selection, evaluator.validation_metrics())
     _require_room(stream, len(seeds), devices)
-    total = options.epochs * steps_per_epoch
-    optimizer = adam(
-        options.learning_rate, options.warmup_steps, options.decay, options.weight_decay, options.clip_norm, total
-    )
     params = [init(jax.random.key(seed)) for seed in seeds]
-    if pretrained is not None:
-        params = [pretrained.put_into(each) for each in params]
-        optimizer = optax.chain(optimizer, pretrained.slowed(options.learning_rate))
-    trainer = Trainer(stream, optimizer, seeds, devices)
-    state = trainer.begin(params)
+    trainer, state = _trainer(stream, options, params, seeds, devices, pretrained)
     progress = Progress([Replica(seed) for seed in seeds])
-    with record_signals() as stop, Checkpoints(layout.checkpoints) as checkpoints:  # left last: closing still saves
-        restored = checkpoints.restore(state)
-        if restored is not None:
-            step, state, facts = restored
-            try:
-                progress = Progress.from_facts(facts)
-            except (TypeError, KeyError):
-                raise UserError(
-                    f"{layout.checkpoints}: step {step} is damaged or of another version; remove it to start over"
-                ) from None
-            _require_and_judge_again(progress, options, steps_per_epoch)
-            LOGGER.info("continuing from step %d of %s", step, folder)
-        resumed_from = progress.step if restored is not None else None
+    # The checkpoints are left last: closing them still saves.
+    with record_signals() as stop, Checkpoints(layout.checkpoints) as checkpoints:
+        state, progress, resumed_from = _resume(checkpoints, state, progress, options, stream.steps_per_epoch(), layout)
         compile_seconds = trainer.compile(state)
-        processes.wait()  # who found the program in a cache, for who did not
-        logs = [
-            MetricsLog(RunLayout(each).metrics, progress.step, tensorboard=options.tensorboard)
-            for each in folders.values()
-        ]
-        silent = None if processes.is_main_process() else True
-        bar = progress_bar(
-            "training", options.epochs * num_train, "interactions", disable=silent, delay=0.0, leave=True
-        )
-        bar.update(progress.step * num_train // steps_per_epoch)
-        saved_at, saved_step = time.monotonic(), progress.step
+        processes.wait()  # for the processes that had to compile what others found in a cache
         with contextlib.ExitStack() as stack:
-            for context in (*logs, bar):
-                stack.enter_context(context)
-            while not progress.finished:
-                epoch, first = divmod(progress.step, steps_per_epoch)
-                if first == 0:
-                    state = trainer.begin_epoch(state, epoch)
-                begun = time.monotonic()
-                pending: list[tuple[dict[str, jax.Array], int]] = []
-                for chunk in trainer.batches(epoch, first):
-                    state, figures = trainer.step(state, chunk, progress.step)
-                    pending.append((figures, chunk.updates))
-                    progress.step += chunk.updates
-                    bar.update(chunk.updates * num_train // steps_per_epoch)
-                    at_end = progress.step % steps_per_epoch == 0
-                    overdue = time.monotonic() - saved_at >= options.checkpoint_seconds
-                    overdue |= _passed(options.checkpoint_steps, saved_step, progress.step)
-                    due, stopping = processes.agree(overdue, bool(stop.signal))
-                    if not (at_end or due or stopping or len(pending) == FLUSH):
-                        if len(pending) > AHEAD:
-                            jax.block_until_ready(pending[-AHEAD][0])
-                        continue
-                    losses = _to_host(pending, progress.step, steps_per_epoch, trainer)
-                    progress.seconds += time.monotonic() - begun  # training alone, without validation
-                    metrics: list[dict[str, float]] = [{} for _ in seeds]
-                    if at_end:
-                        metrics = [
-                            evaluator.validate(params, {options.selection}) for params in trainer.each(state.params)
-                        ]
-                        values = [metric[options.selection] for metric in metrics]
-                        state = _judge(state, progress, values, epoch + 1, options, trainer)
-                        (stopping,) = processes.agree(bool(stop.signal))  # validation takes its time
-                        bar.set_postfix({options.selection: f"{np.mean(values):.4f}"})
-                    if progress.step == total:
-                        for replica in progress.replicas:
-                            replica.finished = True
-                    for log, seed_losses, seed_metrics in zip(logs, losses, metrics, strict=True):
-                        log.write(progress.step, epoch + 1, seed_losses, seed_metrics)
-                    if stopping or progress.finished or due:
-                        checkpoints.save(progress.step, state, dataclasses.asdict(progress))
-                        saved_at, saved_step = time.monotonic(), progress.step
-                    if stopping:  # agreed on: what has come since waits for the next step
-                        cause = stop.signal or "a signal to another process"
-                        raise Stopped(f"stopped by {cause} at step {progress.step}, saved; run the same command")
-                    begun, pending = time.monotonic(), []
+            logs = [
+                MetricsLog(RunLayout(folder).metrics, progress.step, tensorboard=options.tensorboard)
+                for folder in folders.values()
+            ]
+            loop = _Loop(
+                trainer=trainer,
+                validate=lambda params: evaluator.validate(params, {options.selection})[options.selection],
+                options=options,
+                steps_per_epoch=stream.steps_per_epoch(),
+                num_train=num_train,
+                state=state,
+                progress=progress,
+                checkpoints=checkpoints,
+                logs=[stack.enter_context(log) for log in logs],
+                bar=stack.enter_context(_bar(options.epochs * num_train)),
+                stop=stop,
+            )
+            state = loop.run()
     if processes.agree(bool(stop.signal))[0]:  # since the last step
-        cause = stop.signal or "a signal to another process"
-        raise Stopped(f"stopped by {cause} after the last step, saved; run the same command")
+        raise Stopped(f"stopped by {_cause(stop)} after the last step, saved; run the same command")
     timing = {
         "train_seconds": progress.seconds,
         "compile_seconds": compile_seconds,
-        "interactions_per_second": num_train * (progress.step / steps_per_epoch) / max(progress.seconds, 1e-9),
+        "interactions_per_second": num_train * (progress.step / stream.steps_per_epoch()) / max(progress.seconds, 1e-9),
         "steps": progress.step,
-        "epochs": progress.step // steps_per_epoch,
+        "epochs": progress.step // stream.steps_per_epoch(),
         "resumed_from": resumed_from,
         "replicas": len(seeds),
     }
     fitted = []
-    for replica, params in zip(progress.replicas, trainer.each(state.best), strict=True):
+    for replica, best in zip(progress.replicas, trainer.each(state.best), strict=True):
         assert replica.best_value is not None
-        selection = Selection.of(params, options.selection, replica.best_value, replica.best_epoch)
-        fitted.append(Fitted(devices.place(params), selection, timing))
+        selection = Selection.of(best, options.selection, replica.best_value, replica.best_epoch)
+        fitted.append(Fitted(devices.place(best), selection, timing))
     return fitted
 
 
+def _closed_form(params: Params, evaluator: Evaluator, selection: str, seeds: int) -> list[Fitted]:
+    """A model that needs no training: its parameters are final."""
+    choices = evaluator.validation_metrics()
+    name = selection if selection in choices else next(iter(choices), "none")
+    record = Selection.of(params, name, evaluator.validate(params, {name}).get(name, 0.0), 0)
+    timing = dict.fromkeys(TIMING) | {"steps": 0, "epochs": 0, "replicas": seeds}
+    return [Fitted(params, record, timing) for _ in range(seeds)]
+
+
+def _require_metric(selection: str, choices: Sequence[str]) -> None:
+    if selection not in choices:
+        which = " ".join(choices) or "(none: nothing in validation is rated; evaluate.ranking=true adds more)"
+        raise UserError(f"train.selection={selection}: validation has no such metric here; choose one of {which}")
+
+
 def _require_room(stream: Stream, replicas: int, devices: Devices) -> None:
-    """Says how much memory a training step takes, and refuses one that cannot fit.
+    """Log how much memory a training step takes, and refuse one that cannot fit.
 
     Raises:
-      UserError: it cannot; the message proposes more windows.
+      UserError: it cannot fit; the message proposes more windows.
     """
     needed, present = stream.step_bytes() * replicas, devices.memory()
     room = "" if present is None else f" of {present / 1e9:.1f} GB"
@@ -254,65 +173,208 @@ def _require_room(stream: Stream, replicas: int, devices: Devices) -> None:
         )
 
 
-def _to_host(
-    pending: list[tuple[dict[str, jax.Array], int]], last: int, steps_per_epoch: int, trainer: Trainer
-) -> list[list[dict[str, float]]]:
-    """For each seed the figures of the last steps as numbers.
+def _trainer(
+    stream: Stream,
+    options: TrainSettings,
+    params: list[Params],
+    seeds: list[int],
+    devices: Devices,
+    pretrained: Pretrained | None,
+) -> tuple[Trainer, State]:
+    """The training step, and the state before the first one."""
+    total = options.epochs * stream.steps_per_epoch()
+    optimizer = adam(
+        options.learning_rate, options.warmup_steps, options.decay, options.weight_decay, options.clip_norm, total
+    )
+    if pretrained is not None:
+        params = [pretrained.put_into(of_seed) for of_seed in params]
+        optimizer = optax.chain(optimizer, pretrained.slowed(options.learning_rate))
+    trainer = Trainer(stream, optimizer, seeds, devices)
+    return trainer, trainer.begin(params)
+
+
+def _resume(
+    checkpoints: Checkpoints,
+    state: State,
+    progress: Progress,
+    options: TrainSettings,
+    steps_per_epoch: int,
+    layout: RunLayout,
+) -> tuple[State, Progress, int | None]:
+    """The state and progress of the newest checkpoint, and its step; without a checkpoint, those given and None.
 
     Raises:
-      DivergedError: one of them is not finite; the message names its step, and the batch (of DReX the window).
+      UserError: the checkpoint is of another version, or more epochs are begun than are asked for now.
     """
-    by_step = [
-        [{name: float(values[number]) for name, values in of_seed.items()} for of_seed in trainer.each(figures)]
-        for figures, count in jax.device_get(pending)
-        for number in range(count)
-    ]
-    for step, of_seeds in enumerate(by_step, last - len(by_step) + 1):
-        for values in of_seeds:
-            if not np.isfinite(list(values.values())).all():
-                epoch, batch = divmod(step - 1, steps_per_epoch)
-                raise DivergedError(
-                    f"the loss is not finite at step {step}, batch {batch + 1} of {steps_per_epoch} of epoch "
-                    f"{epoch + 1} ({', '.join(f'{k}={v:g}' for k, v in values.items())}): {REMEDY}"
-                )
-    return [list(of_seed) for of_seed in zip(*by_step, strict=True)]
-
-
-def _require_and_judge_again(progress: Progress, options: TrainSettings, steps_per_epoch: int) -> None:
-    """Whether each seed is finished, under epochs that may be others than when the checkpoint was saved.
-
-    Raises:
-      UserError: more epochs are begun than are asked for now.
-    """
+    restored = checkpoints.restore(state)
+    if restored is None:
+        return state, progress, None
+    step, state, facts = restored
+    try:
+        progress = Progress.from_facts(facts)
+    except (TypeError, KeyError):
+        raise UserError(
+            f"{layout.checkpoints}: step {step} is damaged or of another version; remove it to start over"
+        ) from None
     epochs = -(-progress.step // steps_per_epoch)
     if epochs > options.epochs:
         raise UserError(f"train.epochs={options.epochs}: epoch {epochs} is begun already; ask for at least so many")
     ended = progress.step == options.epochs * steps_per_epoch
-    for replica in progress.replicas:
+    for replica in progress.replicas:  # the number of epochs may have changed since
         replica.finished = ended or progress.step // steps_per_epoch - replica.best_epoch >= options.patience
+    LOGGER.info("continuing from step %d of %s", step, layout.folder)
+    return state, progress, progress.step
 
 
-def _passed(interval: int, before: int, now: int) -> bool:
-    """Whether a multiple of `interval` steps has been reached since `before`; with 0 there are none."""
-    return interval > 0 and now // interval > before // interval
+def _bar(interactions: int) -> Any:
+    silent = None if processes.is_main_process() else True
+    return progress_bar("training", interactions, "interactions", disable=silent, delay=0.0, leave=True)
 
 
-def _judge(
-    state: State, progress: Progress, values: list[float], epoch: int, options: TrainSettings, trainer: Trainer
-) -> State:
-    """Keeps each seed's best parameters, and ends its training where patience does.
+@dataclasses.dataclass
+class _Loop:
+    """The training of one run, from its current step to its end.
 
-    Raises:
-      DivergedError: a validation metric is not finite.
+    Attributes:
+      trainer: makes the updates.
+      validate: the value of `options.selection` on validation, of some parameters.
+      options: how to train.
+      steps_per_epoch: updates of an epoch.
+      num_train: train interactions.
+      state, progress: what continues the run.
+      checkpoints: where it is saved.
+      logs: one for each seed.
+      bar: shows the progress.
+      stop: the request to stop, if there is one.
     """
-    sign = 1 if lower_is_better(options.selection) else -1
-    better = []
-    for replica, value in zip(progress.replicas, values, strict=True):
-        if not math.isfinite(value):
-            raise DivergedError(f"validation {options.selection} is {value} after step {progress.step}: {REMEDY}")
-        improved = replica.best_value is None or sign * value < sign * replica.best_value
-        better.append(improved and not replica.finished)
-        if better[-1]:
-            replica.best_value, replica.best_epoch = value, epoch
-        replica.finished |= epoch - replica.best_epoch >= options.patience
-    return state._replace(best=trainer.choose(better, state.params, state.best))
+
+    trainer: Trainer
+    validate: Callable[[Params], float]
+    options: TrainSettings
+    steps_per_epoch: int
+    num_train: int
+    state: State
+    progress: Progress
+    checkpoints: Checkpoints
+    logs: list[MetricsLog]
+    bar: Any
+    stop: StopRequest
+
+    def __post_init__(self) -> None:
+        self._pending: list[tuple[dict[str, jax.Array], int]] = []  # figures on the device, and of how many updates
+        self._begun = self._saved_at = time.monotonic()
+        self._saved_step = self.progress.step
+        self.bar.update(self._interactions(self.progress.step))
+
+    def run(self) -> State:
+        """Train to the end, and return the last state.
+
+        Raises:
+          Stopped: a signal came; everything is saved.
+          DivergedError: a loss or a validation metric is not finite.
+        """
+        while not self.progress.finished:
+            self._train_epoch()
+        return self.state
+
+    def _train_epoch(self) -> None:
+        """The rest of an epoch: updates in chunks, with a flush whenever something is due."""
+        epoch, first = divmod(self.progress.step, self.steps_per_epoch)
+        if first == 0:
+            self.state = self.trainer.begin_epoch(self.state, epoch)
+        self._begun, self._pending = time.monotonic(), []
+        for chunk in self.trainer.batches(epoch, first):
+            self._update(chunk)
+            due, stopping = processes.agree(self._overdue(), bool(self.stop.signal))
+            if self._at_end_of_epoch() or due or stopping or len(self._pending) == FLUSH:
+                self._flush(epoch, due, stopping)
+            elif len(self._pending) > AHEAD:
+                jax.block_until_ready(self._pending[-AHEAD][0])
+
+    def _update(self, chunk: Chunk) -> None:
+        self.state, figures = self.trainer.step(self.state, chunk, self.progress.step)
+        self._pending.append((figures, chunk.updates))
+        self.progress.step += chunk.updates
+        self.bar.update(self._interactions(chunk.updates))
+
+    def _flush(self, epoch: int, due: bool, stopping: bool) -> None:
+        """Bring the losses to the host; at the end of an epoch validate; log; save where that is due; stop if asked."""
+        progress = self.progress
+        losses = self._losses()
+        progress.seconds += time.monotonic() - self._begun  # training alone, without validation
+        metrics: list[dict[str, float]] = [{} for _ in progress.replicas]
+        if self._at_end_of_epoch():
+            metrics = self._validate(epoch + 1)
+            (stopping,) = processes.agree(bool(self.stop.signal))  # validation takes its time
+        if progress.step == self.options.epochs * self.steps_per_epoch:
+            for replica in progress.replicas:
+                replica.finished = True
+        for log, seed_losses, seed_metrics in zip(self.logs, losses, metrics, strict=True):
+            log.write(progress.step, epoch + 1, seed_losses, seed_metrics)
+        if stopping or progress.finished or due:
+            self.checkpoints.save(progress.step, self.state, dataclasses.asdict(progress))
+            self._saved_at, self._saved_step = time.monotonic(), progress.step
+        if stopping:  # all processes agreed on it; a signal that came since waits for the next step
+            raise Stopped(f"stopped by {_cause(self.stop)} at step {progress.step}, saved; run the same command")
+        self._begun, self._pending = time.monotonic(), []
+
+    def _losses(self) -> list[list[dict[str, float]]]:
+        """For each seed the figures of the last updates, as numbers.
+
+        Raises:
+          DivergedError: one is not finite; the message names its step, and the batch (for DReX, the window).
+        """
+        by_step = [
+            [
+                {name: float(values[number]) for name, values in of_seed.items()}
+                for of_seed in self.trainer.each(figures)
+            ]
+            for figures, count in jax.device_get(self._pending)
+            for number in range(count)
+        ]
+        for step, of_seeds in enumerate(by_step, self.progress.step - len(by_step) + 1):
+            for values in of_seeds:
+                if not np.isfinite(list(values.values())).all():
+                    epoch, batch = divmod(step - 1, self.steps_per_epoch)
+                    raise DivergedError(
+                        f"the loss is not finite at step {step}, batch {batch + 1} of {self.steps_per_epoch} of epoch "
+                        f"{epoch + 1} ({', '.join(f'{k}={v:g}' for k, v in values.items())}): {REMEDY}"
+                    )
+        return [list(of_seed) for of_seed in zip(*by_step, strict=True)]
+
+    def _validate(self, epoch: int) -> list[dict[str, float]]:
+        """The validation metric of each seed; its best parameters are kept, and its training ends where patience does.
+
+        Raises:
+          DivergedError: a validation metric is not finite.
+        """
+        name, better = self.options.selection, []
+        values = [self.validate(params) for params in self.trainer.each(self.state.params)]
+        sign = 1 if lower_is_better(name) else -1
+        for replica, value in zip(self.progress.replicas, values, strict=True):
+            if not math.isfinite(value):
+                raise DivergedError(f"validation {name} is {value} after step {self.progress.step}: {REMEDY}")
+            improved = replica.best_value is None or sign * value < sign * replica.best_value
+            better.append(improved and not replica.finished)
+            if better[-1]:
+                replica.best_value, replica.best_epoch = value, epoch
+            replica.finished |= epoch - replica.best_epoch >= self.options.patience
+        self.state = self.state._replace(best=self.trainer.choose(better, self.state.params, self.state.best))
+        self.bar.set_postfix({name: f"{np.mean(values):.4f}"})
+        return [{name: value} for value in values]
+
+    def _at_end_of_epoch(self) -> bool:
+        return self.progress.step % self.steps_per_epoch == 0
+
+    def _overdue(self) -> bool:
+        """True if it is time for a checkpoint, by the clock or by steps."""
+        interval, step = self.options.checkpoint_steps, self.progress.step
+        by_steps = interval > 0 and step // interval > self._saved_step // interval
+        return by_steps or time.monotonic() - self._saved_at >= self.options.checkpoint_seconds
+
+    def _interactions(self, updates: int) -> int:
+        return updates * self.num_train // self.steps_per_epoch
+
+
+def _cause(stop: StopRequest) -> str:
+    return stop.signal or "a signal to another process"

@@ -27,7 +27,7 @@ from drex_jax.models.crane.settings import CraneSettings
 from drex_jax.models.drex.settings import DReXSettings, ScheduleSettings
 from drex_jax.models.registry import BASELINES, CONFIGURABLE, ENTRIES, RANKERS, entry_of
 from drex_jax.models.settings import RankerSettings
-from drex_jax.runs.layout import RunLayout
+from drex_jax.runs.layout import RunLayout, require_own_files
 from drex_jax.text.settings import TextSettings
 
 OWN = "my_package.my_file:MyModel"
@@ -218,6 +218,24 @@ def require_agreement(stored: Settings, given: Settings, workdir: pathlib.Path, 
     """
     goes_on = goes_on and not RunLayout(workdir).is_settled()
     agreement.require_agreement(tree.flatten_settings(stored), tree.flatten_settings(given), workdir, goes_on=goes_on)
+
+
+def check_agreement(settings: Settings, workdir: pathlib.Path) -> None:
+    """Refuse to continue a run under settings that it was not made with.
+
+    Raises:
+      UserError: fields differ, or the directory holds parts of a run and no configuration.
+    """
+    require_own_files(workdir)
+    layout = RunLayout(workdir)
+    left = [path for path in (layout.results, layout.record, layout.facts, layout.checkpoints) if path.exists()]
+    if left and not layout.config.exists():
+        raise UserError(
+            f"{workdir} holds {left[0].relative_to(workdir)} but no {layout.config.name} to say of which run; "
+            "give another --workdir"
+        )
+    if layout.config.exists():
+        require_agreement(read_settings(layout.config), settings, workdir, goes_on=True)
 
 
 def _check_together(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from drex_jax.runs.lock import sole_writer
 from drex_jax.training import experiment, registry, search_space, tpe
 from drex_jax.training.loop import Fitted
 from drex_jax.training.search import Constants, Propose, Trial, in_order, search_trials
-from drex_jax.training.settings import Settings, changed, read_settings
+from drex_jax.training.settings import Settings, changed, check_agreement, read_settings
 
 LOGGER = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _plan(config: Settings) -> _Plan:
 
 
 def _tuned(config: Settings, workdir: pathlib.Path, plan: _Plan) -> Tuned:
-    experiment.check_agreement(config, workdir)
+    check_agreement(config, workdir)
     layout = RunLayout(workdir)
     if layout.config.exists():
         begun = read_settings(layout.config).tune
@@ -88,7 +88,7 @@ def _tuned(config: Settings, workdir: pathlib.Path, plan: _Plan) -> Tuned:
                 "give another --workdir"
             )
     context = registry.context(config)  # before the data are read: missing devices end the run early
-    dataset = experiment.begin(config, workdir, context.cache)
+    dataset = experiment.prepare_run(config, workdir, context.cache)
     if plan.notice:
         LOGGER.info("%s", plan.notice)
 
@@ -96,7 +96,8 @@ def _tuned(config: Settings, workdir: pathlib.Path, plan: _Plan) -> Tuned:
         own = changed(config, settings)
         if processes.is_main_process():
             write_text(RunLayout(folder).config, to_json(own))
-        return experiment.fit_trial(own.model.name, own, dataset, registry.context(own), folder)
+        trial = experiment.Experiment(own, dataset, registry.context(own), layout)
+        return trial.fit_trial(own.model.name, folder)
 
     lower = lower_is_better(config.train.selection)
     trials, best = search_trials(layout.trials, plan.trials, plan.propose, run_trial, lower_is_better=lower)

@@ -19,7 +19,7 @@ from drex_jax.cli import command
 from drex_jax.common.errors import Stopped, UserError
 from drex_jax.config.tree import to_json
 from drex_jax.runs import dataset
-from drex_jax.runs.layout import RESULT_KEYS
+from drex_jax.runs.layout import RESULT_KEYS, SCHEMA
 from drex_jax.training.settings import base, settings_of
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -313,7 +313,7 @@ def test_damaged_run_directory_is_a_mistake_told_in_one_line(
     settings = command.load_experiment(str(ROOT / "experiments" / "quickstart.py"))
     (tmp_path / "config.json").write_text(to_json(settings_of(settings)))
     (tmp_path / "history").mkdir()
-    (tmp_path / "results.json").write_text(json.dumps(dict.fromkeys(RESULT_KEYS) | {"schema": 1, "seeds": [0]}))
+    (tmp_path / "results.json").write_text(json.dumps(dict.fromkeys(RESULT_KEYS) | {"schema": SCHEMA, "seeds": [0]}))
     facts = {"notices": [], "vocabulary": False, "seconds": {}}
     (tmp_path / "history" / "facts.json").write_text(json.dumps(dict.fromkeys(dataset.FACT_KEYS) | facts))
     (tmp_path / "history" / "columns.json").write_text("{}")

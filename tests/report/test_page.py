@@ -284,7 +284,7 @@ def test_modalities_that_go_missing_are_those_of_a_model_built_on_data_without_t
     lacking = np.arange(len(data.events)) >= begin
     for name, blank in (("text", ablation.without_text), ("time", ablation.without_time)):
         other = dataclasses.replace(data, events=blank(data.events, lacking))
-        stream = registry.build("drex", experiment._settled(settings, run), other, 0, context)
+        stream = registry.build("drex", experiment.as_begun(settings, run), other, 0, context)
         assert isinstance(stream, WindowStream)
         tested = registry.build_evaluator(stream, settings, other, context).evaluate_test(*load_trained(stream, run))
         assert found[name][-1] == pytest.approx(tested.metrics["prequential"]["mse"], abs=1e-6)

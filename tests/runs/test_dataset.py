@@ -49,13 +49,6 @@ def test_preparation_cut_short_is_done_again(tmp_path: pathlib.Path) -> None:
     assert all(again[name] == first[name] for name in first if name != "seconds")
 
 
-def test_ratings_only(tmp_path: pathlib.Path) -> None:
-    dataset = prepare(settings_of(settings()), tmp_path).ratings_only()
-    assert dataset.vocabulary is None
-    assert dataset.events.tokens is None
-    assert dataset.events.vectors == {}
-
-
 @pytest.mark.parametrize("changes", [{"text__enabled": False}, {"data__synthetic__missing_text": 1.0}])
 def test_without_texts_there_is_no_vocabulary(tmp_path: pathlib.Path, changes: dict[str, Any]) -> None:
     dataset = prepare(settings_of(settings(**changes)), tmp_path)

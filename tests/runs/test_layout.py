@@ -11,12 +11,11 @@ import pytest
 from drex_jax.common import files
 from drex_jax.common.errors import UserError
 from drex_jax.config.tree import to_json
-from drex_jax.runs.layout import RESULT_KEYS, RunLayout, require_own_files, results_of
+from drex_jax.runs.layout import RESULT_KEYS, SCHEMA, RunLayout, require_own_files, results_of
 from drex_jax.serving import update_log
-from drex_jax.training.experiment import check_agreement
-from drex_jax.training.settings import base, read_settings, require_agreement, settings_of
+from drex_jax.training.settings import base, check_agreement, read_settings, require_agreement, settings_of
 
-RESULTS: dict[str, Any] = {name: {} for name in RESULT_KEYS} | {"schema": 1, "seeds": [0]}
+RESULTS: dict[str, Any] = {name: {} for name in RESULT_KEYS} | {"schema": SCHEMA, "seeds": [0]}
 
 
 def finished(folder: pathlib.Path, **changes: Any) -> pathlib.Path:
@@ -55,7 +54,7 @@ def test_links_that_lead_out_are_refused(tmp_path: pathlib.Path, name: str) -> N
     link = run / name
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(elsewhere)
-    for opens in (results_of, lambda folder: check_agreement(base(), folder)):
+    for opens in (results_of, lambda folder: check_agreement(settings_of(base()), folder)):
         with pytest.raises(UserError, match=rf"{name} is a link that leads out of the run directory") as error:
             opens(run)
         assert "\n" not in str(error.value)

@@ -13,7 +13,7 @@ from drex_jax.common.errors import UserError
 from drex_jax.config import agreement
 from drex_jax.config.tree import flatten
 from drex_jax.runs.dataset import prepare
-from drex_jax.runs.layout import results_of
+from drex_jax.runs.layout import RunLayout, results_of
 from drex_jax.runs.trained import load_trained
 from drex_jax.training import experiment, loop, registry
 from drex_jax.training.settings import base, changed, read_settings, sha256
@@ -61,9 +61,8 @@ def test_a_trial_has_no_test(
     settings = read_settings(workdir / "config.json")
     dataset, given, true_fit = prepare(settings, tmp_path), [], loop.fit
     monkeypatch.setattr(loop, "fit", lambda *arguments: given.extend(arguments) or true_fit(*arguments))
-    chosen = experiment.fit_trial(
-        settings.model.name, settings, dataset, registry.context(settings), tmp_path
-    ).selection
+    whole = experiment.Experiment(settings, dataset, registry.context(settings), RunLayout(tmp_path))
+    chosen = whole.fit_trial(settings.model.name, tmp_path).selection
     assert dataclasses.asdict(chosen) == results_of(workdir)["selection"]
     stream, evaluator = given[:2]
     assert [len(segment) for segment in stream.segments()] == [*dataset.sizes[:2], 0]

@@ -46,6 +46,7 @@ class Toy:
 
     def __init__(self, steps: int = STEPS, before: Callable[[int], None] = lambda step: None):
         self.steps, self.before = steps, before
+        self.model = self
 
     def init(self, key: jax.Array) -> dict[str, jax.Array]:
         return {"w": jax.random.normal(key, (4,)), "b": jnp.zeros(())}

@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_read_leaves_the_directory_free(folder: pathlib.P
     chosen = settings(folder, tmp_path / "cache")
     chosen.text.max_tokens = 50
     with pytest.raises(UserError, match="max_tokens 50; it should be from 2 to the 20 that the model reads"):
-        experiment.begin(settings_of(chosen), tmp_path / "run", no_cache)
+        experiment.prepare_run(settings_of(chosen), tmp_path / "run", no_cache)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
