@@ -131,16 +131,19 @@ def test_a_name_of_no_model(name: str, message: str) -> None:
 
 
 def test_a_run_directory_brings_no_model_of_its_own(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run directory need not be trusted: a file in it is not imported."""
+    """A run directory need not be trusted: what it names is not imported unless the user says so."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    run = tmp_path / "runs_here" / "evil"
-    run.mkdir(parents=True)
-    (run / "model.py").write_text("raise SystemExit('imported')")
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
     config = base(NAME).to_dict()
-    config["model"]["name"] = "runs_here.evil.model:Model"
+    config["model"]["name"] = "evil:Model"
     (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="is in the run directory"):
+    with pytest.raises(UserError, match="import its module first, or set DREX_JAX_OWN_MODEL=evil:Model"):
+        read_settings(run / "config.json")
+    monkeypatch.setenv("DREX_JAX_OWN_MODEL", "evil:Model")
+    with pytest.raises(SystemExit, match="imported"):
         read_settings(run / "config.json")
 
 

@@ -87,17 +87,16 @@ def parse(argv: Sequence[str], suffix: str = "") -> Command | None:
             raise UserError(f"unknown flag {argument}; --help lists them, and --config.FIELD=VALUE changes a field")
     reference, mode = values.config, values.mode
     workdir = _workdir(values.workdir, reference, suffix, writes=mode in WRITERS)
-    stored = _stored(workdir)
-    if reference is not None:
-        settings = settings_of(_overridden(load_experiment(reference), remaining))
-        if stored is not None:
-            require_agreement(stored, settings, workdir, goes_on=mode == "train")
-    elif remaining:
+    if reference is None and remaining:
         raise UserError(f"{remaining[0]} goes with --config=experiments/NAME.py, which is not given")
-    elif stored is None:
+    # The experiment comes first: it may import a model of the user's own, which a run directory alone may not.
+    given = None if reference is None else settings_of(_overridden(load_experiment(reference), remaining))
+    stored = _stored(workdir)
+    if given is not None and stored is not None:
+        require_agreement(stored, given, workdir, goes_on=mode == "train")
+    settings = given or stored
+    if settings is None:
         raise UserError(f"{workdir} holds no run, and no --config=experiments/NAME.py says what to train there")
-    else:
-        settings = stored
     if mode != "train" and stored is None:
         raise UserError(f"{workdir} holds no run (no config.json); --mode=train makes one")
     for name, modes in QUESTIONS.items():

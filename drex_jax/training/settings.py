@@ -31,6 +31,7 @@ from drex_jax.runs.layout import RunLayout, require_own_files
 from drex_jax.text.settings import TextSettings
 
 OWN = "my_package.my_file:MyModel"
+TRUSTED = "DREX_JAX_OWN_MODEL"  # environment variable: the model of a run directory that may be imported
 MODEL = Rule(
     lambda value: value in CONFIGURABLE or ":" in value,
     f"one of {' '.join(CONFIGURABLE)}, or a model of your own such as {OWN}",
@@ -171,17 +172,19 @@ def settings_of(config: ConfigDict) -> Settings:
 def read_settings(path: pathlib.Path) -> Settings:
     """The settings of a run, checked, from its `config.json`.
 
-    A run directory need not be trusted, so nothing in it is run: `data.cache_dir`, which holds compiled programs, is
-    not taken over, and a model of the user's own must not be in the directory.
+    A run directory need not be trusted, so it makes nothing run: `data.cache_dir`, which holds compiled programs, is
+    not taken over, and a model of the user's own is not imported unless its module is imported already, or the
+    environment variable `DREX_JAX_OWN_MODEL` names the model.
 
     Raises:
-      UserError: the file is missing or damaged, or a field has a wrong value.
+      UserError: the file is missing or damaged, a field has a wrong value, or a model would have to be imported.
     """
     model = _model_of(tree.stored_config(path))
-    module = pathlib.Path(*model.partition(":")[0].split("."))
-    own, run = ":" in model, path.parent.resolve()
-    if own and any(pathlib.Path(folder, module).resolve().is_relative_to(run) for folder in sys.path):
-        raise UserError(f"{path}: model.name is {model!r}, which is in the run directory and therefore not imported")
+    if ":" in model and model.partition(":")[0] not in sys.modules and os.environ.get(TRUSTED) != model:
+        raise UserError(
+            f"{path}: model.name is {model!r}, code that a run directory cannot make run by itself: if you trust it, "
+            f"import its module first, or set {TRUSTED}={model}"
+        )
     try:
         config: Any = tree.read_json_into(base(model), settings_class(model), path)
         config.data.cache_dir = None
