@@ -183,7 +183,7 @@ def damaged(lab: Lab, trials: int) -> list[str | None]:
             if self.folder != clean:
                 return restore(self, like)
             Checkpoints.restore = restore
-            logging.getLogger().addFilter(lambda record: bool(said.append(record.getMessage())))
+            logging.getLogger(Checkpoints.__module__).addFilter(lambda record: bool(said.append(record.getMessage())))
             log.write_text(json.dumps([each(like) for _ in range(trials)]))
             os._exit(0)
 
