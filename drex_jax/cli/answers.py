@@ -76,7 +76,7 @@ def update(recommender: Recommender, path: pathlib.Path, form: str) -> str:
     if len(refused) > len(reasons) == 1:
         return "\n".join([*lines, f"  all: {reasons.pop()}"])
     for each in refused[:MOST_REFUSED]:
-        lines.append(f"  {printable(each['user'])}, {printable(each['item'])}: {each['reason']}")
+        lines.append(f"  {printable(str(each['user']))}, {printable(str(each['item']))}: {each['reason']}")
     if len(refused) > MOST_REFUSED:
         lines.append(f"  and {len(refused) - MOST_REFUSED:,} more; --format=json lists them all")
     return "\n".join(lines)

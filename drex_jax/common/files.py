@@ -7,7 +7,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from typing import Any, BinaryIO
 
 import orjson
@@ -30,7 +30,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+def replacing(path: pathlib.Path) -> Generator[BinaryIO]:
     """Open a temporary file that is renamed to `path` once it is written and synced; on an exception it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

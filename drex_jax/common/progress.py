@@ -11,7 +11,7 @@ T = TypeVar("T")
 DELAY_SECONDS = 2.0  # shorter work shows no bar
 
 
-def progress_bar(what: str, total: int | None, unit: str, **options: Any) -> tqdm:
+def progress_bar(what: str, total: int | None, unit: str, **options: Any) -> tqdm[Any]:
     """Return a bar on standard error: a context manager with an `update` method. Silent if that is not a terminal.
 
     Args:
@@ -20,7 +20,13 @@ def progress_bar(what: str, total: int | None, unit: str, **options: Any) -> tqd
       unit: the word that follows a number, such as "rows".
       options: further arguments of `tqdm`.
     """
-    settings = {"disable": None, "delay": DELAY_SECONDS, "leave": False, "mininterval": 0.5, "unit": f" {unit}"}
+    settings: dict[str, Any] = {
+        "disable": None,
+        "delay": DELAY_SECONDS,
+        "leave": False,
+        "mininterval": 0.5,
+        "unit": f" {unit}",
+    }
     return tqdm(desc=what, total=total, **settings | options)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from types import FrameType
 
 from drex_jax.common.errors import Stopped
@@ -32,7 +32,7 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def record_signals() -> Iterator[StopRequest]:
+def record_signals() -> Generator[StopRequest]:
     """Record SIGTERM and SIGINT in the request that is yielded, and do nothing else.
 
     Outside the main thread, where Python allows no handlers, nothing is recorded.
@@ -47,7 +47,7 @@ def record_signals() -> Iterator[StopRequest]:
 
 
 @contextlib.contextmanager
-def raise_on_signals(then: str = SAVED) -> Iterator[None]:
+def raise_on_signals(then: str = SAVED) -> Generator[None]:
     """Raise `Stopped` where SIGTERM or SIGINT interrupts the block.
 
     Python drops an exception that a signal handler raises in a finaliser or in a callback from C, so the exception is
@@ -87,7 +87,7 @@ def raise_on_signals(then: str = SAVED) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _handlers(handler: Callable[[int, FrameType | None], None], numbers: tuple[signal.Signals, ...]) -> Iterator[None]:
+def _handlers(handler: Callable[[int, FrameType | None], None], numbers: tuple[signal.Signals, ...]) -> Generator[None]:
     """Install a handler inside the block, if this is the main thread."""
     try:
         before = {number: signal.signal(number, handler) for number in numbers}

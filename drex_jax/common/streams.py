@@ -24,7 +24,7 @@ def previous_and_next(ids: np.ndarray, num_ids: int) -> tuple[np.ndarray, np.nda
 
 
 @numba.njit(cache=True)
-def _neighbours(ids, num_ids):  # pragma: no cover - compiled
+def _neighbours(ids: np.ndarray, num_ids: int) -> tuple[np.ndarray, np.ndarray]:  # pragma: no cover - compiled
     n = len(ids)
     last = np.full(num_ids, -1, np.int32)
     previous = np.empty(n, np.int32)

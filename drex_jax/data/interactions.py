@@ -96,7 +96,7 @@ class Interactions:
     def validate(self) -> None:
         """Check every promise of the class. Raise ValueError for the first that is broken (a defect of ours)."""
         n = len(self)
-        columns = {name: (getattr(self, name), dtype) for name, dtype in _NUMBERS.items()}
+        columns: dict[str, tuple[Any, Any]] = {name: (getattr(self, name), dtype) for name, dtype in _NUMBERS.items()}
         columns |= {f"vector {name}": (values, np.float32) for name, values in self.vectors.items()}
         if self.given_split is not None:
             columns["given_split"] = (self.given_split, np.int8)

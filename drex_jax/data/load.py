@@ -222,10 +222,11 @@ def open_source(
         from drex_jax.data.tfds import prepared  # here: tensorflow_datasets takes a second to import
 
         columns = {name: column for name, column in options.columns.items() if column}
+        scale = _scale(options, getattr(READERS[options.format], "RATING_RANGE", None))
         of_table = {"columns": columns, "time_format": options.time_format} if options.format == "table" else {}
-        how = {"rating_range": _scale(options, getattr(READERS[options.format], "RATING_RANGE", None)), **of_table}
+        how = {"rating_range": scale, **of_table}
         name, chunks = prepared.read(Path(options.tfds_dir), options.path, options.format, how, quarantine, cache)
-        return Source(name, how["rating_range"], chunks)
+        return Source(name, scale, chunks)
     path = READERS[options.format].find(options.path)
     if options.format == "table":
         scale = _scale(options, None)

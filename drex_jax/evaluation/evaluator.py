@@ -211,8 +211,8 @@ class Evaluator:
         predicted = np.asarray(self._rate(params, jnp.pad(user, padding), jnp.pad(item, padding)))[:n]
         return predicted if self._options.rating_range is None else np.clip(predicted, *self._options.rating_range)
 
-    def _require_final(self, params: Params, selection: Selection) -> str:
-        """The fingerprint of the parameters that a record is of; selection ends."""
+    def _require_final(self, params: Params, selection: object) -> str:
+        """Return the digest of the parameters after checking that `selection` is their record; ends selection."""
         if not isinstance(selection, Selection) or not math.isfinite(selection.value):
             raise TypeError(f"test metrics need the frozen Selection record, not {selection!r}")
         params_sha256 = digest(params)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from drex_jax.common.progress import iterated
+from drex_jax.devices.axis import Axis
 from drex_jax.models.materialize import materialize_scores
 from drex_jax.models.protocol import Compile, Params, States, compile_alone
 
@@ -183,7 +184,17 @@ def _slots(counts: np.ndarray) -> int:
     return int(sizes[np.argmin([(-(-counts // size)).sum() * (PRODUCT_COST + size) for size in sizes])])
 
 
-def _compare(rank, axis, params, user_rows, item_rows, user, item, row, column):
+def _compare(
+    rank: Any,
+    axis: Axis,
+    params: Params,
+    user_rows: jax.Array,
+    item_rows: jax.Array,
+    user: jax.Array,
+    item: jax.Array,
+    row: jax.Array,
+    column: jax.Array,
+) -> tuple[jax.Array, ...]:
     """Of G chunks: scores of the rows' own items [G, b, S], how many candidates score as high [G, b, S], scores of
     exclusions [G, X].
 
@@ -191,7 +202,7 @@ def _compare(rank, axis, params, user_rows, item_rows, user, item, row, column):
     row, of those of its chunk, and the candidate of each exclusion.
     """
 
-    def compare(chunk):
+    def compare(chunk: tuple[jax.Array, jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         user, item, row, column = chunk
         with jax.default_matmul_precision("highest"):  # so that no accelerator's short products make ties
             scores = rank(params, user_rows[user], item_rows)

@@ -136,7 +136,16 @@ def profiles(
 
 
 @numba.njit(cache=True)
-def _score(reviews, order, ends, related, background, information, words, weights):  # pragma: no cover - compiled
+def _score(  # pragma: no cover - compiled
+    reviews: tuple[np.ndarray, np.ndarray, np.ndarray],
+    order: np.ndarray,
+    ends: np.ndarray,
+    related: tuple[np.ndarray, np.ndarray, np.ndarray],
+    background: np.ndarray,
+    information: np.ndarray,
+    words: np.ndarray,
+    weights: np.ndarray,
+) -> None:
     """Fill `words` and `weights` [owners, k]. Sparse matrices are given as `indptr`, `indices` and `data`."""
     begins, column, value = reviews
     related_begins, related_word, relation = related

@@ -166,7 +166,9 @@ class Occlusion:
 
 
 @numba.njit(cache=True)
-def _is_exact(own, partner, row, moment, owner, other, num_own, num_partner):  # pragma: no cover - compiled
+def _is_exact(  # pragma: no cover - compiled
+    own: np.ndarray, partner: np.ndarray, row: int, moment: int, owner: int, other: int, num_own: int, num_partner: int
+) -> bool:
     """Return True if no state that the replay and the score read depends on interaction `row` of `owner`."""
     moved_own, moved_partner = np.zeros(num_own, np.bool_), np.zeros(num_partner, np.bool_)
     moved_partner[partner[row]] = True

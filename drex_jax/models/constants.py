@@ -42,7 +42,7 @@ def from_json(kind: type[T], values: Any) -> T:
         raise UserError(f"the record of the run's model is damaged: {error}; train the run again") from None
 
 
-def _recorded(kind: Any) -> list[dataclasses.Field]:
+def _recorded(kind: Any) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(kind) if field.metadata.get("recorded", True)]
 
 

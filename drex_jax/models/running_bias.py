@@ -128,7 +128,15 @@ class RunningBias:
 
 
 @numba.njit(cache=True)
-def _replay(user, item, rating, mean, shrinkages, state, terms):  # pragma: no cover - compiled
+def _replay(  # pragma: no cover - compiled
+    user: np.ndarray,
+    item: np.ndarray,
+    rating: np.ndarray,
+    mean: float,
+    shrinkages: tuple[float, float],
+    state: tuple[np.ndarray, ...],
+    terms: tuple[np.ndarray, ...],
+) -> None:
     """Fill `terms` and move `state`: the fields of `BiasTerms` and `BiasState` in their order."""
     user_shrinkage, item_shrinkage = shrinkages
     user_sum, user_count, item_sum, item_count = state

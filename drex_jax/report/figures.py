@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from drex_jax.common.errors import UserError
 WIDTH, HEIGHT = 5.6, 3.5  # inches; an inch is 72 SVG units
 INK, MUTED, GRID, PAPER = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04"  # placeholders for the page's colours
 SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05")
-COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"}
-COLOURS |= {colour: f"series{number}" for number, colour in enumerate(SERIES)}
+COLOURS = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
+    colour: f"series{number}" for number, colour in enumerate(SERIES)
+}
 MARKERS, DASHES = ("o", "s", "^", "D", "v"), ("-", (0, (5, 2)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1.5)))
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -64,11 +66,11 @@ class Series:
 def require() -> None:
     """Check that matplotlib is installed. Raises UserError if it is not."""
     with _needed("matplotlib"):
-        import matplotlib  # noqa: F401
+        importlib.import_module("matplotlib")
 
 
 @contextlib.contextmanager
-def _needed(package: str) -> Iterator[None]:
+def _needed(package: str) -> Generator[None]:
     try:
         yield
     except ImportError:
@@ -201,7 +203,7 @@ def bars(names: Sequence[str], values: Sequence[float], label: str) -> str:
 
 
 @contextlib.contextmanager
-def _drawing(height: float = HEIGHT) -> Iterator[tuple[Any, Any]]:
+def _drawing(height: float = HEIGHT) -> Generator[tuple[Any, Any]]:
     with _needed("matplotlib"):
         import matplotlib
         from matplotlib.figure import Figure

@@ -172,6 +172,11 @@ def _digest(values: dict[str, np.ndarray]) -> str:
     return sha256_of(itertools.chain.from_iterable(parts))
 
 
+def digest_of(arrays: Any) -> str:
+    """Return the SHA-256 that is saved with a tree of arrays: of their names, types, shapes and values."""
+    return _digest(_values(_without_empty(arrays)))
+
+
 def _digest_of_facts(facts: Any) -> str:
     return sha256_of([json.dumps(facts, sort_keys=True)])
 
@@ -181,7 +186,7 @@ def _verified(restored: Any) -> Any:
     content = restored["facts"]
     if not isinstance(content, dict) or content.keys() != {"facts", DIGEST}:
         raise ValueError("its facts are damaged, or of an older version")
-    digests = {"arrays": _digest(_values(restored["arrays"])), "facts": _digest_of_facts(content["facts"])}
+    digests = {"arrays": digest_of(restored["arrays"]), "facts": _digest_of_facts(content["facts"])}
     if digests != content[DIGEST]:
         raise ValueError("what is there is not what was saved: the SHA-256 is another one")
     return restored
@@ -193,7 +198,7 @@ def save_model(folder: pathlib.Path, arrays: dict[str, Any]) -> None:
     All processes call this with the same arrays; the first one writes.
     """
     arrays = jax.device_get(_without_empty(arrays))
-    arrays = arrays | {DIGEST: np.frombuffer(bytes.fromhex(_digest(_values(arrays))), np.uint8)}
+    arrays = arrays | {DIGEST: np.frombuffer(bytes.fromhex(digest_of(arrays)), np.uint8)}
     with ocp.StandardCheckpointer(async_options=PATIENT) as checkpointer:
         checkpointer.save(folder.resolve(), arrays, force=True)
 
@@ -225,7 +230,7 @@ def load_arrays(folder: pathlib.Path) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             arrays = jax.device_get(checkpointer.restore(folder.resolve()))
         digest = arrays.pop(DIGEST, None)
-        if digest is not None and digest.tobytes().hex() != _digest(_values(arrays)):
+        if digest is not None and digest.tobytes().hex() != digest_of(arrays):
             raise ValueError("what is there is not what was saved: the SHA-256 is another one")
     except NO_DAMAGE:
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from drex_jax.common.errors import UserError
 from drex_jax.devices import processes
@@ -13,7 +13,7 @@ from drex_jax.runs.layout import RunLayout
 
 
 @contextlib.contextmanager
-def cleanup_on_user_error(workdir: pathlib.Path) -> Iterator[None]:
+def cleanup_on_user_error(workdir: pathlib.Path) -> Generator[None]:
     """If the first command of a run fails on a user error before it trains, remove the files that it made.
 
     The corrected command can then use the same directory. Files that were there before stay, and so does the list of

@@ -66,7 +66,7 @@ class Dataset:
     split: Split
     events: Events
     vocabulary: Vocabulary | WordPieces | None
-    facts: dict
+    facts: dict[str, Any]
 
     @property
     def sizes(self) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TextIO
 
 from drex_jax.common.errors import UserError
@@ -18,7 +18,7 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # errors of a file sy
 
 
 @contextlib.contextmanager
-def held(path: pathlib.Path, taken: str) -> Iterator[None]:
+def held(path: pathlib.Path, taken: str) -> Generator[None]:
     """Hold an exclusive lock on `path`, a file that exists meanwhile; it is released when the process exits.
 
     Args:
@@ -50,7 +50,7 @@ def held(path: pathlib.Path, taken: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sole_writer(workdir: pathlib.Path) -> Iterator[None]:
+def sole_writer(workdir: pathlib.Path) -> Generator[None]:
     """Hold the lock of a run directory, for training or for writing its report.
 
     Of several processes of one run, the first holds the lock for all.

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass
 class Replica:
-    """What validation has found for one seed so far."""
+    """The state of the selection of one seed: its best epoch so far."""
 
     seed: int
     best_value: float | None = None
@@ -33,4 +33,5 @@ class Progress:
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Progress:
         """The progress that `dataclasses.asdict` gave. Raises TypeError or KeyError for anything else."""
-        return cls(**{**facts, "replicas": [Replica(**replica) for replica in facts["replicas"]]})
+        values: dict[str, Any] = {**facts, "replicas": [Replica(**replica) for replica in facts["replicas"]]}
+        return cls(**values)

@@ -147,11 +147,8 @@ def test_what_is_not_finite_is_not_saved(folder: pathlib.Path, value: float) -> 
 
 
 def test_a_digest_is_of_names_types_shapes_and_values() -> None:
-    def digest(tree: Any) -> str:
-        return checkpoint._digest(checkpoint._values(tree))
-
     one = {"a": jnp.zeros((2, 3), jnp.bfloat16), "b": jnp.zeros(())}
-    assert digest(one) == digest(dict(reversed(one.items())))
+    assert checkpoint.digest_of(one) == checkpoint.digest_of(dict(reversed(one.items())))
     others = [
         {"c": one["a"], "b": one["b"]},
         one | {"a": jnp.zeros((3, 2), jnp.bfloat16)},
@@ -159,7 +156,7 @@ def test_a_digest_is_of_names_types_shapes_and_values() -> None:
         one | {"b": jnp.ones(())},
         one | {"b": -jnp.zeros(())},
     ]
-    assert len({digest(each) for each in [one, *others]}) == 6
+    assert len({checkpoint.digest_of(each) for each in [one, *others]}) == 6
 
 
 def test_a_model_without_a_digest_is_of_an_older_version(tmp_path: pathlib.Path) -> None:

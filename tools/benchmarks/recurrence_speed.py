@@ -15,7 +15,7 @@ import os
 import pathlib
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from drex_jax.cli.exit_status import exit_code
@@ -206,7 +206,7 @@ def _device_name() -> str:
 
 
 @contextlib.contextmanager
-def _traced(folder: pathlib.Path) -> Iterator[None]:
+def _traced(folder: pathlib.Path) -> Generator[None]:
     import jax
 
     try:

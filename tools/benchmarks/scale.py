@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from drex_jax.cli.exit_status import exit_code
 from drex_jax.cli.flags import Parser
@@ -39,7 +40,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(folder: pathlib.Path, reviews: int, window: int) -> tuple[dict, float]:
+def run(folder: pathlib.Path, reviews: int, window: int) -> tuple[dict[str, Any], float]:
     """Run one size; return its results and the peak memory of its process in gigabytes.
 
     Raises:
@@ -73,7 +74,9 @@ def own_memory(pid: int) -> float:
     return int(found[1]) / (1 << 20) if found else 0.0
 
 
-COLUMNS: dict[str, tuple[str, Callable[[dict, float], float]]] = {  # of the table: how it is written, and its value
+COLUMNS: dict[
+    str, tuple[str, Callable[[dict[str, Any], float], float]]
+] = {  # of the table: how it is written, and its value
     "reading, s": (",.0f", lambda timing, _: timing["preparation_seconds"]["reading"]),
     "texts, s": (",.0f", lambda timing, _: timing["preparation_seconds"]["texts"]),
     "schedule and windows, s": (",.1f", lambda timing, _: timing["build_seconds"]),

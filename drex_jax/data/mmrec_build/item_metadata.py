@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -87,7 +88,7 @@ def _row(line: bytes | None) -> tuple[bytes, str]:
         raise BadField("nested too deep", name) from None
 
 
-def text_of(row: dict) -> str:
+def text_of(row: dict[str, Any]) -> str:
     """Return the text of one row: nested lists are flattened, entities resolved, and white space is single.
 
     >>> text_of({"title": "Red  shoe", "categories": [["Baby", "Shoes"]], "description": "soft &amp; warm"})

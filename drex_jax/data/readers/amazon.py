@@ -9,6 +9,7 @@ The text is the title, a line break and the body (`drex_jax.data.readers.fields.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from drex_jax.data.readers.find import find_file
 from drex_jax.data.readers.json_decode import Format, Keys
@@ -26,7 +27,7 @@ def find(path: str | Path | None) -> Path:
     return find_file(path, patterns, EXPECTED, keep=lambda name: not name.startswith(("meta_", ".")))
 
 
-def _keys(row: dict) -> Keys:
+def _keys(row: dict[str, Any]) -> Keys:
     return OF_2023 if "user_id" in row else BEFORE
 
 

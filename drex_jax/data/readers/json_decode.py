@@ -56,9 +56,9 @@ class Format(NamedTuple):
     """
 
     name: str
-    keys: Callable[[dict], Keys]
+    keys: Callable[[dict[str, Any]], Keys]
 
-    def check(self, row: dict, scale: tuple[float, float]) -> Row:
+    def check(self, row: dict[str, Any], scale: tuple[float, float]) -> Row:
         """Return the checked interaction of a row. Raises `fields.BadField`."""
         keys = self.keys(row)
         time, text = row.get(keys.time), row.get(keys.text)

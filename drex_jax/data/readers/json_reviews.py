@@ -79,7 +79,7 @@ def _on_all_cores(
     """Yield the decoded blocks in order; worker processes decode ahead."""
     cores = available_cores()
     spawned = multiprocessing.get_context("spawn")  # a forked process may hang, as this one has threads
-    pending: collections.deque[tuple[int, bytes, concurrent.futures.Future | None]] = collections.deque()
+    pending: collections.deque[tuple[int, bytes, concurrent.futures.Future[None] | None]] = collections.deque()
 
     def oldest() -> tuple[int, dict[str, np.ndarray]]:
         number, lines, future = pending.popleft()

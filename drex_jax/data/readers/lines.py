@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -181,7 +181,7 @@ def require_measure(name: str, expanded: int, size: int) -> None:
         )
 
 
-def _up_to_damage(member, pending: bytes) -> Iterator[bytes]:
+def _up_to_damage(member: Any, pending: bytes) -> Iterator[bytes]:
     """Yield the uncompressed bytes of `pending` up to the first byte that cannot be uncompressed."""
     for position in range(len(pending)):
         try:
@@ -192,7 +192,7 @@ def _up_to_damage(member, pending: bytes) -> Iterator[bytes]:
             yield block
 
 
-def json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
+def json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) of a file of JSON lines; all other lines go to the quarantine."""
     for number, line in Lines(path, quarantine):
         try:
@@ -203,7 +203,7 @@ def json_rows(path: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
             quarantine.reject(path, number, bad.reason, bad.value)
 
 
-def parsed(line: bytes) -> dict:
+def parsed(line: bytes) -> dict[str, Any]:
     """Return the JSON object of a line. Raises `BadField` for any other line."""
     if len(line) > MAX_LINE_BYTES:
         raise BadField(TOO_LONG)

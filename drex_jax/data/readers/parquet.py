@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +19,7 @@ MAGIC = b"PAR1"
 BATCH_ROWS = 2_048  # a row can have megabytes, and many rows can share the same few bytes of the file
 
 
-def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterator[tuple[int, dict]]:
+def rows(path: Path, columns: tuple[str, ...], quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (row from 1, {column: value}) of the given columns; times are seconds since 1970, bytes are decoded.
 
     A file with a valid footer and damage before it yields the rows up to the damage, and then the quarantine records
@@ -70,7 +71,7 @@ def _bytes(column: pa.Array) -> int:
     return pc.sum(lengths).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _values(column: pa.Array) -> list:
+def _values(column: pa.Array) -> list[Any]:
     """Return a column as Python values for the checks in `fields`."""
     kind = column.type
     if pa.types.is_dictionary(kind):

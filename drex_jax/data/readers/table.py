@@ -13,6 +13,7 @@ import contextlib
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from drex_jax.common.errors import UserError
 from drex_jax.data.readers import fields, parquet
@@ -136,8 +137,8 @@ def _rows(path: Path, columns: Mapping[str, str], quarantine: Quarantine) -> Ite
 
 
 def _with_every_key(
-    path: Path, rows: Iterator[tuple[int, dict]], columns: Mapping[str, str]
-) -> Iterator[tuple[int, dict]]:
+    path: Path, rows: Iterator[tuple[int, dict[str, Any]]], columns: Mapping[str, str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows; raise `UserError` for a key that no row has, as the file lacks that column."""
     unseen, keys = dict(columns), ""
     for line, row in rows:
@@ -153,7 +154,7 @@ def _with_every_key(
         )
 
 
-def _lookups(rows: Iterator[tuple[int, dict]], columns: Mapping[str, str]) -> Iterator[tuple[int, Lookup]]:
+def _lookups(rows: Iterator[tuple[int, dict[str, Any]]], columns: Mapping[str, str]) -> Iterator[tuple[int, Lookup]]:
     return ((line, lambda name, row=row: row.get(columns[name])) for line, row in rows)
 
 

@@ -6,6 +6,7 @@ Dates are `YYYY-MM-DD` (older releases) or `YYYY-MM-DD HH:MM:SS`; they have no t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from drex_jax.data.readers.find import find_file
 from drex_jax.data.readers.json_decode import Format, Keys
@@ -19,7 +20,7 @@ def find(path: str | Path | None) -> Path:
     return find_file(path, ("yelp_academic_dataset_review.json",), EXPECTED)
 
 
-def _keys(row: dict) -> Keys:
+def _keys(row: dict[str, Any]) -> Keys:
     return KEYS
 
 

@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -279,7 +279,7 @@ class _Part:
 
 
 @contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
+def _disk_errors() -> Generator[None]:
     """Turn a RuntimeError of array_record, which it raises for a failure of the disk too, into an OSError."""
     try:
         yield

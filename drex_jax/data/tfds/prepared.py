@@ -10,7 +10,7 @@ import contextlib
 import functools
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,7 +126,7 @@ def _prepare(builder: Reviews, raw: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Silence TFDS: it reports a download, though there is none, and warns of configs that are not listed."""
     logger = logging.getLogger("absl")
     level = logger.level

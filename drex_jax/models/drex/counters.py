@@ -57,7 +57,9 @@ class Before(NamedTuple):
     bias: np.ndarray
 
 
-def _side(ids, timestamp, count, last):
+def _side(
+    ids: np.ndarray, timestamp: np.ndarray, count: np.ndarray, last: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return, for users or items, the count and the last time before each interaction, and both tables afterwards."""
     previous, _ = previous_and_next(ids, len(count))
     last_before = np.where(previous >= 0, timestamp[previous], last[ids])
@@ -98,7 +100,7 @@ def advance(events: Events, history: History, bias: RunningBias) -> tuple[Before
 def tables(history: History, bias: RunningBias) -> tuple[np.ndarray, np.ndarray]:
     """Return the inputs of a head besides the states: (running bias, log1p count), float32 [U, 2] and [I, 2]."""
 
-    def side(sums, rated, shrinkage, count):
+    def side(sums: np.ndarray, rated: np.ndarray, shrinkage: float, count: np.ndarray) -> np.ndarray:
         mean = np.divide(sums, rated + shrinkage, out=np.zeros(len(sums)), where=rated > 0)
         return np.stack([mean, np.log1p(count)], 1).astype(np.float32)
 

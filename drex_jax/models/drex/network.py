@@ -116,8 +116,8 @@ class Head(nn.Module):
             self.product_hidden = nn.Dense(options.hidden_size, use_bias=False)
             self.out = nn.Dense(1, use_bias=False)
 
-    def _visible(self, side, rows):
-        """What is read of rows [n, ..., E]: only a residual head reads the auxiliaries."""
+    def _visible(self, side: jax.Array, rows: jax.Array | None) -> jax.Array:
+        """Return the columns of [n, ..., E] that the head reads: the auxiliaries only if it is residual."""
         size = self.options.state_size
         state = _drop(self, side[..., :size], self.options.dropout, rows)
         return jnp.concatenate([state, side[..., size:]], -1) if self.options.residual else state
@@ -174,7 +174,7 @@ class Cells(nn.Module):
         size, features = self.options.state_size, self.options.feature_size
         init = nn.initializers.lecun_normal()
 
-        def cell(side):
+        def cell(side: str) -> recurrence.CellParams:
             own = self.param(f"{side}_own", init, (size, 3 * size))
             if not self.options.partner:
                 return recurrence.CellParams(own, jnp.zeros_like(own))

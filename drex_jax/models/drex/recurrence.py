@@ -223,13 +223,15 @@ def _project(weights: Weights, features: jax.Array, products: str) -> jax.Array:
     return _dot(features, weights.features, products) + weights.bias
 
 
-def _sequential(weights, table, features, layout, products):
+def _sequential(
+    weights: Weights, table: jax.Array, features: jax.Array, layout: Layout, products: str
+) -> tuple[jax.Array, jax.Array]:
     n = len(features)
     stands = layout.lanes.reshape(-1)[layout.slots] == jnp.arange(n)
     rows = layout.rows.reshape(-1, 2)[layout.slots]
     rows = jnp.where(stands[:, None], rows, len(table) - 2 + jnp.arange(2))  # padding writes to two unused rows
 
-    def body(table, event):
+    def body(table: jax.Array, event: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         inputs, row = event
         before = _take(table, row)
         return _put(table, row, _after(weights.states, before, inputs, products)), before.reshape(2, -1)
@@ -237,11 +239,13 @@ def _sequential(weights, table, features, layout, products):
     return lax.scan(body, table, (_project(weights, features, products), rows[:, None]))
 
 
-def _autodiff(weights, table, features, layout, products):
+def _autodiff(
+    weights: Weights, table: jax.Array, features: jax.Array, layout: Layout, products: str
+) -> tuple[jax.Array, jax.Array]:
     blocks, steps, width = layout.lanes.shape
     inputs = _with_empty(_project(weights, features, products))[layout.lanes.reshape(blocks * steps, width)]
 
-    def body(table, step):
+    def body(table: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         inputs, rows = step
         before = _take(table, rows)
         return _put(table, rows, _after(weights.states, before, inputs, products)), before
@@ -257,10 +261,10 @@ def _scan_ahead(
     length = jax.tree.leaves(inputs)[0].shape[0]
     first, move = (length - 1, -1) if reverse else (0, 1)
 
-    def load(t):
+    def load(t: jax.Array | int) -> Any:
         return jax.tree.map(lambda values: lax.dynamic_index_in_dim(values, t, keepdims=False), ahead)
 
-    def ahead_body(state, inputs):
+    def ahead_body(state: tuple[Any, Any, jax.Array], inputs: Any) -> tuple[tuple[Any, Any, jax.Array], Any]:
         carry, loaded, t = state
         carry, output = body(carry, loaded, inputs)
         t = jnp.clip(t + move, 0, length - 1)
@@ -270,16 +274,18 @@ def _scan_ahead(
     return carry, outputs
 
 
-def _blocked_forward(products, axis, weights, table, features, layout):
+def _blocked_forward(
+    products: str, axis: Axis, weights: Weights, table: jax.Array, features: jax.Array, layout: Layout
+) -> tuple[jax.Array, jax.Array]:
     """Return the final table, and the states before each lane of this device, [C, K, B', 2D]."""
     padded = _with_empty(features)
 
-    def block(table, inputs):
+    def block(table: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         lanes, rows = inputs
         own = axis.shard(lanes, 1)
         projected = _project(weights, padded[own.reshape(-1)], products).reshape(*own.shape, -1)
 
-        def step(table, inputs, rows):
+        def step(table: jax.Array, inputs: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
             before = _take(table, axis.shard(rows))
             after = _after(weights.states, before, inputs, products)
             return _put(table, rows, axis.all_gather(after)), before
@@ -289,19 +295,28 @@ def _blocked_forward(products, axis, weights, table, features, layout):
     return lax.scan(block, table, (layout.lanes, layout.rows))
 
 
+_Residuals = tuple[Weights, jax.Array, Layout, jax.Array]  # weights, features, layout, states before each lane
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _blocked(products, axis, weights, table, features, layout):
+def _blocked(
+    products: str, axis: Axis, weights: Weights, table: jax.Array, features: jax.Array, layout: Layout
+) -> tuple[jax.Array, jax.Array]:
     return _blocked_fwd(products, axis, weights, table, features, layout)[0]
 
 
-def _blocked_fwd(products, axis, weights, table, features, layout):
+def _blocked_fwd(
+    products: str, axis: Axis, weights: Weights, table: jax.Array, features: jax.Array, layout: Layout
+) -> tuple[tuple[jax.Array, jax.Array], _Residuals]:
     table, before = _blocked_forward(products, axis, weights, table, features, layout)
     lanes = axis.all_gather(before, 2)
     states = lanes.reshape(layout.lanes.size, 2, -1)[layout.slots]
     return (table, states), (weights, features, layout, before)
 
 
-def _blocked_bwd(products, axis, residuals, cotangents):
+def _blocked_bwd(
+    products: str, axis: Axis, residuals: _Residuals, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[Weights, jax.Array, jax.Array, None]:
     weights, features, layout, before = residuals
     _, steps, own_width, both = before.shape
     feature_size = features.shape[1]
@@ -309,11 +324,13 @@ def _blocked_bwd(products, axis, residuals, cotangents):
     padded, d_padded = _with_empty(features), _with_empty(d_states.reshape(-1, both))
     states_transposed, features_transposed = weights.states.T, weights.features.T
 
-    def by_gate(values, factors):
+    def by_gate(values: jax.Array, factors: jax.Array) -> jax.Array:
         """Multiply values [..., 2D] by each group of factors [..., 8D]; returns [..., 8D]."""
         return jnp.concatenate([values * factors[..., k * both : (k + 1) * both] for k in range(4)], axis=-1)
 
-    def block(carry, before, inputs):
+    def block(
+        carry: tuple[jax.Array, Weights], before: jax.Array, inputs: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, Weights], jax.Array]:
         d_table, d_weights = carry
         lanes, rows = inputs
         own = axis.shard(lanes, 1)
@@ -326,7 +343,7 @@ def _blocked_bwd(products, axis, residuals, cotangents):
         )
         ahead = tuple(x.reshape(steps, own_width, -1) for x in (factors, z, d_padded[own]))
 
-        def step(d_table, ahead, rows):
+        def step(d_table: jax.Array, ahead: tuple[jax.Array, ...], rows: jax.Array) -> tuple[jax.Array, jax.Array]:
             factors, keep, d_seen = ahead
             v = _take(d_table, axis.shard(rows))
             d_before = v * keep + d_seen + _dot(by_gate(v, factors), states_transposed, products)

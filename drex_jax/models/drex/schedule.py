@@ -240,7 +240,9 @@ def _refuse_too_many_lanes(steps: int, width: int) -> None:
 
 
 @numba.njit(cache=True)
-def _levels(user, item, users, items):  # pragma: no cover - compiled
+def _levels(  # pragma: no cover - compiled
+    user: np.ndarray, item: np.ndarray, users: int, items: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the level of each interaction, int32 [N], and the number of interactions at each level, int32 [depth]."""
     n = len(user)
     level = np.empty(n, np.int32)
@@ -268,7 +270,7 @@ def _bound(counts: np.ndarray, width: int) -> int:
 
 
 @numba.njit(cache=True)
-def _by_falling(key, counts):  # pragma: no cover - compiled
+def _by_falling(key: np.ndarray, counts: np.ndarray) -> np.ndarray:  # pragma: no cover - compiled
     """Sort stably by falling key (counting sort); `counts` [K]: how often each value occurs. Returns int32 [N]."""
     begin = np.zeros(len(counts), np.int32)
     for value in range(len(counts) - 2, -1, -1):
@@ -281,7 +283,9 @@ def _by_falling(key, counts):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True)
-def _place(order, user, item, users, items, width):  # pragma: no cover - compiled
+def _place(  # pragma: no cover - compiled
+    order: np.ndarray, user: np.ndarray, item: np.ndarray, users: int, items: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Put each interaction into the earliest step with room after its parents. Returns (step, lane), int32 [N] each.
 
     `order` must be topological: then the last interactions of the user and of the item are the parents. For a
@@ -311,7 +315,14 @@ def _place(order, user, item, users, items, width):  # pragma: no cover - compil
     return step, lane
 
 
-def _again(user, item, users, items, width, schedule):
+def _again(
+    user: np.ndarray,
+    item: np.ndarray,
+    users: int,
+    items: int,
+    width: int,
+    schedule: tuple[np.ndarray, np.ndarray, int, int],
+) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Improve `schedule` (step, lane, steps, bound): a sharper bound and, if possible, a shorter schedule.
 
     Interactions are taken by falling tail, and backwards by falling head; both orders are topological.
@@ -333,7 +344,9 @@ def _again(user, item, users, items, width, schedule):
 
 
 @numba.njit(cache=True)
-def _heads(user_previous, item_previous, width):  # pragma: no cover - compiled
+def _heads(  # pragma: no cover - compiled
+    user_previous: np.ndarray, item_previous: np.ndarray, width: int
+) -> np.ndarray:
     """Return a step before which no schedule of this width can run each interaction, int32 [N]; at least its level.
 
     By induction in time order: the ancestors of v with heads of at least a run at step a or later, before v, and at
@@ -368,7 +381,7 @@ def _heads(user_previous, item_previous, width):  # pragma: no cover - compiled
 
 
 @numba.njit(cache=True)
-def _joint_bound(head, tail, width):  # pragma: no cover - compiled
+def _joint_bound(head: np.ndarray, tail: np.ndarray, width: int) -> int:  # pragma: no cover - compiled
     """Return a lower bound on the steps from heads [N] and tails [N], in O(N + (largest head) x (largest tail)).
 
     Interactions with head >= a and tail >= b run neither before step a nor in the last b steps. The steps between must

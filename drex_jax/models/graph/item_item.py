@@ -83,7 +83,7 @@ def feature_graph(features: Features, neighbours: int, first: float) -> Graph:
     weights = (base / np.where(total > 0, total, 1)).astype(np.float32)  # [M, I]
 
     @jax.jit
-    def build(values: tuple, present: jax.Array, weights: jax.Array) -> Graph:
+    def build(values: tuple[jax.Array, ...], present: jax.Array, weights: jax.Array) -> Graph:
         columns = []
         for content, there, weight in zip(values, present, weights, strict=True):
             neighbour, similarity = nearest(content, neighbours, valid=there, include_self=True)

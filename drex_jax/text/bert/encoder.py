@@ -192,7 +192,7 @@ def _require_pooling(pooling: str) -> None:
         raise ValueError(f"pooling {pooling!r} should be one of {' '.join(POOLINGS)}")
 
 
-def _strings(texts: Sequence[str]) -> Strings:
+def _strings(texts: Sequence[Any]) -> Strings:
     if isinstance(texts, str):
         raise ValueError("texts must be a list of strings, not one string")
     for number, text in enumerate(texts):

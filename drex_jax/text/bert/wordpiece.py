@@ -72,7 +72,7 @@ class WordPiece:
             raise UserError(f"{folder}: has no tokenizer: neither {TOKENIZER} nor {VOCABULARY} is there")
         stated = weights.read_json(settings) if settings.exists() else {}
         used = (path, settings) if settings.exists() else (path,)
-        return cls(_from_words(_words(path), stated), path, vocabulary_size), used
+        return cls(from_words(_words(path), stated), path, vocabulary_size), used
 
     def pieces(self) -> list[str]:
         """Return the spelling of each id; unused ids have an empty spelling."""
@@ -121,7 +121,7 @@ def _words(path: Path) -> dict[str, int]:
     return words
 
 
-def _from_words(words: dict[str, int], stated: dict[str, Any]) -> Any:
+def from_words(words: dict[str, int], stated: dict[str, Any]) -> Any:
     """Return BERT's tokenizer for a vocabulary, with the settings of a `tokenizer_config.json`."""
     import tokenizers
 

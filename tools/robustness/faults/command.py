@@ -22,10 +22,10 @@ import time
 from collections.abc import Sequence
 
 # Both are imported before processes are forked, which then need not import them.
-from drex_jax import main  # noqa: F401
+from drex_jax import main  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from drex_jax.cli.exit_status import exit_code
 from drex_jax.cli.flags import Parser, at_least
-from drex_jax.report import results_table  # noqa: F401
+from drex_jax.report import results_table  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tools.robustness.faults import small, trials
 from tools.robustness.faults.lab import Lab
 

@@ -21,8 +21,7 @@ import jax
 
 from drex_jax import main
 from drex_jax.config.tree import to_json
-from drex_jax.runs import checkpoint
-from drex_jax.runs.checkpoint import Checkpoints
+from drex_jax.runs.checkpoint import DIGEST, Checkpoints, digest_of
 from drex_jax.training.settings import settings_of
 from tools.robustness.faults import small
 
@@ -205,11 +204,6 @@ def command(*arguments: str) -> Callable[[], int]:
     return lambda: main.run(["main", *arguments])
 
 
-def digest_of(arrays: Any) -> str:
-    """Return the digest that checkpoints have for a tree of arrays."""
-    return checkpoint._digest(checkpoint._values(checkpoint._without_empty(arrays)))
-
-
 def note(log: pathlib.Path, checkpoints: Checkpoints, newest: int, step: int, arrays: Any) -> None:
     """Add a line to a file: folder of the checkpoints, newest step, step that was saved or restored, and its digest."""
     with log.open("a") as file:
@@ -258,7 +252,7 @@ def what_is_left(workdir: pathlib.Path) -> dict[str, Any]:
         newest = max(int(each.name) for each in folder.iterdir() if each.name.isdigit())
         content = json.loads((folder / str(newest) / "facts" / "metadata").read_text())
         facts = content["facts"] | {"seconds": None}
-        left[str(folder.relative_to(workdir))] = newest, content[checkpoint.DIGEST]["arrays"], facts
+        left[str(folder.relative_to(workdir))] = newest, content[DIGEST]["arrays"], facts
     for log in workdir.rglob("metrics.jsonl"):
         left[str(log.relative_to(workdir))] = log.read_bytes()
     results = json.loads((workdir / "results.json").read_text())

@@ -18,10 +18,10 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
-from drex_jax.runs.checkpoint import Checkpoints
+from drex_jax.runs.checkpoint import Checkpoints, digest_of
 from drex_jax.runs.layout import RunLayout
 from drex_jax.serving.finished_run import open_run
 from tools.robustness.faults.lab import (
@@ -30,7 +30,6 @@ from tools.robustness.faults.lab import (
     Prepare,
     Undisturbed,
     command,
-    digest_of,
     other_end,
     signalled,
     watch,
@@ -73,7 +72,7 @@ class MountsRefusedError(Exception):
 
 
 @contextlib.contextmanager
-def mounted(folder: pathlib.Path, *arguments: str) -> Iterator[None]:
+def mounted(folder: pathlib.Path, *arguments: str) -> Generator[None]:
     """Mount a file system over a folder, inside the block.
 
     Raises:

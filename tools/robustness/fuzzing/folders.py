@@ -231,7 +231,7 @@ def bert(folder: pathlib.Path) -> Target:
     write_json(folder / weights.CONFIG, sizes)
     (folder / wordpiece.VOCABULARY).write_text("\n".join(words))
     write_json(folder / wordpiece.SETTINGS, {"do_lower_case": True})
-    tokenizer = wordpiece._from_words({word: number for number, word in enumerate(words)}, {})
+    tokenizer = wordpiece.from_words({word: number for number, word in enumerate(words)}, {})
     (folder / wordpiece.TOKENIZER).write_text(tokenizer.to_str())
     _write_weights(folder / weights.WEIGHTS)
     texts = Strings.of(["It holds its tune.", "", "\u00e9 \u3000 holdsss"])

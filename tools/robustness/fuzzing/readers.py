@@ -248,8 +248,10 @@ def metadata(folder: pathlib.Path) -> Target:
     """Amazon metadata: JSON or Python literals."""
     folder.mkdir()
     path = folder / "meta.json"
-    rows = [{"asin": f"i{n}", "title": "a tune", "categories": [["strings", "picks"]], "price": 1.5} for n in range(4)]
-    wanted = {row["asin"].encode() for row in rows}
+    row = {"title": "a tune", "categories": [["strings", "picks"]], "price": 1.5}
+    names = [f"i{n}" for n in range(4)]
+    rows = [{"asin": name} | row for name in names]
+    wanted = {name.encode() for name in names}
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
