@@ -40,7 +40,7 @@ def test_docstring_gives_command_and_expectation(file: pathlib.Path) -> None:
 
 
 def test_an_argument_that_is_no_ranker_is_refused() -> None:
-    with pytest.raises(UserError, match="'drex' is none of the models that only rank: crane "):
+    with pytest.raises(UserError, match="'drex' is not one of the models that only rank: crane "):
         command.load_experiment(f"{FOLDER / 'crane_tiktok.py'}:drex")
 
 

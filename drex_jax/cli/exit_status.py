@@ -55,7 +55,7 @@ def exit_code(work: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         _silence()
         with contextlib.suppress(OSError):
-            print("drex_jax: stopped, as nobody reads its output; the same command continues", file=sys.stderr)
+            print("drex_jax: stopped, as its output was closed; the same command continues", file=sys.stderr)
         return STOPPED
     except Stopped as stop:
         print(f"drex_jax: {_one_line(stop)}", file=sys.stderr)

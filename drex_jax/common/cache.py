@@ -121,7 +121,7 @@ class Store:
                 LOGGER.warning("%s cannot keep results, which are made for this run only: %s", self._folder, error)
             return {name: _frozen(array) for name, array in made.items()}
         if fault:
-            LOGGER.warning("%s was damaged and is made anew: %s", entry, fault)
+            LOGGER.warning("%s was damaged and is computed again: %s", entry, fault)
         return stored
 
     def trim(self, max_bytes: int, keep: Path | None = None) -> None:

@@ -143,7 +143,7 @@ def _lists(protocol: str, dataset: Dataset, workdir: pathlib.Path) -> Check:
             except (KeyError, IndexError, ValueError, TypeError):
                 raise UserError(f"{path}: damaged; its lists are not of the run's interactions") from None
             if early:
-                found.append(f"{where}: {early:,} relevant items have ranks among items that nobody had met")
+                found.append(f"{where}: {early:,} relevant items are ranked before their first interaction")
     return Check(name, found, unchecked)
 
 

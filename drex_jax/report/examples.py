@@ -18,7 +18,7 @@ K = 5  # items of a list
 NEAR = 2  # similar items given as a reason
 SHARED = 4  # shared keywords given as a reason
 QUOTED, REVIEWS = 240, 2  # characters of a review, and reviews of a user, that are shown
-NEWCOMER = "a newcomer"
+NEWCOMER = "a new user"
 REASONS = (
     "A reason gives the keywords that the reviews of the user and of the item share, without words that are common "
     "everywhere. If there are none, it gives the most similar items among those the user has interacted with. Where "

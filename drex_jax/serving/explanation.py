@@ -24,14 +24,14 @@ from drex_jax.serving.updaters import Updater
 SNIPPET = 160  # characters of a review
 ALIKE = 5  # neighbours named
 SAMPLE = 2000  # reviews of train, evenly spaced, on which words are counted
-COMMON = 0.25  # the share of reviews from which on a word is everybody's (our choice)
+COMMON = 0.25  # the share of reviews from which on a word is too common to explain (our choice)
 RECORDED = (
     "A change marked * is close, not exact: without that interaction, others would have come out slightly differently, "
     "and they are taken as they are."
 )
 OF_WORDS = (
-    "Keywords come from the reviews of train. They say what a user writes of and an item is known for; measured, they "
-    "do not explain a predicted rating (docs/results.md)."
+    "Keywords come from the reviews of train. They name what a user writes about and what an item is known "
+    "for; as measured, they do not explain a predicted rating (docs/results.md)."
 )
 TWICE = (
     "The interaction of the two with each other stands in both lists: it moved the user's state and the item's, and "
@@ -157,7 +157,9 @@ class Explainer:
         numbers = [-1 if name is None else ids.number(name) for name, ids in ((user, log.users), (item, log.items))]
         for side, name, number in zip(Side, (user, item), numbers, strict=True):
             if name is not None and number < 0:
-                notes.append(f"the run has never met the {side} {name}: a newcomer, of whom nothing speaks")
+                notes.append(
+                    f"the {side} {name} is unknown to the run: only what holds for every new {side} can be said"
+                )
         words = [self._keywords(side, number) for side, number in zip(Side, numbers, strict=True)]
         if self._profiles is None:
             notes.append("there are no keywords: the run has no texts, or its model weighs no words")

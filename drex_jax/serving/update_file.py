@@ -57,7 +57,7 @@ def read_update_file(path: pathlib.Path, settings: Settings, run: Interactions) 
     if quarantine.torn is not None:
         file, line, why = quarantine.torn
         raise UserError(
-            f"{file}: {TORN}, at line {line:,} ({why}); an update is read whole or not at all: get the file anew"
+            f"{file}: {TORN}, at line {line:,} ({why}); an update is read whole or not at all: get the file again"
         )
     return UpdateFile(interactions, (report.lines[0], *lines), report.duplicates, quarantine.listed or [])
 

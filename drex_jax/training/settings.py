@@ -131,7 +131,7 @@ def ranking(model: str, data: str, name: str) -> ConfigDict:
       UserError: there is no such model that only ranks.
     """
     if model not in RANKERS:
-        raise UserError(f"{model!r} is none of the models that only rank: {' '.join(RANKERS)}")
+        raise UserError(f"{model!r} is not one of the models that only rank: {' '.join(RANKERS)}")
     config: Any = base()
     config.protocol = "mmrec"
     config.data.format = "mmrec"

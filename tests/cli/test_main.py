@@ -117,7 +117,7 @@ def test_success_prints_results_and_where_they_are(
             "drex_jax: cannot write to the disk (File too large); make room or give another --workdir, "
             "then run the same command\n",
         ),
-        (BrokenPipeError(), 75, "drex_jax: stopped, as nobody reads its output; the same command continues\n"),
+        (BrokenPipeError(), 75, "drex_jax: stopped, as its output was closed; the same command continues\n"),
     ],
 )
 def test_exceptions_with_a_status(

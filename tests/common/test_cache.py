@@ -258,7 +258,7 @@ def test_damage_at_any_byte_and_any_cut_is_never_served(tmp_path, caplog, monkey
         assert made == noticed
         messages = warnings_of(caplog)
         assert len(messages) == noticed
-        assert all(str(entry) in message and "made anew" in message for message in messages)
+        assert all(str(entry) in message and "computed again" in message for message in messages)
         assert noticed == (entry.read_bytes() == sound)
     assert entries(tmp_path) == [entry]
 
@@ -420,7 +420,7 @@ def test_processes_get_right_results_while_entries_are_damaged_and_removed(tmp_p
     )
     for process in [run(tmp_path, script, number) for number in range(2)]:
         errors = finish(process)
-        assert all("was damaged and is made anew" in line for line in errors.splitlines())
+        assert all("was damaged and is computed again" in line for line in errors.splitlines())
     assert not list(tmp_path.rglob("*.partial"))
 
 

@@ -152,7 +152,7 @@ def test_an_item_ranked_too_early(run: pathlib.Path, way: str) -> None:
     ranks = lists["ranks"].copy()
     ranks[-1] = 11  # of ten items
     write_lists(path, lists | {"ranks": ranks})
-    assert found(run) == {LISTS: [f"lists/{way}.npz: 1 relevant items have ranks among items that nobody had met"]}
+    assert found(run) == {LISTS: [f"lists/{way}.npz: 1 relevant items are ranked before their first interaction"]}
     write_lists(path, lists | {"ranks": ranks[:-1]})
     with pytest.raises(UserError, match=f"{way}.npz: damaged"):
         experiment.check_leaks(run)

@@ -441,7 +441,7 @@ def test_reasons_of_one_side_and_of_nobody(run: pathlib.Path, parts: tuple[Any, 
     assert not alone.user_interactions
     assert len(alone.neighbours) == 5
     nobody = recommender.explain("nobody", "nothing")
-    assert sum("has never met" in note for note in nobody.notes) == 2
+    assert sum("is unknown to the run" in note for note in nobody.notes) == 2
     assert not nobody.user_interactions
     assert np.isfinite(nobody.score)
     with pytest.raises(UserError, match="a user, an item or both"):

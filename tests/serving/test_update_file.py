@@ -61,7 +61,7 @@ def test_the_runs_width_is_what_a_vector_must_have(tmp_path: pathlib.Path) -> No
 def test_a_file_that_ends_early_is_refused_whole(tmp_path: pathlib.Path, damage: str) -> None:
     whole = gzip.compress(lines(*({"timestamp": place, "text": f"{place**9}"} for place in range(300))).encode())
     broken = whole[: len(whole) // 2] if damage == "cut" else whole[:-8] + bytes(8)
-    with pytest.raises(UserError, match=r"new: the file ends early, at line .*: get the file anew"):
+    with pytest.raises(UserError, match=r"new: the file ends early, at line .*: get the file again"):
         read(tmp_path / "new", broken)
     assert len(read(tmp_path / "new", whole).interactions) == 300
 

@@ -208,7 +208,9 @@ def _only_of_tfds(described: Any) -> bool:
 
 
 def _damaged(folder: Path, why: str) -> UserError:
-    return UserError(f"{folder}: the prepared data set is damaged ({why}); remove that folder, and it is prepared anew")
+    return UserError(
+        f"{folder}: the prepared data set is damaged ({why}); remove that folder, and it is prepared again"
+    )
 
 
 def _replay_rejected(data_set: DataSet, raw: Path, quarantine: Quarantine) -> None:

@@ -180,7 +180,7 @@ def test_kept_vectors_of_another_model_or_cut_short_are_not_used(
         again, _ = reviews.vectors(TEXTS, model, "mean", MAX_TOKENS, store.arrays)
     np.testing.assert_array_equal(again, found)
     (warning,) = caplog.records
-    assert "was damaged and is made anew: it does not end as it should" in warning.getMessage()
+    assert "was damaged and is computed again: it does not end as it should" in warning.getMessage()
 
 
 def test_shuffled_texts_take_their_vectors_along(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
