@@ -174,10 +174,3 @@ def build_events(
         num_items=interactions.num_items,
         item_vectors=interactions.item_vectors,
     )
-
-
-def train_pairs(events: Events, sizes: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct (user, item) pairs of train as two int32 arrays, ascending."""
-    keys = events.user[: sizes[0]].astype(np.int64) * events.num_items + events.item[: sizes[0]]
-    user, item = np.divmod(np.unique(keys), events.num_items)
-    return user.astype(np.int32), item.astype(np.int32)

@@ -26,7 +26,6 @@ import numpy as np
 
 from drex_jax.common.cores import available_cores
 from drex_jax.common.errors import UserError
-from drex_jax.data.events import train_pairs
 from drex_jax.runs.dataset import Dataset, open_dataset, prepare
 from drex_jax.training.settings import Settings, changed, ranking, settings_of
 from tools.benchmarks import ranking_data, ranking_peer, torch_module
@@ -123,7 +122,9 @@ def configuration(job: Job) -> Settings:
 def train_of(data: Dataset) -> ranking_peer.Train:
     """Return the training data of the peer: features by modality in alphabetical order, missing rows are zero."""
     events = data.events
-    user, item = (side.astype(np.int64) for side in train_pairs(events, data.sizes))
+    train = data.sizes[0]
+    pairs = np.unique(events.user[:train].astype(np.int64) * events.num_items + events.item[:train])  # distinct
+    user, item = np.divmod(pairs, events.num_items)
     vectors = events.item_vectors
     features = tuple(np.nan_to_num(np.asarray(vectors[name], np.float32)) for name in sorted(vectors))
     return ranking_peer.Train(user, item, events.num_users, events.num_items, features)
