@@ -38,6 +38,6 @@ def run(arguments: Sequence[str]) -> None:
     from drex_jax.runs.layout import RunLayout
     from drex_jax.training import tune
 
-    tuned = tune.tune(command.settings, command.workdir)
+    tuned = tune.search_settings(command.settings, command.workdir)
     if processes.is_main_process():
         print_stdout(f"\n{tune.format_tuned(tuned)}\n\ntrials: {RunLayout(command.workdir).trials}")

@@ -41,7 +41,7 @@ class Tuned:
     notice: str | None
 
 
-def tune(config: Settings, workdir: pathlib.Path) -> Tuned:
+def search_settings(config: Settings, workdir: pathlib.Path) -> Tuned:
     """Run the trials of `config.tune` on the first seed, or continue a search that was stopped.
 
     The data are prepared once, in `workdir`, for all trials. Each trial has `trials/N/` with its `config.json`,

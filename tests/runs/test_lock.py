@@ -53,7 +53,7 @@ def test_the_second_writer_of_a_run_directory_refuses(
     settings: Any = base()
     settings.tune.space = ("train.epochs=1,2",)
     with lock.sole_writer(tmp_path / "run"):
-        for begin in (experiment.train, tune.tune):
+        for begin in (experiment.train, tune.search_settings):
             with pytest.raises(UserError, match="another process trains there") as told:
                 begin(settings_of(settings), tmp_path / "run")
             assert "\n" not in str(told.value)

@@ -56,10 +56,10 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, tune.
         patch.setattr(Evaluator, "evaluate_test", None)
         patch.setattr(loop, "fit", stopped_once)
         with pytest.raises(Stopped):
-            tune.tune(settings_of(grid()), workdir)
+            tune.search_settings(settings_of(grid()), workdir)
         assert (workdir / "trials" / "0" / "trial.json").exists()
         patch.setattr("drex_jax.runs.dataset.load_interactions", None)
-        found = tune.tune(settings_of(grid()), workdir)
+        found = tune.search_settings(settings_of(grid()), workdir)
     assert len(calls) == 5
     return workdir, found
 
@@ -89,7 +89,7 @@ def test_trials_are_kept_and_the_best_is_the_highest(tuned: tuple[pathlib.Path, 
 def test_a_search_by_tpe_that_was_stopped_goes_on(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny("train.learning_rate=1e-3..1e-1", search="tpe", trials=3)
     config.train.epochs = 1
-    whole = tune.tune(settings_of(config), tmp_path / "whole")
+    whole = tune.search_settings(settings_of(config), tmp_path / "whole")
     assert len({trial.constants["train.learning_rate"] for trial in whole.trials}) == 3
     true_fit, calls = loop.fit, []
 
@@ -101,8 +101,8 @@ def test_a_search_by_tpe_that_was_stopped_goes_on(tmp_path: pathlib.Path, monkey
 
     monkeypatch.setattr(loop, "fit", stopped_once)
     with pytest.raises(Stopped):
-        tune.tune(settings_of(config), tmp_path / "stopped")
-    continued = tune.tune(settings_of(config), tmp_path / "stopped")
+        tune.search_settings(settings_of(config), tmp_path / "stopped")
+    continued = tune.search_settings(settings_of(config), tmp_path / "stopped")
     assert len(calls) == 4
     assert [(trial.constants, trial.selection) for trial in continued.trials] == [
         (trial.constants, trial.selection) for trial in whole.trials
@@ -126,7 +126,7 @@ def test_another_configuration_in_the_same_folder_is_refused(tuned: tuple[pathli
     other = grid()
     other.tune.space = ("train.learning_rate=1e-2,1e-3",)
     with pytest.raises(UserError, match=r"a search of another space .*1e30") as caught:
-        tune.tune(settings_of(other), workdir)
+        tune.search_settings(settings_of(other), workdir)
     assert "\n" not in str(caught.value)
 
 
