@@ -188,7 +188,7 @@ def read_json_into(config: ConfigDict, group: type, path: pathlib.Path) -> Confi
 
 
 def stored_config(path: pathlib.Path) -> ConfigDict:
-    """What a `config.json` holds, not checked.
+    """Return what a `config.json` holds, not checked.
 
     Raises:
       UserError: the file is missing, or is not JSON of such a form.

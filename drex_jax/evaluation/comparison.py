@@ -48,7 +48,7 @@ class Run:
 
 
 def open_run(path: pathlib.Path) -> Run:
-    """The run in a directory.
+    """Open the run in a directory.
 
     Raises:
       UserError: there is no finished run.
@@ -74,7 +74,7 @@ def open_run(path: pathlib.Path) -> Run:
 
 
 def require_comparable(first: Run, other: Run) -> None:
-    """Refuses runs that were not judged alike.
+    """Refuse runs that were not evaluated in the same way.
 
     Raises:
       UserError: other data, another split or another protocol.
@@ -88,7 +88,7 @@ def require_comparable(first: Run, other: Run) -> None:
 
 
 def values_of(run: Run, way: str, metric: str) -> tuple[np.ndarray, Arrays]:
-    """What every list scored: float64 [seeds, lists], and what the lists are of, by name.
+    """Return the value of every list, float64 [seeds, lists], and by name what each list belongs to.
 
     Raises:
       UserError: the run has no such way or metric, or its lists are missing, damaged or not finite.
@@ -115,7 +115,7 @@ def values_of(run: Run, way: str, metric: str) -> tuple[np.ndarray, Arrays]:
 
 
 def _values(arrays: Arrays, metric: str) -> tuple[np.ndarray, Arrays]:
-    """One seed's value of each list, and what the lists are of."""
+    """Return one seed's value of each list, and what each list belongs to."""
     if metric in ERRORS:
         error = arrays["predicted"].astype(np.float64) - arrays["rating"]
         return ERRORS[metric](error), {name: arrays[name] for name in ("row", "rating")}
@@ -135,7 +135,7 @@ def _require_same_lists(first: Arrays, other: Arrays, whose: str) -> None:
 
 
 def compare(paths: Sequence[pathlib.Path], way: str | None, metric: str, confidence: float) -> dict[str, Any]:
-    """Compares the first run with each other one.
+    """Compare the first run with each other one.
 
     Args:
       paths: of two runs or more.
@@ -196,7 +196,7 @@ def _entry(run: Run, values: np.ndarray) -> dict[str, Any]:
 
 
 def format_comparison(comparison: dict[str, Any]) -> str:
-    """Two tables for people: the runs, and the comparisons."""
+    """Format two tables for people: the runs, and the comparisons."""
     metric, lower = comparison["metric"], comparison["metric"] in ERRORS
     unit = "rated interactions" if lower else "lists"
     runs = [["run", "model", "seeds", metric]]

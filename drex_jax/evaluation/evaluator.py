@@ -95,7 +95,7 @@ class Evaluator:
         devices: int = 1,
         compile_program: Compile = compile_alone,
     ):
-        """Prepares both evaluations.
+        """Prepare both evaluations.
 
         Args:
           stream: of the model whose parameters come with each call.
@@ -131,7 +131,7 @@ class Evaluator:
         )
 
     def validate(self, params: Params, names: set[str]) -> Metrics:
-        """Metrics of validation: prequential, where the catalogue is ranked only if a name of `names` needs it.
+        """Return validation metrics: prequential; the catalogue is ranked only if a name in `names` needs it.
 
         Without `EvaluationOptions.prequential` those of the full ranking by the rows after train.
 
@@ -151,7 +151,7 @@ class Evaluator:
         return self._prequential(params, start, trace, 1, ranking)[0]
 
     def validation_metrics(self) -> list[str]:
-        """The names that `validate` can give."""
+        """Return the names of the metrics that `validate` can compute."""
         options, model, rows = self._options, self._model, self._rows(1)
         rated, relevant = self._events.has_rating[rows], self._relevant[rows]
         ranking = [f"{name}@{cutoff}" for name in RANKING_METRICS for cutoff in options.cutoffs]
@@ -193,7 +193,7 @@ class Evaluator:
         return Tested(metrics, after_test, {way: arrays for way, (_, arrays) in found.items()})
 
     def prequential_test(self, params: Params, selection: Selection, start: States, trace: Trace) -> Metrics:
-        """Prequential metrics of a test that was observed elsewhere, judged by what this one's events are.
+        """Return prequential metrics of test events that were observed elsewhere, against the events here.
 
         Args:
           params: of the model.
@@ -205,7 +205,7 @@ class Evaluator:
         return self._prequential(params, start, trace, 2, self._options.ranking)[0]
 
     def predictions(self, params: Params, user: jax.Array, item: jax.Array) -> np.ndarray:
-        """float32 [n] clipped ratings from rows [n, E]."""
+        """Return clipped ratings, float32 [n], from rows [n, E]."""
         n = len(user)
         padding = ((0, -n % self._devices), (0, 0))
         predicted = np.asarray(self._rate(params, jnp.pad(user, padding), jnp.pad(item, padding)))[:n]
@@ -225,7 +225,7 @@ class Evaluator:
         return slice(int(self._begins[part]), int(self._begins[part + 1]))
 
     def _rating_metrics(self, predicted: np.ndarray, rows: slice) -> tuple[Metrics, Arrays]:
-        """Errors, and the ranking of each user's own interactions."""
+        """Return the rating errors, and the ranking metrics of each user's own interactions."""
         rating, relevant, user = self._events.rating[rows], self._relevant[rows], self._events.user[rows]
         rated = ~np.isnan(rating)
         if not self._model.rates or not rated.any():
@@ -251,7 +251,7 @@ class Evaluator:
         return metrics, arrays
 
     def _lists(self, part: int) -> tuple[FrozenRanking, int]:
-        """The lists of a part, prepared when first asked for, and how many users have none for want of train."""
+        """Return the lists of a part, cached, and the number of users without train, who have no list."""
         if part not in self._prepared:
             events, rows, train_end = self._events, self._rows(part), int(self._begins[1])
             strict = self._options.mask == "strict"
@@ -273,7 +273,7 @@ class Evaluator:
         return self._prepared[part]
 
     def _frozen_ranking(self, params: Params, states: States, part: int) -> tuple[Metrics, Arrays]:
-        """One list a user with a relevant interaction in a part."""
+        """Return one list for each user with a relevant interaction in a part."""
         lists, dropped = self._lists(part)
         if not len(lists.users):
             return {}, {}
@@ -301,7 +301,7 @@ class Evaluator:
 
 
 def _rates(rate: Any, axis: Axis, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-    """Predicted ratings [n], not clipped."""
+    """Return the predicted ratings [n], not clipped."""
     return axis.all_gather(rate(params, axis.shard(user), axis.shard(item)))
 
 

@@ -52,7 +52,7 @@ class FrozenRanking:
         devices: int = 1,
         compile_program: Compile = compile_alone,
     ):
-        """Prepares lists and blocks.
+        """Prepare lists and blocks.
 
         Args:
           rank: of the model (`drex_jax.models.protocol.Model.rank`).
@@ -95,7 +95,7 @@ class FrozenRanking:
         self._program = compile_program(partial(_compare, rank))
 
     def ranks(self, params: Params, states: States) -> np.ndarray:
-        """int64 [m]: the rank of each relevant pair among its list's candidates, from all rows.
+        """Return the rank of each relevant pair among its list's candidates, int64 [m].
 
         The m-th best relevant item of a list stands behind the m - 1 better ones and behind all other candidates that
         score as high (ties are broken against the model). 0: a miss, because the item is no candidate or its score is
@@ -155,7 +155,7 @@ class _Blocks:
         return user, item, row, column
 
     def run(self, program: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Own scores float32 [n, S] and how many others score as high int64 [n, S]; the host works one block behind."""
+        """Return own scores float32 [n, S] and how many others score as high int64 [n, S], a block late."""
         own, ahead = np.zeros(self._items.shape, np.float32), np.zeros(self._items.shape, np.int64)
         waiting: tuple[int, Any] | None = None
         for first in iterated(range(0, len(self._cuts) - 1, self._chunks), "ranking", "blocks of users"):
@@ -168,7 +168,7 @@ class _Blocks:
         return own, ahead
 
     def _collect(self, first: int, results: Any, own: np.ndarray, ahead: np.ndarray) -> None:
-        """Writes a block's results to its rows."""
+        """Write a block's results to its rows."""
         scores, counts, excluded = (np.asarray(result) for result in results)
         for number, (begin, end) in enumerate(itertools.pairwise(self._cuts[first : first + self._chunks + 1])):
             begins = self._begins[begin : end + 1] - self._begins[begin]
@@ -195,8 +195,8 @@ def _compare(
     row: jax.Array,
     column: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    """Of G chunks: scores of the rows' own items [G, b, S], how many candidates score as high [G, b, S], scores of
-    exclusions [G, X].
+    """Return for G chunks: scores of the rows' own items [G, b, S], how many candidates score as high [G, b, S],
+    and scores of exclusions [G, X].
 
     `user_rows` [U, E], `item_rows` [C, E]; `user` int [G, b]; `item` int [G, b, S]; `row`, `column` int [G, X]: the
     row, of those of its chunk, and the candidate of each exclusion.

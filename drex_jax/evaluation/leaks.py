@@ -37,7 +37,7 @@ class Check(NamedTuple):
 
 
 def checks(protocol: str, k_core: int, dataset: Dataset, workdir: pathlib.Path) -> list[Check]:
-    """Every check, of all seeds and baselines that a run directory holds so far.
+    """Run every check on all seeds and baselines that a run directory holds so far.
 
     Args:
       protocol: `strict` or `mmrec`, as the run was evaluated.
@@ -60,12 +60,12 @@ def checks(protocol: str, k_core: int, dataset: Dataset, workdir: pathlib.Path) 
 
 
 def sentences(check: Check) -> list[str]:
-    """What is to be said of a check: every leak, and what is not checked."""
+    """Return the sentences of a check: every leak, and what is not checked."""
     return check.found + ([f"{check.name}: not checked, because {check.unchecked}"] if check.unchecked else [])
 
 
 def describe(found: list[Check]) -> str:
-    """A line for each check with its verdict, and below it what is to be said."""
+    """Format a line for each check with its verdict, and its sentences below it."""
     lines = []
     for check in found:
         lines.append(f"{check.name}: {'LEAK' if check.found else 'not checked' if check.unchecked else 'no leak'}")
@@ -148,7 +148,7 @@ def _lists(protocol: str, dataset: Dataset, workdir: pathlib.Path) -> Check:
 
 
 def future(kind: str, time: np.ndarray, sizes: tuple[int, int, int]) -> list[str]:
-    """A sentence for each part that does not follow in time what is before it.
+    """Return a sentence for each part that begins before the part ahead of it ends.
 
     Args:
       kind: of split, for the sentences.
@@ -171,7 +171,7 @@ def future(kind: str, time: np.ndarray, sizes: tuple[int, int, int]) -> list[str
 
 
 def copies(interactions: Interactions, sizes: tuple[int, int, int]) -> list[str]:
-    """A sentence if a user's review stands on both sides of a boundary: with the same item, or with another one.
+    """Return a sentence if a user's review is on both sides of a boundary, for the same item or for another one.
 
     Args:
       interactions: from `modalities.in_learning_order`.
@@ -191,7 +191,7 @@ def copies(interactions: Interactions, sizes: tuple[int, int, int]) -> list[str]
 
 
 def _repeated(interactions: Interactions) -> np.ndarray:
-    """Rows whose user says the very same in another row, and perhaps a few more."""
+    """Return the rows whose user has the same text in another row, and perhaps a few more."""
     rows = np.flatnonzero(interactions.has_text)
     users, text = interactions.user[rows].tolist(), interactions.text
     said = (hash((user, text.bytes_at(row))) for user, row in zip(users, rows.tolist(), strict=True))
@@ -200,7 +200,7 @@ def _repeated(interactions: Interactions) -> np.ndarray:
 
 
 def core(k: int) -> list[str]:
-    """A sentence for a k-core: who stays in it depends on what comes later."""
+    """Return a sentence for a k-core: which users and items stay in it depends on later interactions."""
     return [f"data.k_core={k}: who is in the data at all depends on validation and test interactions too"] * (k > 1)
 
 

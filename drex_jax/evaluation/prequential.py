@@ -82,7 +82,7 @@ class PrequentialRanking:
         devices: int,
         compile_program: Compile,
     ):
-        """Prepares every user's past.
+        """Prepare every user's past.
 
         Args:
           rank: of the model (`drex_jax.models.protocol.Model.rank`).
@@ -110,7 +110,7 @@ class PrequentialRanking:
         self._program = compile_program(partial(_moment_ranks, rank))
 
     def ranks(self, params: Params, table: jax.Array, trace: Trace, rows: slice) -> np.ndarray:
-        """int64 [m]: of each judged interaction, the rank of its item at its moment among those met before; 0: a miss.
+        """Return each judged interaction's rank, int64 [m], among the items seen before its moment; 0 is a miss.
 
         Args:
           params: of the model.
@@ -142,7 +142,7 @@ class PrequentialRanking:
         return np.concatenate(ranks).astype(np.int64)
 
     def _blocks(self, rows: slice) -> Iterator[list[int]]:
-        """For each block where its chunks begin and, last, where it ends."""
+        """Return for each block where its chunks begin and, last, where it ends."""
         cuts = [rows.start]
         judged, exclusions = (
             np.concatenate([[0], np.cumsum(values[rows], dtype=np.int64)])
@@ -218,12 +218,12 @@ class _Past:
         return np.searchsorted(self._keys, begin), np.searchsorted(self._keys, begin + moments)
 
     def counts(self, users: np.ndarray, moments: np.ndarray) -> np.ndarray:
-        """Int [b]: how many items users [b] touched in interactions numbered below moments [b]."""
+        """Return int [b]: how many items users [b] touched in interactions numbered below moments [b]."""
         begin, end = self._spans(users, moments)
         return end - begin
 
     def touched(self, users: np.ndarray, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(row, item), int [m] each: the items that users [b] touched in interactions numbered below moments [b]."""
+        """Return (row, item), int [m] each: items that users [b] touched in interactions numbered below moments [b]."""
         begin, end = self._spans(users, moments)
         counts = end - begin
         ends = np.cumsum(counts)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def unrecorded(default: Any) -> Any:
-    """A field of a model's options that a finished run does not keep."""
+    """Declare a field of a model's options that a finished run does not keep."""
     return dataclasses.field(default=default, metadata={"recorded": False})
 
 

@@ -12,18 +12,18 @@ from drex_jax.devices.axis import ALONE, Axis
 
 
 def _mean(values: jax.Array, counted: jax.Array, axis: Axis) -> jax.Array:
-    """The share of this device of the mean over all devices' counted values; 0 where none is counted."""
+    """Return this device's share of the mean over all devices' counted values; 0 if none is counted."""
     return jnp.where(counted, values, 0.0).sum() / jnp.maximum(axis.psum(counted.sum()), 1)
 
 
 def squared_error(predicted: jax.Array, actual: jax.Array, valid: jax.Array, axis: Axis = ALONE) -> jax.Array:
-    """Mean over valid entries of (predicted - actual)^2; 0 where none is. All [n]."""
+    """Return the mean of (predicted - actual)^2 over valid entries; 0 without any. All [n]."""
     error = predicted - jnp.where(valid, actual, 0.0)
     return _mean(jnp.where(valid, error, 0.0) ** 2, valid, axis)
 
 
 def sampled_softmax(positive: jax.Array, negative: jax.Array, valid: jax.Array, axis: Axis = ALONE) -> jax.Array:
-    """Mean negative log-likelihood of the positive among itself and its valid negatives.
+    """Return the mean negative log-likelihood of the positive among itself and its valid negatives.
 
     Uniform draws need no correction beyond a constant, the same for every negative, which is left out.
 

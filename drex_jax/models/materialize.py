@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def materialize_scores(scores: jax.Array, number: jax.Array) -> jax.Array:
-    """The same scores [b, C], computed once, so that an item scores as high as itself and as its equals.
+    """Return the scores [b, C] unchanged, but stored: each is computed once, so that equal items have equal scores.
 
     XLA computes what is cheap anew wherever it is used, drops `optimization_barrier` before that, and two computations
     of one score can differ in its last digit. What is written to, at a place that it cannot tell is none, it stores.

@@ -186,7 +186,7 @@ class Pairwise(Model):
         return pairs.user, self.sizes.users + pairs.item, self.sizes.users + pairs.negative
 
     def loss(self, params: Params, carry: Any, batch: PairBatch, key: jax.Array, axis: Axis = ALONE) -> Loss:
-        """BPR, L2, and what the model adds."""
+        """Return BPR plus L2 plus the model's own loss."""
         seen_items, constants = batch.constants
         first, second = jax.random.split(key)
         negative = draw_negatives(first, seen_items, batch.user, self.sizes.train_items)
@@ -330,7 +330,7 @@ def xavier(key: jax.Array, rows: int, columns: int) -> jax.Array:
 
 
 def _read_only(leaf: Any) -> np.ndarray:
-    """The array as a constant of batches: on the devices once."""
+    """Mark an array as constant over batches, so that it is on the devices once."""
     values = np.asarray(leaf)
     if values.flags.writeable:
         values = values.copy()

@@ -85,7 +85,7 @@ class Model(abc.ABC):
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> Params:
-        """New parameters; those of a closed-form model are final."""
+        """Return new parameters; those of a closed-form model are final."""
 
     def loss(self, params: Params, carry: Any, batch: Batch, key: jax.Array, axis: Axis = ALONE) -> Loss:
         """Return (loss, (carry after the batch, figures to log)): of loss and figures, this device's share."""

@@ -42,7 +42,7 @@ class StaticBias:
     validation_mse: float = float("nan")
 
     def predict(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """float64 [n], not clipped, of users and items int [n]."""
+        """Return predictions float64 [n], not clipped, for users and items int [n]."""
         return self.mean + self.user[user] + self.item[item]
 
 
@@ -63,7 +63,7 @@ class BiasState:
 
     @classmethod
     def zeros(cls, num_users: int, num_items: int) -> BiasState:
-        """Before the first interaction."""
+        """Return the state before the first interaction."""
         return cls(
             np.zeros(num_users), np.zeros(num_users, np.int64), np.zeros(num_items), np.zeros(num_items, np.int64)
         )
@@ -235,7 +235,7 @@ def fit_running_bias(
 def _choose(
     judge: Callable[[float, float], float], grid: Sequence[float], validation: np.ndarray
 ) -> tuple[float, float, float]:
-    """The pair of the grid with the lowest validation error (the first of equals), and that error."""
+    """Return the pair of the grid with the lowest validation error (the first of equals), and that error."""
     if np.isnan(validation).all():
         return DEFAULT_SHRINKAGE, DEFAULT_SHRINKAGE, float("nan")
     mse, *best = min((judge(*pair), *pair) for pair in itertools.product(grid, grid))

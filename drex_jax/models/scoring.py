@@ -32,7 +32,7 @@ def best(
 
 @functools.partial(jax.jit, static_argnums=0)
 def scores(model: Model, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-    """`Model.score`, compiled."""
+    """Score rows with the compiled `Model.score`."""
     return model.score(params, user, item)
 
 

@@ -107,7 +107,7 @@ class RunLayout:
         return [path for name, path in vars(self).items() if name != "folder" and path.parent == self.folder]
 
     def made_before_training(self) -> list[pathlib.Path]:
-        """What a start writes before it trains, in the order in which a failed start removes it.
+        """Return what a run writes before it trains, in the order in which a failed start removes it.
 
         The configuration is last: what is left after a crash still belongs to this run.
         """

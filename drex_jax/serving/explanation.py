@@ -144,7 +144,7 @@ class Explainer:
         items: jax.Array,
         excluded: np.ndarray,
     ) -> Explanation:
-        """Why, for ids that may be unknown.
+        """Explain a user, an item or a pair; ids may be unknown.
 
         Args:
           user: None: of the item alone.
@@ -256,7 +256,7 @@ class Explainer:
         return [Keyword(*pair) for pair in profiles.keywords(number, self._names)]
 
     def _last(self, rows: np.ndarray, attention: dict[int, float]) -> list[PastInteraction]:
-        """The last interactions, the newest first; by attention (of a row) where there is any."""
+        """Return the last interactions, the newest first; by attention (of a row) if there is any."""
         newest = reversed(rows[-LAST:].tolist())
         ordered = sorted(newest, key=lambda row: -attention.get(row, 0.0))
         return [self._past(row)._replace(attention=attention.get(row)) for row in ordered]
@@ -276,7 +276,7 @@ class Explainer:
         )
 
     def _content(self, item: int) -> tuple[dict[str, float], np.ndarray | None]:
-        """The shares of modalities in an item's content, and everyone's content [I, D]; of a model without, none."""
+        """Return the shares of modalities in an item's content, and all contents [I, D]; None if the model has none."""
         if self._contents is None:
             return {}, None
         names, shares, content = self._contents
@@ -284,7 +284,7 @@ class Explainer:
         return dict(zip(names, shares[:, item].tolist(), strict=True)) if there else {}, content
 
     def _neighbours(self, item: int, rows: np.ndarray, met: np.ndarray | None) -> list[Neighbour]:
-        """Of an item: those most alike, among `met` where given."""
+        """Return the items most similar to an item, among `met` if given."""
         if item < 0:
             return []
         among = np.unique(met) if met is not None else np.arange(len(rows))
@@ -296,7 +296,7 @@ class Explainer:
 
 
 def _overlap(user: Sequence[Keyword], item: Sequence[Keyword]) -> list[Keyword]:
-    """Words of both profiles with the product of their shares, the greatest first."""
+    """Return the words of both profiles with the product of their shares, the greatest first."""
     total = [sum(each.weight for each in side) or 1.0 for side in (user, item)]
     of_item: dict[str, Any] = dict(item)
     shared = [

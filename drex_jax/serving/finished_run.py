@@ -43,7 +43,7 @@ class FinishedRun(NamedTuple):
 
 
 def settings_of(folder: pathlib.Path) -> Settings:
-    """The configuration of a finished run.
+    """Read the configuration of a finished run.
 
     Raises:
       UserError: there is none, it is not finished, or it is of another version.
@@ -61,7 +61,7 @@ def settings_of(folder: pathlib.Path) -> Settings:
 
 
 def open_run(folder: pathlib.Path) -> FinishedRun:
-    """The finished run in a directory, of several seeds the first.
+    """Open the finished run in a directory; of several seeds, the first.
 
     Raises:
       UserError: there is none, it is damaged or of another version.

@@ -56,7 +56,7 @@ class Lists(NamedTuple):
     met_alone: bool
 
     def excluded(self, candidates: Iterable[str | int] | None) -> np.ndarray:
-        """Bool [I]: which items may not be recommended, where only `candidates` may; None: all.
+        """Return bool [I]: the items that may not be recommended when only `candidates` may; None allows all.
 
         Raises:
           UserError: they are no list of ids, or one is unknown.
@@ -96,12 +96,12 @@ class Lists(NamedTuple):
         return self.named(items[0], scores[0])
 
     def named(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
-        """A list [k], without what may not be in it, whose score is -inf."""
+        """Name the items of a list [k]; those excluded, whose score is -inf, are left out."""
         pairs = zip(items.tolist(), scores.tolist(), strict=True)
         return [Recommendation(self.log.items.name(item), score) for item, score in pairs if score > -np.inf]
 
     def _seen(self, users: np.ndarray) -> np.ndarray:
-        """int32 [n, most]: the items that each user had met, then I; users -1 have none."""
+        """Return the items that each user has seen, int32 [n, most], padded with I; user -1 has none."""
         owned = (self.log.rows_of_user(user) for user in users.tolist())
         lists = [self.log.item[rows[: np.searchsorted(rows, self.length)]] for rows in owned]
         most = power_of_two(max(map(len, lists)))

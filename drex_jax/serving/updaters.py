@@ -159,7 +159,7 @@ class StateUpdater(Updater):
         )
 
     def _tokens(self, vocabulary: Vocabulary | WordPieces, log: InteractionLog, text: Strings) -> Tokens:
-        """Of all texts of a journal: those of the run's own data were encoded long ago."""
+        """Return the tokens of all texts of a log; those of the run's own data are already encoded."""
         if log.base is not self._log.base:
             return vocabulary.encode(text, self._max_tokens)
         known = len(log.base)
@@ -232,7 +232,7 @@ class PairUpdater(Updater):
         return self._rows_of(self._pairs(then))
 
     def _pairs(self, log: InteractionLog, newcomer: Sequence[int] | None = None) -> TrainPairs:
-        """The pairs of train, those that `log` has beside its base, and those of one more user with these items."""
+        """Return the train pairs, those `log` has added, and, if given, those of one more user with these items."""
         train, begun, base = self._log.num_train, len(log.base), self._log.base
         num_users, num_items, more = len(log.users), len(log.items), [] if newcomer is None else list(newcomer)
         user = np.concatenate([base.user[:train], log.user[begun:], np.full(len(more), num_users, np.int64)])
@@ -246,7 +246,7 @@ class PairUpdater(Updater):
         return final_rows(model, params, constants)
 
     def _grown(self, pairs: TrainPairs) -> tuple[Pairwise, Any, Params]:
-        """The model over more pairs than those of training, its constants and its parameters."""
+        """Return the model, its constants and its parameters for more pairs than those of training."""
         model, constants = self._kind.over(pairs, *self._groups)
         params = checkpoint.in_form(self._params, jax.eval_shape(model.init, jax.random.key(0)))
         return model, jax.tree.map(np.asarray, constants), model.grown(params, self._known)

@@ -116,7 +116,7 @@ def evaluate(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def reopen(workdir: pathlib.Path) -> tuple[Settings, Dataset, Stream, Evaluator]:
-    """The settings, data, stream (of the first seed) and evaluator of a run, from its directory alone.
+    """Rebuild the settings, data, stream (of the first seed) and evaluator of a run from its directory alone.
 
     Raises:
       UserError: the directory is damaged.
@@ -129,7 +129,7 @@ def reopen(workdir: pathlib.Path) -> tuple[Settings, Dataset, Stream, Evaluator]
 
 
 def check_leaks(workdir: pathlib.Path) -> list[leaks.Check]:
-    """The leak checks of a run directory, finished or not.
+    """Run the leak checks of a run directory, finished or not.
 
     Raises:
       UserError: it holds no run, or none that has read its data, a file of it is damaged, or a link leads out of it.
@@ -221,7 +221,7 @@ class Experiment:
         return fitted
 
     def _chosen_constants(self, name: str, layout: RunLayout) -> dict[str, float]:
-        """The constants of a baseline that do best on validation, on the first seed; empty if it has none."""
+        """Return a baseline's constants with the best validation on the first seed; empty if it has no constants."""
         penalty = entry_of(name).penalty
         if not penalty:
             return {}
@@ -236,7 +236,7 @@ class Experiment:
         return dict(best.constants)
 
     def _build(self, name: str, layout: RunLayout, seeds: Sequence[int], constants: Mapping[str, float]) -> _Built:
-        """A model ready to train: built as the run was begun, and recorded if it begins now."""
+        """Build a model ready to train, as the run began; a new run records how."""
         begun = processes.exists_on_main_process(layout.execution)
         settings = as_begun(self.settings, layout.folder)
         started = time.monotonic()
@@ -326,7 +326,7 @@ def _together(settings: Settings, stream: Stream, context: Context, replicas: in
 
 
 def as_begun(settings: Settings, folder: pathlib.Path) -> Settings:
-    """The settings with the width and the way that a run was begun with: it keeps them wherever it goes on."""
+    """Return the settings with the lane width and device mapping that the run began with: they never change."""
     path = RunLayout(folder).execution
     if not path.exists():
         return settings

@@ -143,7 +143,7 @@ def fit(
 
 
 def _closed_form(params: Params, evaluator: Evaluator, selection: str, seeds: int) -> list[Fitted]:
-    """A model that needs no training: its parameters are final."""
+    """Evaluate a model that needs no training: its initial parameters are final."""
     choices = evaluator.validation_metrics()
     name = selection if selection in choices else next(iter(choices), "none")
     record = Selection.of(params, name, evaluator.validate(params, {name}).get(name, 0.0), 0)
@@ -181,7 +181,7 @@ def _trainer(
     devices: Devices,
     pretrained: Pretrained | None,
 ) -> tuple[Trainer, State]:
-    """The training step, and the state before the first one."""
+    """Make the training step, and the state before the first one."""
     total = options.epochs * stream.steps_per_epoch()
     optimizer = adam(
         options.learning_rate, options.warmup_steps, options.decay, options.weight_decay, options.clip_norm, total
@@ -201,7 +201,7 @@ def _resume(
     steps_per_epoch: int,
     layout: RunLayout,
 ) -> tuple[State, Progress, int | None]:
-    """The state and progress of the newest checkpoint, and its step; without a checkpoint, those given and None.
+    """Return state, progress and step of the newest checkpoint; without one, the given state and progress, and None.
 
     Raises:
       UserError: the checkpoint is of another version, or more epochs are begun than are asked for now.
@@ -278,7 +278,7 @@ class _Loop:
         return self.state
 
     def _train_epoch(self) -> None:
-        """The rest of an epoch: updates in chunks, with a flush whenever something is due."""
+        """Train the rest of an epoch: updates in chunks, with a flush whenever something is due."""
         epoch, first = divmod(self.progress.step, self.steps_per_epoch)
         if first == 0:
             self.state = self.trainer.begin_epoch(self.state, epoch)
@@ -319,7 +319,7 @@ class _Loop:
         self._begun, self._pending = time.monotonic(), []
 
     def _losses(self) -> list[list[dict[str, float]]]:
-        """For each seed the figures of the last updates, as numbers.
+        """Return for each seed the figures of the last updates, as numbers.
 
         Raises:
           DivergedError: one is not finite; the message names its step, and the batch (for DReX, the window).
@@ -343,7 +343,7 @@ class _Loop:
         return [list(of_seed) for of_seed in zip(*by_step, strict=True)]
 
     def _validate(self, epoch: int) -> list[dict[str, float]]:
-        """The validation metric of each seed; its best parameters are kept, and its training ends where patience does.
+        """Return each seed's validation metric; keep its best parameters, and end it when patience is used up.
 
         Raises:
           DivergedError: a validation metric is not finite.

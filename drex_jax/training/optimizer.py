@@ -51,11 +51,11 @@ class Pretrained(NamedTuple):
     learning_rate: float
 
     def put_into(self, params: Params) -> Params:
-        """New parameters with these in place of their like."""
+        """Replace new parameters by the pretrained ones of the same name."""
         return _with(params, self.params)
 
     def slowed(self, learning_rate: float) -> optax.GradientTransformation:
-        """Scales their updates, which an Adam of another peak made: Adam's updates are proportional to its rate."""
+        """Scale the updates of pretrained parameters: Adam's updates are proportional to its learning rate."""
         share = self.learning_rate / learning_rate
         return optax.stateless(lambda updates, _: _scaled(updates, self.params, share))
 

@@ -32,6 +32,6 @@ class Progress:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Progress:
-        """The progress that `dataclasses.asdict` gave. Raises TypeError or KeyError for anything else."""
+        """Rebuild the progress from `dataclasses.asdict`. Raises TypeError or KeyError for anything else."""
         values: dict[str, Any] = {**facts, "replicas": [Replica(**replica) for replica in facts["replicas"]]}
         return cls(**values)

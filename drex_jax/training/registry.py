@@ -23,7 +23,7 @@ RELEVANT_SHARE = 0.75  # of the rating range, where no threshold is given: 4 of 
 
 
 def context(config: Settings) -> Context:
-    """The devices, step costs and cache that a run asks for.
+    """Return the devices, step costs and cache that a run asks for.
 
     Raises:
       UserError: the devices cannot be had, or the table of step costs cannot be read.

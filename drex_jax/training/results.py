@@ -81,7 +81,7 @@ def collect(
 
 
 def over_seeds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What validation chose for the first seed and for each, the means over seeds, and the figures of each seed."""
+    """Return the selection of the first and of every seed, the means over seeds, and each seed's figures."""
     per_seed = [record["test"] for record in records]
     return {
         "selection": records[0]["selection"],

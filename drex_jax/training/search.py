@@ -46,7 +46,7 @@ Propose = Callable[[Sequence[Trial]], Constants | None]
 
 
 def in_order(candidates: Sequence[Constants]) -> Propose:
-    """The proposals of a search whose settings are known before it starts."""
+    """Return the proposals of a search whose settings are known before it starts."""
     return lambda trials: candidates[len(trials)]
 
 

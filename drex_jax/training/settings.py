@@ -78,7 +78,7 @@ class Settings:
 
 @functools.lru_cache(maxsize=16)
 def settings_class(model: str) -> type[Settings]:
-    """The class of the settings of a model: `Settings`, with the group `own` where a model of the user's own has it.
+    """Return the settings class of a model: `Settings`, plus the group `own` of a user's own model.
 
     Raises:
       UserError: there is no such model.
@@ -91,7 +91,7 @@ def settings_class(model: str) -> type[Settings]:
 
 
 def base(model: str = "drex") -> ConfigDict:
-    """A new configuration with every field at its default. Experiments change values; unknown fields are refused.
+    """Return a configuration with every field at its default; unknown fields are refused.
 
     Args:
       model: its name; "my_package.my_file:MyModel" adds the group `own` with that model's settings.
@@ -117,7 +117,7 @@ def add_own(config: ConfigDict, model: str) -> None:
 
 
 def ranking(model: str, data: str, name: str) -> ConfigDict:
-    """The configuration of a model that only ranks, on data in MMRec's layout, trained as published comparisons do.
+    """Return the configuration of a model that only ranks, on MMRec's layout, as in published comparisons.
 
     Adam at a constant rate, batches of 2,048, patience 20 on validation Recall@20, the file's own split, train items
     masked, all items candidates (`protocol=mmrec`).
@@ -159,7 +159,7 @@ def ranking(model: str, data: str, name: str) -> ConfigDict:
 
 
 def settings_of(config: ConfigDict) -> Settings:
-    """The checked settings of a configuration.
+    """Return the checked settings of a configuration.
 
     Raises:
       UserError: a field is unknown or wrong, or fields contradict one another; one line names them.
@@ -170,7 +170,7 @@ def settings_of(config: ConfigDict) -> Settings:
 
 
 def read_settings(path: pathlib.Path) -> Settings:
-    """The settings of a run, checked, from its `config.json`.
+    """Read the checked settings of a run from its `config.json`.
 
     A run directory need not be trusted, so it makes nothing run: `data.cache_dir`, which holds compiled programs, is
     not taken over, and a model of the user's own is not imported unless its module is imported already, or the
@@ -194,7 +194,7 @@ def read_settings(path: pathlib.Path) -> Settings:
 
 
 def changed(settings: Settings, fields: Mapping[str, Any]) -> Settings:
-    """The settings with other values, checked again.
+    """Return the settings with other values, checked again.
 
     Args:
       settings: what is changed; it stays as it is.
@@ -325,14 +325,14 @@ def _check_effects(settings: Settings) -> None:
 
 
 def _predicts_ratings(settings: Settings) -> bool:
-    """False where validation cannot judge ratings; a model that is not trained has nothing to select."""
+    """Return False if validation cannot judge ratings; a model that is not trained has nothing to select."""
     entry = entry_of(settings.model.name)
     rates = entry.rates and (not entry.reads_field("model.rating_weight") or settings.model.rating_weight > 0.0)
     return rates or not entry.trained
 
 
 def _model_of(config: ConfigDict) -> str:
-    """The name of the model, where a configuration that is not checked has one of the user's own; otherwise `drex`."""
+    """Return the model's name in an unchecked configuration if it is a user's own model; otherwise `drex`."""
     group = config.get("model")
     name = group.get("name") if isinstance(group, ConfigDict) else None
     return name if isinstance(name, str) and ":" in name else "drex"

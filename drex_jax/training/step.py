@@ -39,7 +39,7 @@ class State(NamedTuple):
 def training_step(
     model: Model, optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
-    """One update as a program of one device: (axis, state, batch, seed, step) -> (state, figures to log)."""
+    """Return one update as a program of one device: (axis, state, batch, seed, step) -> (state, figures to log)."""
 
     def train_step(
         axis: Axis, state: State, batch: Batch, seed: jax.Array, step: jax.Array
@@ -83,7 +83,7 @@ class Trainer:
         self._compiled: Callable[..., tuple[State, dict[str, jax.Array]]] | None = None
 
     def begin(self, params: list[Params]) -> State:
-        """The state before the first step, from each seed's new parameters."""
+        """Return the state before the first step, from each seed's new parameters."""
         keys = self._keys(0)
         renewed = [self._stream.renew(each, None, 0, key) for each, key in zip(params, keys, strict=True)]
         states = [
@@ -103,12 +103,12 @@ class Trainer:
         return state._replace(carry=self._devices.place(carry, self._several))
 
     def _keys(self, epoch: int) -> list[jax.Array]:
-        """Each seed's key for the start of an epoch, apart from those of its steps."""
+        """Return each seed's key for the start of an epoch; it differs from the keys of steps."""
         begins = [jax.random.fold_in(jax.random.key(seed), BEGINS) for seed in np.atleast_1d(self._seeds)]
         return [jax.random.fold_in(key, epoch) for key in begins]
 
     def batches(self, epoch: int, first: int) -> Iterator[Chunk]:
-        """The batches of an epoch from number `first` on, on the devices; of several seeds side by side."""
+        """Yield the batches of an epoch from number `first` on, on the devices; several seeds are stacked."""
         steps = self._stream.steps_per_epoch()
         each = [self._chunks(itertools.islice(each.batches(epoch), first, None)) for each in self._streams]
         begins = range(first, steps, self.chunk)
@@ -120,7 +120,7 @@ class Trainer:
         return batches if self._changing is None else _stacked(batches, self.chunk, self._changing)
 
     def compile(self, state: State) -> float:
-        """Compiles the program of a chunk for its one shape. Returns the seconds that took."""
+        """Compile the program of a chunk for its one shape. Returns the seconds that took."""
         begun = time.monotonic()
         program = partial(_updates, training_step(self._stream.model, self._optimizer), self._changing)
         first = next(self.batches(0, 0))
@@ -135,7 +135,7 @@ class Trainer:
         return time.monotonic() - begun
 
     def step(self, state: State, chunk: Chunk, number: int) -> tuple[State, dict[str, jax.Array]]:
-        """The updates of a chunk for every seed; `number`, of the first, counts from 0.
+        """Run the updates of a chunk for every seed; `number` is that of the first, from 0.
 
         Returns:
           The state, and figures [chunk] (of several seeds [seeds, chunk]), of which the first `chunk.updates` are real.
@@ -146,13 +146,13 @@ class Trainer:
         return after._replace(best=state.best), figures
 
     def each(self, tree: Any) -> list[Any]:
-        """A tree of state or figures, of each seed by itself."""
+        """Split a tree of state or figures by seed."""
         if not self._several:
             return [tree]
         return [jax.tree.map(operator.itemgetter(number), tree) for number in range(self._number)]
 
     def choose(self, chosen: list[bool], these: Any, others: Any) -> Any:
-        """For each seed these arrays where it is chosen, and otherwise the others."""
+        """Select for each seed the first arrays if it is chosen, otherwise the second."""
         if not self._several:
             return jax.tree.map(jnp.copy, these) if chosen[0] else others
         mask = np.array(chosen)
@@ -185,7 +185,7 @@ def _updates(
 
 
 def _together(program: Program, batch_axes: Any, axis: Axis, *arguments: Any) -> tuple[State, dict[str, jax.Array]]:
-    """The program of one seed for several, along the leading axis of (state, batches, seed)."""
+    """Map the program of one seed over several, along the leading axis of (state, batches, seed)."""
     return jax.vmap(partial(program, axis), in_axes=(0, batch_axes, 0, None, None))(*arguments)
 
 

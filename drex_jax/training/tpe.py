@@ -64,7 +64,7 @@ class Proposer:
         return None
 
     def _study(self, trials: Sequence[Trial]) -> optuna.Study:
-        """A study of the trials whose settings are in the space; those that failed count as the worst."""
+        """Make a study of the trials whose settings are in the space; failed trials count as the worst."""
         optuna, lower = self._optuna, lower_is_better(self._config.train.selection)
         study = optuna.create_study(
             direction="minimize" if lower else "maximize",

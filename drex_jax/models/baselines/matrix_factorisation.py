@@ -77,7 +77,7 @@ class MatrixFactorisation(BiasedProduct):
         }
 
     def loss(self, params: Params, carry: States, batch: RatingBatch, key: jax.Array, axis: Axis = ALONE) -> Loss:
-        """Squared error and L2."""
+        """Return the squared error plus the L2 penalty."""
         own = RatingBatch(*(axis.shard(jnp.asarray(column)) for column in batch))
         user, item = params["user"][own.user], params["item"][own.item]
         error = losses.squared_error(product(user, item), own.target, own.valid, axis)
@@ -142,5 +142,5 @@ class RatingStream(LookupStream):
 
 
 def product(user: jax.Array, item: jax.Array) -> jax.Array:
-    """[n] of rows [n, D + 1] each, the last column a bias."""
+    """Return the products [n] of two tables of rows [n, D + 1], whose last column is a bias."""
     return (user[:, :-1] * item[:, :-1]).sum(1) + user[:, -1] + item[:, -1]

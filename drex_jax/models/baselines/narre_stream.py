@@ -134,7 +134,7 @@ class ReviewStream(LookupStream):
         return [np.where(table == rows[:, None], -1, table) for table in tables]
 
     def _planned(self, rows: np.ndarray, count: int, shapes: Sequence[batching.BucketShape]) -> Reviews:
-        """The reviews of train interactions, padded to `count`."""
+        """Return the reviews of train interactions, padded to `count`."""
         tokens: Tokens = self._tokens
         text = batching.plan(tokens.ids, tokens.offsets, rows, shapes)
         text = text._replace(row=tuple(np.where(row < len(rows), row, count).astype(np.int32) for row in text.row))
@@ -164,11 +164,11 @@ def _latest(rows: np.ndarray, owner: np.ndarray, count: int, most: int) -> np.nd
 
 
 def _distinct(tables: Sequence[np.ndarray]) -> np.ndarray:
-    """The interactions that tables name, ascending."""
+    """Return the distinct interactions in tables, ascending."""
     found = np.unique(np.concatenate([table.ravel() for table in tables]))
     return found[found >= 0]
 
 
 def _places(table: np.ndarray, needed: np.ndarray, missing: int) -> np.ndarray:
-    """int32, shaped as the table: where each interaction stands among those needed; `missing` for -1."""
+    """Return each interaction's position among those needed, int32, in the table's shape; `missing` for -1."""
     return np.where(table >= 0, np.searchsorted(needed, table), missing).astype(np.int32)

@@ -69,7 +69,7 @@ def moments(contents: jax.Array, counted: jax.Array) -> Moments:
 
 
 def standardise(contents: jax.Array, present: jax.Array, by: Moments) -> jax.Array:
-    """Contents [M, n, D] less the mean, over the deviation; zeros where not `present` (bool [M, n])."""
+    """Standardise contents [M, n, D] by mean and deviation; zeros where not `present` (bool [M, n])."""
     return jnp.where(present[:, :, None], (contents - by.mean) / by.deviation, 0.0)
 
 
@@ -84,7 +84,7 @@ def correlation(content: jax.Array, joint: jax.Array, scale: jax.Array, count: j
 
 
 def refine(rounds: list[Round], contents: jax.Array, present: jax.Array, counted: jax.Array | None = None) -> jax.Array:
-    """Contents after all rounds.
+    """Return the contents after all rounds.
 
     What a round is about to add is standardised first (our choice): as it is never negative, it would otherwise soon
     give all rows the same direction.

@@ -255,7 +255,7 @@ class Crane(Pairwise):
     def _contrast(
         self, behaviour: jax.Array, content: jax.Array, numbers: jax.Array, valid: jax.Array, axis: Axis
     ) -> jax.Array:
-        """InfoNCE between both views of a batch's distinct users or items: this device's share.
+        """Return this device's share of InfoNCE between both views of a batch's distinct users or items.
 
         Those in the batch's first `anchors` rows look for themselves among all: an estimate of the mean over all that
         costs a part. `behaviour` [B / devices, D] of this device's; of all [B]: `content` [B, D], `numbers`, `valid`.
@@ -275,12 +275,12 @@ class Crane(Pairwise):
 
 
 def _joined(contents: jax.Array) -> jax.Array:
-    """[M, n, D] as [n, M D]."""
+    """Reshape [M, n, D] to [n, M D]."""
     return jnp.concatenate(list(contents), axis=1)
 
 
 def _split(contents: jax.Array, modalities: int) -> jax.Array:
-    """[n, M D] as [M, n, D]."""
+    """Reshape [n, M D] to [M, n, D]."""
     return jnp.stack(jnp.split(contents, modalities, axis=1))
 
 
@@ -292,7 +292,7 @@ def item_graph(content: jax.Array, present: jax.Array, neighbours: int) -> Graph
 
 
 def _standardised(values: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Columns of the present rows (bool [I]) standardised, zeros elsewhere: float32 [I, F]."""
+    """Standardise the columns of the present rows (bool [I]); zeros elsewhere. Returns float32 [I, F]."""
     known = values[present]
     known -= known.mean(0, np.float64).astype(np.float32)
     deviation = np.sqrt((known**2).mean(0, np.float64)).astype(np.float32)

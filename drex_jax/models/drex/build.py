@@ -78,7 +78,7 @@ def ratings_stream_of(source: Source) -> WindowStream:
 
 
 def _shared(settings: Any, kind: type) -> dict[str, Any]:
-    """The settings that are options of the same name."""
+    """Return the settings that are options of the same name."""
     names = {field.name for field in dataclasses.fields(kind)}
     return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings) if field.name in names}
 

@@ -90,7 +90,7 @@ class DReX(Model):
     options: DReXOptions
 
     def __post_init__(self) -> None:
-        """Raises `ValueError` where a head has no weight or a weight no head."""
+        """Raise `ValueError` for a head without a weight or a weight without a head."""
         options = self.options
         if (options.rating_weight > 0, options.ranking_weight > 0) != (options.network.rating, options.network.ranking):
             raise ValueError(
@@ -133,7 +133,7 @@ class DReX(Model):
         return params
 
     def loss(self, params: Params, carry: States, batch: WindowBatch, key: jax.Array, axis: Axis = ALONE) -> Loss:
-        """One window: exact back-propagation through all its updates; the states that enter are constants.
+        """Return the loss of one window, differentiated exactly through all its updates; initial states are constants.
 
         Devices share its texts, its features and its predictions, and the lanes of each step where they are split.
         """
@@ -276,7 +276,7 @@ class DReX(Model):
         return scores
 
     def _base(self, user: jax.Array, item: jax.Array) -> jax.Array:
-        """The running bias's prediction less the mean, in standard units, from rows [n, E]."""
+        """Return the running bias's prediction minus the mean, in standard units, from rows [n, E]."""
         size = self.options.network.state_size
         return (user[..., size] + item[..., size]) / self.options.rating_deviation
 

@@ -68,7 +68,7 @@ class Modality(NamedTuple):
 
 
 def _drop(module: nn.Module, values: jax.Array, rate: float, rows: jax.Array | None) -> jax.Array:
-    """Dropout of values [n, ...] of the rows numbered `rows`; None or a rate of 0: as they are."""
+    """Apply dropout to values [n, ...] of the rows numbered `rows`; with None or a rate of 0, return them unchanged."""
     if rows is None or rate == 0:
         return values
     return drop(module.make_rng("dropout"), values, rows, rate)
@@ -81,7 +81,7 @@ class Fusion(nn.Module):
 
     @nn.compact
     def __call__(self, modalities: dict[str, Modality], rows: jax.Array | None) -> jax.Array:
-        """`modalities`: by name; `rows`: int32 [n], their numbers, in training. Features [n, F]."""
+        """Return features [n, F] of modalities by name; `rows`, int32 [n], are the rows' numbers in training."""
         size = self.options.feature_size
         parts, bits = [], []
         for name, (values, present) in sorted(modalities.items()):
@@ -211,23 +211,23 @@ class Network(nn.Module):
         return self.fusion(modalities, rows)
 
     def weights(self) -> recurrence.Weights:
-        """What the recurrence reads."""
+        """Return the weights of the recurrence."""
         return self.cells()
 
     def rate(self, user: jax.Array, item: jax.Array, rows: jax.Array | None = None) -> jax.Array:
-        """Ratings [n] in standard units, of rows [n, E]."""
+        """Return ratings [n] in standard units from rows [n, E]."""
         return self.rating_head(user, item, rows)
 
     def prefer(self, user: jax.Array, item: jax.Array, picks: jax.Array, rows: jax.Array | None = None) -> jax.Array:
-        """Ranking scores [n, m] of rows [n, E], each with the rows of [R, E] that `picks` [n, m] names."""
+        """Return ranking scores [n, m] of rows [n, E], each with the rows of [R, E] at `picks` [n, m]."""
         return self.ranking_head.against(user, item, picks, rows)
 
     def rank(self, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Ranking scores [n, m] of rows [n, E] and [m, E]: of the ranking head, or of the rating head without one."""
+        """Return scores [n, m] of rows [n, E] and [m, E], by the ranking head or, without one, the rating head."""
         return (self.ranking_head if self.options.ranking else self.rating_head).pairs(user, item)
 
     def everything(self, modalities: dict[str, Modality]) -> None:
-        """Touches every parameter, for `init`."""
+        """Use every parameter once, for `init`."""
         features = self.features(modalities)
         self.weights()
         row = jnp.zeros((features.shape[0], self.options.state_size + AUXILIARY))

@@ -78,7 +78,7 @@ class Continuation:
     """Goes on from any rows and counters. Sizes are rounded, so that few compiled programs serve many calls."""
 
     def __init__(self, model: DReX, params: Params, least: int = 0):
-        """Makes a program.
+        """Make a program.
 
         Args:
           model: of the run.
@@ -89,7 +89,7 @@ class Continuation:
         self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
 
     def run(self, states: States, past: History, events: Events, known: tuple[int, int]) -> Passage:
-        """Refines rows with n > 0 interactions, in their order.
+        """Refine rows with n > 0 interactions, in their order.
 
         Args:
           states: the rows before them, NumPy arrays [U, E] and [I, E]; left as they are.
@@ -124,7 +124,7 @@ class Replay:
     """The states and counters of all users and items, which `advance` moves forward."""
 
     def __init__(self, model: DReX, params: Params, states: States, past: History):
-        """Starts from a moment of a run.
+        """Start from a moment of a run.
 
         Args:
           model: of the run.
