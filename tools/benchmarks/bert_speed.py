@@ -6,10 +6,10 @@
 Each call encodes all texts, tokenization included: mean pooling, vectors of length 1, at most 128 tokens. PyTorch runs
 `transformers`' BertModel with its fused attention on the same word pieces. It takes the longest texts first and pads
 each batch to its longest text, with two batch sizes: 32 texts, like sentence-transformers, and as many texts as one of
-our batches has tokens. Calls alternate. Figures are the median, the lowest and the highest, in seconds by the clock and
+our batches has tokens. Calls alternate. Figures are the median, the lowest and the highest, in wall-clock seconds and
 in CPU seconds of all threads. On a shared machine only CPU seconds are meaningful, and only on one core
 (`taskset -c 0`), because PyTorch's threads also spend CPU time when they wait for each other. Our first call, which
-compiles, is reported separately. Load is the average of the machine over the last minute.
+compiles, is reported separately. Load is the machine's load average over the last minute.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
 
 
 def by_length(pieces: Tokens, rows_for: Callable[[int], int]) -> Batches:
-    """Yield batches (rows, ids, lengths), the longest texts first; `rows_for` maps that length to the batch size."""
+    """Yield batches (rows, ids, lengths), the longest texts first; `rows_for` maps the longest length to the size."""
     order, begin = np.argsort(-pieces.lengths, kind="stable"), 0
     while begin < len(order):
         longest = int(pieces.lengths[order[begin]])
@@ -86,7 +86,7 @@ def torch_encoder(folder: str) -> Callable[[int, Batches], np.ndarray]:
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
-    """Return the result of the call, its seconds by the clock and its CPU seconds."""
+    """Return the result of the call, its wall-clock seconds and its CPU seconds."""
     clock, cpu = time.perf_counter(), time.process_time()
     found = call()
     return found, time.perf_counter() - clock, time.process_time() - cpu

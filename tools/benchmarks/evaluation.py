@@ -1,6 +1,7 @@
-"""Full ranking, ours and as PyTorch users write it: a blocked product, masked by index, `topk`, and a look for hits.
+"""Full ranking by this package, and as PyTorch users write it: blocked product, mask by index, `topk`, count of hits.
 
-Both are prepared once, as an evaluation of every epoch is, and then give the metrics of given rows, host work included.
+Both are prepared once, like an evaluation that runs after every epoch. Each call then computes the metrics of the given
+rows, including the work on the host.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from drex_jax.models.protocol import States
 from tools.benchmarks import torch_module
 
 Evaluate = Callable[[], dict[str, float]]
-WITH_MORE, MOST = 0.2, 4  # of the users of a synthetic problem have up to so many relevant items; the others one
+WITH_MORE, MOST = 0.2, 4  # this share of a synthetic problem's users have 2 to MOST relevant items; the others have one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Problem:
 
     Attributes:
       user, item: float32 [U, D] and [I, D]; scores are their products, and all items are candidates.
-      relevant: users and items, int [m] each.
-      masked: users and items, int [n] each: what is no candidate for a user.
-      cutoffs: of the metrics.
+      relevant: pairs of a user and a relevant item, as two int [m].
+      masked: pairs of a user and an item that is excluded from the user's candidates, as two int [n].
+      cutoffs: cutoffs of the metrics.
     """
 
     user: np.ndarray
@@ -51,7 +52,7 @@ def synthetic(users: int, items: int, interactions: int, size: int = 64, seed: i
 
 
 def ours(problem: Problem, block: int = 256) -> Evaluate:
-    """Rank all items by this package (`drex_jax.evaluation.frozen`) on the first device."""
+    """Return a function that ranks all items with this package (`drex_jax.evaluation.frozen`) on the first device."""
     candidates = np.ones(len(problem.item), bool)
     ranking = FrozenRanking(_product, problem.relevant, problem.masked, candidates, block)
     carry = States(jnp.asarray(problem.user), jnp.asarray(problem.item))
@@ -68,12 +69,14 @@ def _product(params: Any, user: Any, item: Any) -> Any:
 
 
 def torch_full_ranking(problem: Problem, block: int = 256, threads: int = 2) -> Evaluate:
-    """Rank all items by PyTorch: a blocked product with the masked scores set to minus infinity by index, then `topk`.
+    """Return a function that ranks all items with PyTorch.
+
+    It computes a blocked product, sets the masked scores to minus infinity by index, and takes `topk`.
 
     Args:
-      problem: what is to be ranked.
-      block: users scored at once.
-      threads: that PyTorch may use, from now on.
+      problem: the ranking problem.
+      block: number of users scored at once.
+      threads: number of threads that PyTorch may use, from now on.
 
     Raises:
       UserError: PyTorch is not installed.
@@ -114,9 +117,9 @@ def torch_full_ranking(problem: Problem, block: int = 256, threads: int = 2) -> 
 
 
 def alternate(calls: dict[str, Evaluate], repeats: int = 5) -> dict[str, list[float]]:
-    """Return the seconds of each call's repeats; calls alternate, so that other load on the machine hits all alike.
+    """Return the seconds of each call's repeats; calls alternate, so that other load on the machine affects them all.
 
-    Each is called once before, which is not counted.
+    Each is called once before, as a warm-up that is not counted.
     """
     for call in calls.values():
         call()

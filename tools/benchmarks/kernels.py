@@ -1,16 +1,18 @@
-"""The JAX rows: the recurrence over a stream by each implementation, forward and in training.
+"""Measure the JAX implementations of the recurrence over a stream, forward and in training.
 
-Parameters, loss and update are those of the peer: features projected by one learned matrix and a bias; learned start
-states; the mean square of the states before every interaction plus that of the last states of whom a window touches;
-one Adam update a window. Features are data and have no gradient. States of everyone are kept in one table; a window
-gathers the rows that it touches and puts them back, and the gradient is cut between windows.
+Parameters, loss and update are those of the PyTorch peer (tools/benchmarks/peer.py). Features are projected by one
+learned matrix and a bias; start states are learned. The loss is the mean square of the states before every interaction,
+plus the mean square of the last states of the users and items of the window. There is one Adam update a window.
+Features are data and have no gradient. The states of all users and items are in one table. A window gathers its rows
+from the table and scatters them back, and the gradient is cut between windows.
 
 * `sequential`: one interaction at a time, on a sample.
 * `autodiff`: the steps of our schedule under plain automatic differentiation, on a sample.
-* `t_batch`: levels of the dependency graph cut into steps, by the kernel of `critical_path`.
+* `t_batch`: levels of the dependency graph cut into steps, run by the kernel of `critical_path`.
 * `critical_path`: our schedule and our kernel.
 
-Letters: N interactions, n of a window, D state size, F feature size, U users, I items, r rows that a window touches.
+Letters: N interactions, n interactions of a window, D state size, F feature size, U users, I items, r table rows that a
+window gathers.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ from tools.benchmarks import levels, peer, timing
 from tools.benchmarks.streams import Stream
 from tools.benchmarks.table import Case, Row
 
-SEQUENTIAL_SAMPLE = 5_000  # interactions, as the peer's
-AUTODIFF_SAMPLE = 20_000  # its steps cost more the more rows the table has
+SEQUENTIAL_SAMPLE = 5_000  # interactions, as many as the peer's sample
+AUTODIFF_SAMPLE = 20_000  # interactions; the cost of a step grows with the rows of the table
 WAYS = {
     "sequential": Implementation.SEQUENTIAL,
     "autodiff": Implementation.AUTODIFF,
@@ -45,11 +47,13 @@ WAYS = {
 
 
 class Params(NamedTuple):
-    """Attributes:
-    user, item: the cells' weights of the states.
-    features: [F, 6D], as in `recurrence.Weights`.
-    bias: [6D].
-    start: [2, D], the state of a new user and of a new item.
+    """The parameters of the recurrence.
+
+    Attributes:
+      user, item: each cell's weights of the states.
+      features: [F, 6D], as in `recurrence.Weights`.
+      bias: [6D].
+      start: [2, D], the state of a new user and of a new item.
     """
 
     user: CellParams
@@ -60,12 +64,14 @@ class Params(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Attributes:
-    rows: int32 [r] of the table of everyone, users then items; U + I where padded.
-    fresh: bool [r], met for the first time.
-    real: bool [n], no padding.
-    features: float32 [n, F], zeros where padded.
-    layout: where each interaction runs.
+    """A window of the stream, padded to the shape of all windows.
+
+    Attributes:
+      rows: int32 [r], rows of the table of all users and items, users first; U + I for padding.
+      fresh: bool [r], True for rows that no earlier window has.
+      real: bool [n], False for padding.
+      features: float32 [n, F], zeros for padding.
+      layout: the step and lane of each interaction.
     """
 
     rows: Any
@@ -76,19 +82,19 @@ class Window(NamedTuple):
 
 
 class Program:
-    """An implementation over a stream, ready to be compiled.
+    """An implementation and a stream, ready to be compiled.
 
     Args:
-      name: of the implementation.
+      name: the implementation's name.
       stream: N interactions.
-      case: sizes and features, the first N of which are the stream's.
+      case: sizes and features; the first N features belong to the stream.
       width: lanes a step.
-      products: dtype of the products.
-      count: windows of equal size.
+      products: dtype of the matrix products.
+      count: number of windows, all of equal size.
 
     Attributes:
-      windows: on the device, all of one shape.
-      schedules: of each window.
+      windows: the windows, on the device, all of one shape.
+      schedules: the schedule of each window.
     """
 
     def __init__(self, name: str, stream: Stream, case: Case, width: int, products: str, count: int) -> None:
@@ -123,13 +129,13 @@ class Program:
             )
 
     def beginning(self) -> tuple[Params, Any, jax.Array]:
-        """(parameters to start from, the state of their optimizer, the table of everyone [U + I, D])."""
+        """Return the initial parameters, the optimizer's state, and the table of all users and items [U + I, D]."""
         params = initial(self.case.state_size, self.case.feature_size)
-        # The table's content does not matter: who is met for the first time gets the start state.
+        # The table's content does not matter: a row gets the start state when a window has it for the first time.
         return params, self._optimizer.init(params), jnp.zeros((self._everyone, self.case.state_size))
 
     def refine(self, params: Params, table: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
-        """(states of whom the window touches after it [r, D], states before each interaction [n, 2, D])."""
+        """Return the states of the window's rows after it [r, D], and the states before each interaction [n, 2, D]."""
         size = table.shape[1]
         start = jnp.concatenate(
             [jnp.broadcast_to(start, (rows, size)) for start, rows in zip(params.start, self._sizes, strict=True)]
@@ -142,12 +148,12 @@ class Program:
         return after[: len(window.rows)], before
 
     def forward(self, params: Params, table: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
-        """(table of everyone after the window, states before each interaction [n, 2, D])."""
+        """Return the table after the window [U + I, D], and the states before each interaction [n, 2, D]."""
         after, before = self.refine(params, table, window)
         return table.at[window.rows].set(after, mode="drop"), before
 
     def loss(self, params: Params, table: jax.Array, window: Window) -> tuple[jax.Array, jax.Array]:
-        """(loss of the window, states of whom it touches after it [r, D])."""
+        """Return the loss of the window, and the states of its rows after it [r, D]."""
         after, before = self.refine(params, table, window)
 
         def mean_square(values: jax.Array, real: jax.Array) -> jax.Array:
@@ -164,21 +170,21 @@ class Program:
     def train(
         self, params: Params, moments: Any, table: jax.Array, window: Window
     ) -> tuple[Params, Any, jax.Array, jax.Array]:
-        """One window: (parameters, optimizer's state, table of everyone, loss)."""
+        """Train on one window. Return the parameters, the optimizer's state, the table [U + I, D] and the loss."""
         (loss, after), gradients = jax.value_and_grad(self.loss, has_aux=True)(params, table, window)
         params, moments = self.update(params, moments, gradients)
         return params, moments, table.at[window.rows].set(after, mode="drop"), loss
 
 
 class Compiled:
-    """Both programs, compiled ahead of time. A call runs all windows and waits for the last.
+    """The forward and the training program, compiled ahead of time. A call runs all windows and waits for the last.
 
     Attributes:
-      seconds: that compiling both took.
-      temp_bytes: temporary memory of the training program; None where the backend does not tell.
+      seconds: compile time of both programs.
+      temp_bytes: temporary memory of the training program; None where the backend does not report it.
       loss: the sum of the windows' losses in the last call of `train`.
-      params: as they are now.
-      table: states of everyone [U + I, D], as they are now.
+      params: the current parameters.
+      table: the current states of all users and items [U + I, D].
     """
 
     def __init__(self, program: Program) -> None:
@@ -215,7 +221,7 @@ class Compiled:
 
 
 def initial(state_size: int, feature_size: int) -> Params:
-    """The peer's parameters to start from, its columns in the order of ours."""
+    """Return the peer's initial parameters, with the columns in our order."""
     values = peer.initial(state_size, feature_size)
 
     def by_gate(columns: np.ndarray) -> jax.Array:
@@ -233,14 +239,16 @@ def initial(state_size: int, feature_size: int) -> Params:
 def rows(
     case: Case, implementations: Sequence[str], widths: Sequence[int], dtypes: Sequence[str], count: int
 ) -> list[Row]:
-    """A row for each implementation, dtype and width; `sequential` has width 1, `autodiff` takes the first alone.
+    """Return a row for each implementation, dtype and width.
+
+    `sequential` always has width 1, and `autodiff` is measured with the first width only.
 
     Args:
-      case: what is run.
+      case: the input.
       implementations: names, as in the module's docstring.
       widths: lanes a step.
-      dtypes: of the products.
-      count: windows between which the gradient is cut; a sample is one window.
+      dtypes: dtypes of the matrix products.
+      count: number of windows, between which the gradient is cut; a sample is one window.
     """
     found = []
     for name in WAYS:

@@ -1,8 +1,8 @@
-"""Measure how many of a profile's first five words name an aspect that is true for its user or item.
+"""Measure how many of a profile's top five words name an aspect that the synthetic world gave the user or item.
 
     python -m tools.benchmarks.keyword_precision --workdir=runs/quickstart
 
-Compares the profiles of a finished run on synthetic data with a TF-IDF profile of the same reviews.
+The profiles of a finished run on synthetic data are compared with TF-IDF profiles of the same reviews.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def precision(words: np.ndarray, aspect_of: np.ndarray, truth: np.ndarray, owner
 
 
 def compare(workdir: pathlib.Path) -> dict[str, tuple[float, float]]:
-    """Return {side: (precision of the run's profiles, of TF-IDF)} over all owners with a train review.
+    """Return {side: (precision of the run's profiles, precision of TF-IDF)} over all owners with a train review.
 
     Raises:
-      UserError: the run is not one of synthetic reviews, or is damaged.
+      UserError: the run is damaged, or was not trained on synthetic reviews.
     """
     config = read_settings(RunLayout(workdir).config)
     if config.data.format != "synthetic":
@@ -68,7 +68,7 @@ def _tfidf(dataset: Dataset) -> dict[str, keywords.Profiles]:
     assert dataset.events.tokens is not None
     train = dataset.sizes[0]
     tokens = dataset.events.tokens.part(0, train)
-    words = dataset.vocabulary.words(tokens)  # numbered as in the run's profiles: from train reviews alone
+    words = dataset.vocabulary.words(tokens)  # numbered as in the run's profiles: from train reviews only
     uniform = np.ones(len(tokens.ids), np.float32)
     counts = keywords.evidence(words.word, words.first, tokens.offsets, uniform, np.arange(train), len(words.names))
     sides = {

@@ -1,4 +1,4 @@
-"""T-batches (Kumar et al., KDD 2019): each level of the dependency graph as a batch of its own, the usual baseline."""
+"""Schedule by t-batches (Kumar et al., KDD 2019), the usual baseline: each level of the dependency graph is a batch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from drex_jax.models.drex.schedule import Schedule, levels
 
 
 def depth(user: np.ndarray, item: np.ndarray) -> int:
-    """The length of the longest chain of dependent interactions."""
+    """Return the length of the longest chain of dependent interactions."""
     return int(levels(user, item).max(initial=-1)) + 1
 
 
 def schedule(user: np.ndarray, item: np.ndarray, width: int) -> Schedule:
-    """Schedule level after level, each cut into steps of `width` in time order; the last step may have empty lanes.
+    """Schedule level after level, each cut into steps of `width` in time order; its last step may have empty lanes.
 
-    Its `bound` is the simple one, `max(depth, ceil(N / width))`.
+    The `bound` of the result is the simple one, `max(depth, ceil(N / width))`.
     """
     level = levels(user, item)
     sizes = np.bincount(level)
@@ -38,7 +38,7 @@ def cache(
     version: int,
     make: Callable[[], Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """The cache for `window.Packing.remember` that answers with t-batches when a schedule is asked for."""
+    """Return t-batches when a schedule is requested, else make the value: a cache for `window.Packing.remember`."""
     return (
         schedule(inputs["user"], inputs["item"], options["width"]).to_arrays() if kind == "schedule" else dict(make())
     )

@@ -1,6 +1,6 @@
-"""Where the time of a training step goes, from the times of whole programs that each lack one more part.
+"""Measure the parts of a training step, as differences between programs that each lack one more part.
 
-The fastest of several calls counts, because differences of noisy times say nothing.
+The fastest of several calls counts, because differences between noisy times are meaningless.
 
 * `projection`: the additional time of a forward pass with F features, compared to one feature.
 * `forward scan`: a forward pass with one feature.
@@ -28,10 +28,10 @@ def measure(case: Case, width: int, products: str, count: int) -> dict[str, floa
     """Measure the seconds of each part for all windows of `critical_path`, in the order in which they run.
 
     Args:
-      case: what is run.
+      case: the input.
       width: lanes a step.
       products: dtype of the products.
-      count: windows between which the gradient is cut.
+      count: number of windows, between which the gradient is cut.
     """
     program = Program("critical_path", case.stream, case, width, products, count)
     bare = Program("critical_path", case.stream, dataclasses.replace(case, feature_size=1), width, products, count)
@@ -72,7 +72,7 @@ def measure(case: Case, width: int, products: str, count: int) -> dict[str, floa
 
 
 def text(parts: dict[str, float], interactions: int) -> list[str]:
-    """Format one line for each part: microseconds an interaction, and its share of all."""
+    """Format one line for each part: microseconds an interaction, and its share of the total."""
     whole = np.sum(list(parts.values()))
     return [
         f"{name:<17}{1e6 * seconds / interactions:>7.2f} us an interaction {seconds / whole:>6.1%}"

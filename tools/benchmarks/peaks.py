@@ -1,4 +1,4 @@
-"""Measure what the device can do at best: a large matrix product, and a large array read and written once."""
+"""Measure the peaks of the device: a large matrix product, and a large array read and written once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ REPEATS = 7
 
 
 class Peaks(NamedTuple):
-    """Attributes:
-    flops_per_second: floating-point operations a second of a float32 matrix product at full precision.
-    bytes_per_second: bytes read and written a second.
+    """The peaks of a device.
+
+    Attributes:
+      flops_per_second: floating-point operations a second of a float32 matrix product at full precision.
+      bytes_per_second: bytes read and written a second.
     """
 
     flops_per_second: float
@@ -27,14 +29,14 @@ def measure(size: int | None = None, megabytes: int | None = None) -> Peaks:
 
     Args:
       size: rows and columns of the matrices; None: 2,048 on a CPU, 8,192 on an accelerator.
-      megabytes: of the array that is read and written; None: 512 on a CPU, 2,048 on an accelerator.
+      megabytes: size of the array that is read and written; None: 512 on a CPU, 2,048 on an accelerator.
     """
     on_cpu = jax.default_backend() == "cpu"
     size = size or (2048 if on_cpu else 8192)
     elements = (megabytes or (512 if on_cpu else 2048)) * 2**20 // 4
     matrix = jnp.full((size, size), 1 / size, jnp.float32)
     product = jax.jit(lambda a, b: jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST))
-    # In place, because a fresh array would be charged the page faults of its allocation as well.
+    # In place, because the page faults of a newly allocated array would be measured as well.
     negate = jax.jit(jnp.negative, donate_argnums=0)
     flops = 2 * size**3 / _fastest(lambda b: product(matrix, b), matrix)
     return Peaks(flops, 2 * 4 * elements / _fastest(negate, jnp.ones(elements, jnp.float32)))

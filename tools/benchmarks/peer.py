@@ -1,20 +1,20 @@
-"""PyTorch on the same recurrence, as fast as we could make it without writing a gradient by hand: what to beat.
+"""Measure PyTorch on the same recurrence, as fast as we could make it without writing a gradient by hand.
 
-The equations (of `drex_jax.models.drex.recurrence`, both cells reading both states), the loss and the update are those
-of the JAX rows: features projected by one learned matrix and a bias; learned start states; the mean square of the
-states before every interaction plus that of the last tables; one Adam update a window. PyTorch's own autograd forms the
-gradients. Input projections are hoisted, a batch takes one fused product (`addmm` onto its projected features), and
-batches are prepared outside the timing. A t-batch is a level of the dependency graph, as in JODIE (Kumar et al., KDD
-2019).
+The equations are those of `drex_jax.models.drex.recurrence`, with both cells reading both states. Loss and update are
+those of tools/benchmarks/kernels.py. Features are projected by one learned matrix and a bias; start states are learned.
+The loss is the mean square of the states before every interaction, plus the mean square of the last tables. There is
+one Adam update a window. PyTorch's own autograd computes the gradients. Input projections are hoisted, a batch takes
+one fused product (`addmm` onto its projected features), and batches are prepared outside the timing. A t-batch is a
+level of the dependency graph, as in JODIE (Kumar et al., KDD 2019).
 
 * `sequential`: one interaction at a time; states are kept as a list of rows, so that no table is ever copied.
-* `t_batch_table`: t-batches over tables of all users and items, replaced out of place: what one writes first.
-* `t_batch_compact`: only the rows that a window touches are gathered into its table, and they are replaced in place.
+* `t_batch_table`: t-batches over tables of all users and items, replaced out of place, as in a first implementation.
+* `t_batch_compact`: only the rows of a window's users and items are gathered into its table, and replaced in place.
 
-The latter two cut the gradient between windows of 1,000 interactions. Without that the whole tables of 100,000
-interactions took 17 GB, and were no faster.
+The latter two cut the gradient between windows of 1,000 interactions. Without the cut, the whole tables of 100,000
+interactions took 17 GB and were no faster.
 
-PyTorch is imported here alone, and only when asked for; it is no dependency.
+PyTorch is not a dependency of the package: it is imported only when this benchmark runs.
 
 Letters: N interactions, D state size, F feature size, R table rows (users, then items), B interactions of a batch.
 """
@@ -31,28 +31,28 @@ from tools.benchmarks import levels, timing, torch_module
 from tools.benchmarks.streams import Stream
 from tools.benchmarks.table import Case, Row
 
-SAMPLE = 5_000  # interactions that are taken one by one
+SAMPLE = 5_000  # interactions of `sequential`
 WINDOW = 1_000  # interactions between updates of the t-batches
 AT_ITS_BEST = 11_000  # interactions a second that t_batch_compact trains on: default stream, two quiet cores
 TRIAL = 2_000  # interactions of the trial that chooses the number of threads
 LEARNING_RATE = 1e-3
 
-Tensor = Any  # torch is imported only when asked for, so its types cannot be named
-# features [F, 6D] and bias [6D], columns: the user's r, z, n, then the item's; user_own, user_partner, item_own and
-# item_partner [D, 3D], columns r, z, n; start [2, D], the user's and the item's.
+Tensor = Any  # torch is imported only when needed, so its types cannot be named
+# Parameters: features [F, 6D] and bias [6D], columns: the user's r, z, n, then the item's; user_own, user_partner,
+# item_own and item_partner [D, 3D], columns r, z, n; start [2, D], the user's and the item's.
 Params = dict[str, Tensor]
 
 
 class _Window(NamedTuple):
-    """A stretch of the stream, its interactions in the order of their batches.
+    """A stretch of n interactions of the stream, in the order of their batches.
 
     Attributes:
-      touched: int64 [r], rows of the table that take part.
-      side: int64 [r], 0 a user, 1 an item.
-      fresh: bool [r, 1], rows that no earlier window touched: they begin with the learned start state.
+      touched: int64 [r], the rows of the table that the window reads and writes.
+      side: int64 [r], 0 for a user, 1 for an item.
+      fresh: bool [r, 1], True for rows that no earlier window has: they begin with the learned start state.
       features: float32 [n, F].
-      sizes: interactions of each batch.
-      rows: int64 [2B] a batch, places within `touched`: user and item of each interaction.
+      sizes: number of interactions of each batch.
+      rows: for each batch int64 [2B], indices into `touched`: the user and the item of each interaction.
     """
 
     touched: Tensor
@@ -64,7 +64,7 @@ class _Window(NamedTuple):
 
 
 def rows(case: Case) -> tuple[list[Row], list[str]]:
-    """Return the three rows, and a line for each fact that their reader must know.
+    """Return the three rows, and notes for the reader as lines.
 
     Raises:
       UserError: PyTorch is not installed.
@@ -91,11 +91,11 @@ class Peer:
     Args:
       name: `sequential`, `t_batch_table` or `t_batch_compact`.
       stream: N interactions.
-      case: sizes and features, the first N of which are the stream's.
+      case: sizes and features; the first N features belong to the stream.
 
     Attributes:
-      windows: between their borders the parameters are updated, and the gradient is cut.
-      order: int64 [n] a window, its interactions in the order of their batches.
+      windows: the windows; after each the parameters are updated, and the gradient is cut.
+      order: for each window int64 [n], its interactions in the order of their batches.
     """
 
     def __init__(self, name: str, stream: Stream, case: Case) -> None:
@@ -134,11 +134,11 @@ class Peer:
 
     @property
     def steps(self) -> int:
-        """Batches of all windows, one after the other."""
+        """Return the number of batches of all windows, which run one after the other."""
         return sum(len(window.sizes) for window in self.windows)
 
     def beginning(self, case: Case) -> tuple[Params, Any]:
-        """Parameters to start from, and their optimizer."""
+        """Return the initial parameters and their optimizer."""
         params = self.params(initial(case.state_size, case.feature_size))
         return params, self.torch.optim.Adam(params.values(), lr=LEARNING_RATE, fused=True)
 
@@ -147,7 +147,10 @@ class Peer:
         return {name: self.torch.tensor(array, requires_grad=True) for name, array in values.items()}
 
     def forward(self, params: Params) -> tuple[Tensor, list[Tensor]]:
-        """(table of all rows after the stream [R, D], states before each [2n, D] a window); no gradient."""
+        """Return the table after the stream [R, D], and for each window the states before each interaction [2n, D].
+
+        No gradient is recorded.
+        """
         with self.torch.inference_mode():
             table, before = self._start(params), []
             for window in self.windows:
@@ -185,7 +188,7 @@ class Peer:
 
 
 def initial(state_size: int, feature_size: int) -> dict[str, np.ndarray]:
-    """Parameters to start from: float32, uniform within 1 / sqrt(D), as PyTorch's own cells begin."""
+    """Return initial parameters: float32, uniform within 1 / sqrt(D), like those of PyTorch's own cells."""
     rng = np.random.default_rng(2)
     cells = ("user_own", "user_partner", "item_own", "item_partner")
     shapes = {"features": (feature_size, 6 * state_size), "bias": (6 * state_size,), "start": (2, state_size)}
@@ -211,7 +214,7 @@ def _row(name: str, stream: Stream, case: Case) -> Row:
 
 
 def _set_threads(name: str, stream: Stream, case: Case) -> None:
-    """Choose one thread for each core, or one in all if that is faster: on a busy machine threads wait."""
+    """Use one thread for each core, or a single thread if that is faster, as it can be on a busy machine."""
     peer = Peer(name, stream, case)
     params, optimizer = peer.beginning(case)
     rates: dict[int, float] = {}
@@ -224,7 +227,10 @@ def _set_threads(name: str, stream: Stream, case: Case) -> None:
 
 
 def _fused(torch: Any, params: Params) -> Tensor:
-    """[2D, 8D] for [u, i], columns of each cell, the user's first: r, z, partner's part of n, own part of n."""
+    """Return the fused weights of both cells [2D, 8D], for states [u, i].
+
+    Columns of each cell, the user's first: r, z, partner's part of n, own part of n.
+    """
     size = params["start"].shape[1]
     zero = torch.zeros(size, size)
 
@@ -237,7 +243,10 @@ def _fused(torch: Any, params: Params) -> Tensor:
 
 
 def _step(weights: Tensor, states: Tensor, inputs: Tensor) -> Tensor:
-    """One batch: states [2B, D], inputs [B, 8D] -> new states [2B, D]. As few nodes of the graph as we found."""
+    """Return the new states [2B, D] of a batch from its states [2B, D] and inputs [B, 8D].
+
+    The expression has the fewest autograd nodes that we found.
+    """
     size = states.shape[1]
     products = inputs.addmm(states.view(-1, 2 * size), weights).view(-1, 4 * size)
     gates, partner, own = products.split([2 * size, size, size], 1)

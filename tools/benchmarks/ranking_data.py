@@ -1,4 +1,4 @@
-"""Data sets in MMRec's layout to time rankers on: made up in the size of real ones, or real ones given features."""
+"""Write data sets in MMRec's layout for timing rankers: synthetic ones, or real ones with features added."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from drex_jax.data.readers import mmrec
 
 USER_SKEW, ITEM_SKEW = 0.5, 0.8  # exponents of the Zipf laws that users and items are drawn from
 MODALITIES = ("image", "text")
-WIDTHS = (128, 128)  # feature columns of each
+WIDTHS = (128, 128)  # feature columns of each modality
 
 
 class Size(NamedTuple):
-    """The size of a made-up data set.
+    """The size of a synthetic data set.
 
     Attributes:
-      users, items: all of whom occur.
-      interactions: distinct pairs; four fifths are train, half of the rest each are validation and test.
+      users, items: number of users and of items; each has at least one interaction.
+      interactions: number of distinct pairs; about 80% are train, 10% validation, 10% test.
     """
 
     users: int
@@ -30,12 +30,12 @@ class Size(NamedTuple):
 
 
 def write(folder: pathlib.Path, size: Size, widths: Sequence[int] = WIDTHS, seed: int = 0) -> None:
-    """Write a made-up data set with two random modalities, of `widths` columns.
+    """Write a synthetic data set with two random modalities, of `widths` columns.
 
-    Users and items are drawn independently by power laws; everyone's first interaction is train.
+    Users and items are drawn independently by power laws; the first interaction of each user and item is train.
 
     Raises:
-      UserError: there are not so many pairs, or too few for everyone to occur.
+      UserError: `size.interactions` is more than the number of pairs, or too small for all users and items to occur.
     """
     rng = np.random.default_rng(seed)
     pairs = _pairs(rng, size)
@@ -57,10 +57,10 @@ def add_features(folder: pathlib.Path, items: int, widths: Sequence[int] = WIDTH
 
 
 def with_features(folder: pathlib.Path, source: pathlib.Path, widths: Sequence[int] = WIDTHS) -> bool:
-    """Make `folder` a data set with features: links to the files of `source`, and random features if none are there.
+    """Make `folder` a data set with features: links to the files of `source`, and random features if it has none.
 
     Returns:
-      Whether the features are random.
+      True if the features are random.
 
     Raises:
       UserError: `source` holds no data set.
@@ -85,7 +85,7 @@ def _largest_item(table: pathlib.Path) -> int:
 
 
 def _pairs(rng: np.random.Generator, size: Size) -> np.ndarray:
-    """Return distinct pairs user * items + item, int64 [interactions], ascending; each user and item is in one."""
+    """Return distinct pairs user * items + item, int64 [interactions], ascending; all users and items occur."""
     users, items, interactions = size
     longer = max(users, items)
     everyone = np.unique(np.resize(rng.permutation(users), longer) * items + np.resize(rng.permutation(items), longer))

@@ -1,27 +1,29 @@
-"""PyTorch on the same epochs of LightGCN and FREEDOM, as fast as we could make it without a kernel of its own.
+"""Train LightGCN and FREEDOM with PyTorch for the same epochs, as fast as we could make it without custom kernels.
 
-The work is that of the public implementations: every update multiplies the whole graph with all embeddings, takes a
-batch of train interactions with one uniform negative each (drawn again while it is in train), the BPR loss, and one
-Adam update of all parameters, which are dense.
+Each update does the work of the public implementations: it multiplies the whole graph with all embeddings, takes a
+batch of train interactions with one uniform negative each (drawn again while it is in train), computes the BPR loss,
+and makes one Adam update of all parameters, which are dense.
 
 * LightGCN (He et al., SIGIR 2020): the mean of the embeddings and of each layer's product with the symmetrically
   normalised graph; L2 on the batch's own embeddings.
 * FREEDOM (Zhou and Shen, MM 2023): each epoch keeps a sample of the interactions, drawn without replacement by the
-  weights of their edges, and normalises it anew; on it LightGCN's mean; items add their product with a frozen graph
-  of the nearest neighbours by features; users are also compared with projected features, which train as well.
+  weights of their edges, and normalises it again. LightGCN's mean is taken on the sample. Items add their product with
+  a frozen graph of the nearest neighbours by features. Users are also compared with projected features; the projections
+  and the features are trained as well.
 
-What is left out costs time and changes no number: features are projected for a batch's items alone, means are taken of
-a batch's rows alone, which are gathered at once, Adam is PyTorch's fused one.
+Three optimisations save time and change no number: only the features of a batch's items are projected; means are taken
+only of a batch's rows, which are gathered at once; Adam is PyTorch's fused one.
 
-Three ways to multiply a sparse matrix (`LAYOUTS`):
+There are three ways to multiply a sparse matrix (`LAYOUTS`):
 
 * `coo`: `torch.sparse.mm` and PyTorch's own gradient of it, as in the public code;
 * `coo_transposed`: the transposed matrix is made once and the gradient is a product with it;
 * `csr`: the same in compressed rows. (PyTorch's own gradient transposes at every call, which is many times slower.)
 
-PyTorch is imported here alone, and only when asked for; it is no dependency.
+PyTorch is not a dependency of the package: it is imported only when this benchmark runs.
 
-Letters: n interactions, b of a batch, U users, I items, D embedding size, F feature width, k neighbours.
+Letters: n interactions, b interactions of a batch, U users, I items, D embedding size, F feature width, k neighbours,
+M modalities.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ from tools.benchmarks import torch_module
 
 LAYOUTS = ("coo", "coo_transposed", "csr")
 MODELS = ("lightgcn", "freedom")
-SPREAD = 1e-2  # of the embeddings to start from
-BLOCK = 2048  # items whose similarities to all others are alive at once
+SPREAD = 1e-2  # standard deviation of the initial embeddings
+BLOCK = 2048  # items whose similarities to all others are in memory at once
 
-Tensor = Any  # torch is imported only when asked for, so its types cannot be named
+Tensor = Any  # torch is imported only when needed, so its types cannot be named
 
 
 class Train(NamedTuple):
@@ -51,7 +53,7 @@ class Train(NamedTuple):
       user, item: int64 [n], each pair once.
       num_users: U.
       num_items: I.
-      features: float32 [I, F] each, the first modality first.
+      features: float32 [I, F] for each modality.
     """
 
     user: np.ndarray
@@ -63,7 +65,7 @@ class Train(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PeerOptions:
-    """The constants of both models; `ranker` of the configuration has the same fields."""
+    """The constants of both models; the configuration's `ranker` has the same fields."""
 
     size: int = 64
     batch_size: int = 2048
@@ -77,13 +79,13 @@ class PeerOptions:
 
 
 class Matrix:
-    """A sparse matrix that dense ones are multiplied with.
+    """A sparse matrix, for products with dense matrices.
 
     Args:
-      rows, columns, values: int64, int64 and float32 tensors of its entries; equal places add up.
-      shape: of the matrix.
+      rows, columns, values: int64, int64 and float32 tensors of the entries; values of one (row, column) are added.
+      shape: shape of the matrix.
       layout: one of `LAYOUTS`.
-      symmetric: it is its own transpose.
+      symmetric: True if the matrix equals its transpose.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class Matrix:
 
 
 def _product_with_gradient(torch: Any, transposed: Tensor) -> Any:
-    """A sparse product whose gradient is a product with a transposed matrix that is there already."""
+    """Return a sparse product whose gradient is a product with the given transposed matrix."""
 
     class Product(torch.autograd.Function):
         @staticmethod
@@ -130,17 +132,17 @@ class Peer:
 
     Args:
       name: `lightgcn` or `freedom`.
-      data: what to learn from.
-      options: constants.
+      data: the training data.
+      options: constants of the model.
       layout: one of `LAYOUTS`.
-      seed: of everything that is drawn.
+      seed: seed of all random draws.
 
     Attributes:
-      params: tensors by name: `table` [U + I, D]; of FREEDOM also `features0` [I, F], `weight0` [F, D] and so on
-        (a bias would drop out of every difference).
+      params: tensors by name: `table` [U + I, D]; for FREEDOM also `features0` [I, F], `weight0` [F, D] and so on
+        (a bias would cancel in every difference of scores).
 
     Raises:
-      UserError: PyTorch is not installed; FREEDOM without features; a user with every item in train, who has no
+      UserError: PyTorch is not installed; FREEDOM has no features; or a user has every item in train, and so no
         negative.
     """
 
@@ -162,7 +164,7 @@ class Peer:
         if name == "freedom":
             for number, features in enumerate(data.features):
                 width = features.shape[1]
-                spread = (6 / (width + options.size)) ** 0.5  # Glorot's
+                spread = (6 / (width + options.size)) ** 0.5  # Glorot initialisation
                 weight = spread * (2 * torch.rand(width, options.size, generator=self._random) - 1)
                 self.params |= {
                     f"features{number}": torch.tensor(features),
@@ -177,11 +179,11 @@ class Peer:
 
     @property
     def updates(self) -> int:
-        """The number of updates of an epoch."""
+        """Return the number of updates of an epoch."""
         return -(-len(self.data.user) // self.options.batch_size)
 
     def epoch(self, limit: int | None = None) -> float:
-        """Run one epoch, or its first `limit` updates. Returns the mean of their losses."""
+        """Run one epoch, or its first `limit` updates. Return the mean of their losses."""
         self.begin_epoch()
         torch, total, done = self.torch, self.torch.zeros(()), 0
         order = torch.randperm(len(self._user), generator=self._random)
@@ -198,7 +200,7 @@ class Peer:
         return float(total) / done
 
     def begin_epoch(self) -> None:
-        """Draw the interactions of FREEDOM's graph in an epoch."""
+        """Sample the interactions of FREEDOM's graph for an epoch."""
         if self.name == "freedom":
             kept = int(len(self._user) * (1 - self.options.edge_dropout))
             chosen = self.torch.multinomial(self._edges, kept, generator=self._random)
@@ -244,7 +246,7 @@ class Peer:
         return users, items
 
     def _sums(self) -> Tensor:
-        """The sum of the embeddings and of each layer [U + I, D]."""
+        """Return the sum of the embeddings and of each layer, [U + I, D]."""
         total = layer = self.params["table"]
         for _ in range(self.options.layers):
             layer = self.graph @ layer
@@ -252,7 +254,7 @@ class Peer:
         return total
 
     def _normalised(self, user: Tensor, item: Tensor) -> Tensor:
-        """1 / sqrt(degree of the user, degree of the item) of each edge, float32 [n]."""
+        """Return 1 / sqrt(degree of the user * degree of the item) of each edge, float32 [n]."""
         of_users, of_items = (each.bincount().to(self.torch.float32) for each in (user, item))
         return (of_users[user] * of_items[item]).rsqrt()
 
@@ -264,7 +266,7 @@ class Peer:
 
 
 def _bpr(torch: Any, user: Tensor, items: Tensor) -> Tensor:
-    """Mean of -log sigmoid(positive - negative); `user` [b, D], `items` [2b, D], positives first."""
+    """Return the mean of -log sigmoid(positive - negative); `user` [b, D], `items` [2b, D], positives first."""
     positive, negative = items.view(2, *user.shape)
     return torch.nn.functional.softplus((user * (negative - positive)).sum(1)).mean()
 
@@ -272,9 +274,10 @@ def _bpr(torch: Any, user: Tensor, items: Tensor) -> Tensor:
 def _neighbour_graph(
     torch: Any, features: tuple[np.ndarray, ...], options: PeerOptions
 ) -> tuple[Tensor, Tensor, Tensor, tuple[int, int]]:
-    """Rows, columns and values [M I k] of the graph of items, and its shape: the weighted sum of each modality's graph.
+    """Return the rows, columns and values [M I k] of the graph of items, and its shape.
 
-    An item's neighbours are the k items of highest cosine, itself among them, each with weight 1 / k.
+    The graph is the weighted sum of the modalities' graphs. In each, an item's neighbours are the k items of highest
+    cosine, itself included, each with weight 1 / k.
     """
     count = len(features[0])
     neighbours = min(options.neighbours, count)

@@ -1,4 +1,4 @@
-"""Run implementations side by side, each in a process of its own; their epochs alternate, one at a time."""
+"""Run implementations side by side, each in its own process; their epochs alternate, one at a time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-# Light modules alone: what this process holds at a worker's start counts as that worker's peak memory.
+# Import light modules only: a worker's peak memory includes what this process holds when it starts the worker.
 from drex_jax.common.errors import UserError
 
 OURS = "ours"
-PAUSE = 0.3  # seconds before an epoch: threads of the process before it spin for a while where they wait for work
+PAUSE = 0.3  # seconds before an epoch: idle threads of the previous process still spin for a while
 
 
 class BrokenError(Exception):
-    """A worker ended without an answer; the message says how."""
+    """Raised when a worker ends without an answer; the message says how."""
 
 
 @dataclasses.dataclass
@@ -31,15 +31,15 @@ class Row:
 
     Attributes:
       data: the data set's name.
-      items: how many it has.
+      items: number of items of the data set.
       task: `train` or `evaluate`.
-      model: what trains; of `evaluate` empty.
+      model: name of the model that is trained; empty for `evaluate`.
       implementation: `ours`, or a layout of the peer (`evaluate`: `dense`).
-      seconds: of each counted epoch or evaluation, or of an update where only some of an epoch were asked for.
-      ratio: the median's to that of ours; None where ours was not measured.
-      failed: how it broke down; empty: it did not.
-      facts: what the worker says of itself: `framework threads device base_bytes start_seconds`, the most that it
-        has had, `peak_bytes`, and how long the last epoch of ours took before its first update, `begin_seconds`.
+      seconds: seconds of each counted epoch or evaluation, or seconds an update where only a part of an epoch is run.
+      ratio: the median divided by the median of ours; None where ours was not measured.
+      failed: how the implementation failed; empty if it did not.
+      facts: facts that the worker reports: `framework threads device base_bytes start_seconds`, its peak memory
+        `peak_bytes`, and `begin_seconds`, the time of our last epoch before its first update.
     """
 
     data: str
@@ -54,12 +54,12 @@ class Row:
 
     @property
     def median(self) -> float:
-        """The median of the seconds; NaN if there are none."""
+        """Return the median of the seconds; NaN if there are none."""
         return float(np.median(self.seconds)) if self.seconds else float("nan")
 
     @property
     def own_bytes(self) -> int:
-        """The peak memory above that of the framework alone; 0 if the worker failed."""
+        """Return the peak memory above that of the framework alone, in bytes; 0 if the worker failed."""
         return self.facts.get("peak_bytes", 0) - self.facts.get("base_bytes", 0)
 
 
@@ -67,8 +67,8 @@ class Worker:
     """A process of `tools.benchmarks.ranking_worker`, ready to run.
 
     Raises:
-      UserError: it says that its job is a mistake.
-      BrokenError: it ended.
+      UserError: the worker answers that its job is a mistake.
+      BrokenError: the process ended.
     """
 
     def __init__(self, **job: Any) -> None:
@@ -87,7 +87,7 @@ class Worker:
             raise
 
     def run(self, updates: int | None = None) -> float:
-        """Return the seconds of an epoch or evaluation; for ours those of an update, over about the first `updates`."""
+        """Return the seconds of an epoch or evaluation; for ours with `updates`, the seconds an update."""
         answer = self._ask(updates)
         self.facts["peak_bytes"] = answer["peak_bytes"]
         self.facts["begin_seconds"] = answer.get("begin_seconds")
@@ -132,14 +132,14 @@ def race(
     warm_up: int | None = None,
     updates: int | None = None,
 ) -> list[Row]:
-    """Run jobs side by side, one epoch of one at a time.
+    """Run jobs side by side; their epochs alternate, one at a time.
 
     Args:
-      jobs: of each worker.
+      jobs: the job of each worker.
       row: makes an empty row for an implementation.
-      repeats: counted epochs of each.
-      warm_up: updates before them; None: a whole epoch.
-      updates: of an epoch that count; None: all.
+      repeats: number of counted epochs of each worker.
+      warm_up: number of updates before the counted epochs; None: a whole epoch.
+      updates: number of updates of an epoch that are run and counted; None: all.
 
     Raises:
       UserError: a job is a mistake.

@@ -2,21 +2,21 @@
 
     python -m tools.benchmarks.ranking_speed [--data=FOLDER ...] [--models=...] [--scaling] [--json=FILE]
 
-Every implementation runs in a process of its own. Their epochs alternate, one at a time, so that a slow moment of the
+Every implementation runs in its own process. Their epochs alternate, one at a time, so that a slow moment of the
 machine affects all of them; the first epoch of each is not counted. The columns:
 
 * `seconds`, `lowest`, `highest`: the median, the fastest and the slowest epoch.
 * `x ours`: the median divided by ours.
-* `peak MB`: peak memory of the process, with start and reading; `base MB`: before the data, with the framework loaded.
+* `peak MB`: peak memory of the process, including start and reading; `base MB`: with the framework, before the data.
 * `begin s`: the part of our epoch before its first update, in which the graphs are built.
 
 `ours` trains with the program of `drex_jax.main`, and with PyTorch's constants: batches of 2,048, and only FREEDOM
-samples edges. tools/benchmarks/ranking_peer.py describes PyTorch's side, which takes one thread a core or one in all,
-whichever is faster in a trial. `evaluate` ranks all items for every test user and computes the metrics of MMRec's
-protocol (tools/benchmarks/evaluation.py; PyTorch's process has JAX loaded as well there: see its `base MB`).
+samples edges. tools/benchmarks/ranking_peer.py describes PyTorch's side, which uses one thread a core or a single
+thread, whichever is faster in a trial. `evaluate` ranks all items for every test user and computes the metrics of
+MMRec's protocol (tools/benchmarks/evaluation.py; there PyTorch's process loads JAX as well: see its `base MB`).
 
-Without --data, --scaling or --electronics: the sets baby and tiktok of the folder in DREX_JAX_DATA.
-Exit status: 0 done; 1 an implementation failed, as its row says; 2 a mistake of the user, told in one line.
+Without --data, --scaling or --electronics, the sets baby and tiktok of the folder in DREX_JAX_DATA are used.
+Exit status: 0 success; 1 an implementation failed, as its row says; 2 a user error, reported in one line.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import numpy as np
 from drex_jax.cli.exit_status import exit_code
 from drex_jax.cli.flags import Parser, at_least
 
-# Light modules alone: what this process holds at a worker's start counts as that worker's peak memory.
+# Import light modules only: a worker's peak memory includes what this process holds when it starts the worker.
 from drex_jax.common.cores import available_cores
 from drex_jax.common.errors import UserError
 from drex_jax.common.tables import format_table
@@ -48,7 +48,7 @@ IMPLEMENTATIONS = (OURS, *ranking_peer.LAYOUTS)
 MODELS = ("crane", "crane_released", "crane_released_axis_fixed", "lightgcn", "freedom", "vbpr", "bpr")
 TASKS = ("train", "evaluate")
 ITEMS = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
-DATA_SETS = ("baby", "tiktok")  # of DREX_JAX_DATA
+DATA_SETS = ("baby", "tiktok")  # folders of DREX_JAX_DATA
 ELECTRONICS = (192_403, 63_001, 1_689_188)  # users, items and interactions of the Amazon 2014 5-core set
 
 
@@ -160,7 +160,7 @@ def _measure(options: argparse.Namespace) -> int:
 
 
 def _prepare(workdirs: Iterable[pathlib.Path], notes: list[str], **data: Any) -> dict[str, Any]:
-    """Read or make up a data set in a process of its own, so that this one stays small; return facts about it."""
+    """Read or make a data set in another process, so that this one stays small. Return facts about it."""
     workdir = str(next(iter(workdirs)))
     worker = Worker(task="prepare", workdir=workdir, **data)
     facts: dict[str, Any] = {**worker.facts, "workdir": workdir}
@@ -225,7 +225,7 @@ def _rows(
 
 
 def _slopes(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """{model: slopes of the seconds and of the own memory over items, both logarithms} of ours."""
+    """Return {model: slopes of seconds and own memory of ours over the number of items}, on logarithmic scales."""
     slopes = {}
     for model in dict.fromkeys(row.model for row in rows):
         mine = [row for row in rows if row.model == model and row.implementation == OURS and row.seconds]
@@ -245,7 +245,7 @@ HEADINGS = (
     *("data", "task", "model", "implementation", "framework", "items", "threads"),
     *("seconds", "lowest", "highest", "x ours", "peak MB", "base MB", "start s", "begin s"),
 )
-WORDS = 5  # columns of words; the rest are numbers
+WORDS = 5  # number of columns with words; the others have numbers
 
 
 def text(rows: Sequence[Row]) -> str:
@@ -272,7 +272,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _processor() -> str:
-    """The processor's name, as the system knows it."""
+    """Return the processor's name, as the system reports it."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

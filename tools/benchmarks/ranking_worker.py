@@ -1,11 +1,11 @@
-"""One implementation in a process of its own, so that its memory is measured alone.
+"""Run one implementation in its own process, so that its memory is measured alone.
 
 `tools.benchmarks.ranking_race` starts `python -m tools.benchmarks.ranking_worker` and exchanges lines of JSON with it.
-The worker reads a job and answers with facts when it is ready. Then it reads numbers of updates (null: all of an
-epoch) and answers each with the seconds that they took and its peak memory (our implementation also with `Progress`),
-until its input ends. Everything that is printed goes to standard error.
+The worker reads a job and answers with facts when it is ready. Then it reads numbers of updates (null: a whole epoch)
+and answers each with the seconds that they took and its peak memory (our implementation also with `Progress`), until
+its input ends. Everything that is printed goes to standard error.
 
-Workers of PyTorch's epochs never import JAX, and ours never import PyTorch.
+Workers that train with PyTorch never import JAX, and ours never import PyTorch.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 OURS = "ours"
 FAILED = 2
-TRIAL = 5  # updates of the trial that chooses PyTorch's number of threads
+TRIAL = 5  # number of updates of the trial that chooses PyTorch's number of threads
 
-Run = Callable[[int | None], Any]  # of updates (None: all); of ours it returns `Progress`
+Run = Callable[[int | None], Any]  # runs some updates (None: all); ours returns `Progress`
 
 
 class Progress(NamedTuple):
-    """The progress of our implementation: updates, and the seconds before the first, for the graphs of an epoch."""
+    """Progress of our implementation: number of updates, and seconds before the first (building the epoch's graphs)."""
 
     updates: int
     begin_seconds: float
@@ -55,11 +55,11 @@ class Job:
       task: `prepare` (a data set), `train` (epochs) or `evaluate` (full rankings).
       workdir: the folder of the prepared data set.
       implementation: `ours`, or a layout of `ranking_peer` (`evaluate`: `dense`, PyTorch's only one).
-      model: what trains.
-      layers: products with the graph of users and items.
-      source: `prepare`: a folder in MMRec's layout; None: made up, of `size`.
-      size: users, items and interactions to make up.
-      widths: feature columns of made-up modalities.
+      model: name of the model that is trained.
+      layers: number of products with the graph of users and items.
+      source: for `prepare`: a folder in MMRec's layout; None: synthetic data of `size`.
+      size: users, items and interactions of the synthetic data.
+      widths: feature columns of the synthetic modalities.
     """
 
     task: str
@@ -97,7 +97,7 @@ def main(lines: TextIO, answers: TextIO) -> int:
 
 
 def peak_bytes() -> int:
-    """Return the peak memory of this process."""
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -120,7 +120,7 @@ def configuration(job: Job) -> Settings:
 
 
 def train_of(data: Dataset) -> ranking_peer.Train:
-    """Return the training data of the peer: features by modality in alphabetical order, missing rows are zero."""
+    """Return the peer's training data: modalities in alphabetical order, zeros for missing features."""
     events = data.events
     train = data.sizes[0]
     pairs = np.unique(events.user[:train].astype(np.int64) * events.num_items + events.item[:train])  # distinct
@@ -167,7 +167,7 @@ def _ready(job: Job) -> tuple[dict[str, Any], Run]:
         return facts, ours(job.model, config, data) if job.task == "train" else _evaluation(data, job.implementation)
     torch = torch_module.load()
     if job.task == "evaluate":
-        importlib.import_module("tools.benchmarks.evaluation")  # JAX, which is none of PyTorch's own memory
+        importlib.import_module("tools.benchmarks.evaluation")  # imports JAX now, so that it counts as base memory
     facts = {"framework": f"torch {torch.__version__}", "device": "cpu", "base_bytes": peak_bytes()}
     if job.task == "evaluate":
         run = _evaluation(data, job.implementation)
@@ -178,7 +178,7 @@ def _ready(job: Job) -> tuple[dict[str, Any], Run]:
 
 
 def _set_threads(torch: Any, run: Run) -> int:
-    """Choose one thread for each core, or one in all if that is faster: on a busy machine threads wait."""
+    """Use one thread for each core, or a single thread if that is faster, as it can be on a busy machine."""
     seconds: dict[int, float] = {}
     for threads in (1, available_cores()):
         torch.set_num_threads(threads)
@@ -191,7 +191,7 @@ def _set_threads(torch: Any, run: Run) -> int:
 
 
 def ours(name: str, config: Settings, data: Dataset) -> Run:
-    """An epoch of a model of this package, or about its first updates, as training runs it; compiled already."""
+    """Compile a model of this package. Return a function that runs an epoch or part of one."""
     import jax
     import optax
 
@@ -239,7 +239,7 @@ def _evaluation(data: Dataset, implementation: str) -> Run:
 
 
 def problem(data: Dataset) -> Problem:
-    """The test items of every test user among all items but those of train, by random rows."""
+    """Return the ranking of every test user's test items among all items except the train items, by random rows."""
     from tools.benchmarks.evaluation import Problem
 
     events, (train, validation, _) = data.events, data.sizes
@@ -254,5 +254,5 @@ def problem(data: Dataset) -> Problem:
 if __name__ == "__main__":
     output = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with contextlib.suppress(BrokenPipeError):  # who asked has gone
+    with contextlib.suppress(BrokenPipeError):  # the parent process has ended
         sys.exit(main(sys.stdin, output))

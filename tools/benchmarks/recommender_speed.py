@@ -1,11 +1,11 @@
-"""Measure how fast a finished DReX run answers and learns.
+"""Measure how fast a finished DReX run answers questions and takes updates.
 
     python -m tools.benchmarks.recommender_speed --workdir=runs/quickstart [--batch=10000] [--users=10000 --items=50000]
 
-Nothing is written: updates stay in memory. These are timed, each after a first call that compiles: loading; single
-interactions with a rating; batches of interactions with a rating and no text, of known and new users and items; lists
-for `--users` users over `--items` items (random rows instead of the run's); an explanation of a pair. A figure is the
-median of the repeats, with the lowest and the highest.
+Nothing is written: updates stay in memory. These operations are timed, each after a first call that compiles: loading;
+updates by single interactions with a rating; updates by batches of interactions with a rating and no text, of known and
+new users and items; recommendation lists for `--users` users over `--items` items (random rows instead of the run's);
+an explanation of a pair. A figure is the median of the repeats, with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from drex_jax.serving.finished_run import open_run
 from drex_jax.serving.interaction_log import InteractionLog
 from drex_jax.serving.live_run import LiveRun
 
-LATER = 4e9  # seconds since 1970: after everything
+LATER = 4e9  # seconds since 1970: later than all interactions
 
 
 def parse() -> argparse.Namespace:
@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
 
 
 def timed(call: Callable[[int], object], repeats: int) -> np.ndarray:
-    """Return the seconds of calls 1 to `repeats`, after call 0."""
+    """Return the seconds of calls 1 to `repeats`; call 0 is a warm-up."""
     seconds = []
     for number in range(repeats + 1):
         begin = time.perf_counter()
@@ -63,7 +63,7 @@ def shown(what: str, values: np.ndarray, unit: str) -> None:
 
 
 def stand_in(workdir: pathlib.Path, users: int, items: int) -> Recommender:
-    """Make a run of random rows that answers like a ranker."""
+    """Return a recommender with random rows that answers like a ranker."""
     rng = np.random.default_rng(0)
     ids = [Strings.of(str(number) for number in range(count)) for count in (users, items)]
     seen = 20 * users

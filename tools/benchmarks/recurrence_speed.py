@@ -1,10 +1,10 @@
-"""Measure how fast each implementation of the recurrence processes a stream, one row for each width.
+"""Measure how fast each implementation of the recurrence processes a stream; print one row for each width.
 
     python tools/profile.py [--interactions=N] [--width=W,W] [--peer=torch] [--json=FILE]
 
-Each row has the time of the states of a stream (forward), and of a whole training step (forward, backward and an Adam
+Each row has the time of a forward pass over the stream, and of a whole training step (forward, backward and an Adam
 update), on random features: the median of several calls after a warm-up, with its spread. docs/performance.md explains
-the output. Exit status: 0 done; 2 a mistake of the user, told in one line.
+the output. Exit status: 0 success; 2 a user error, reported in one line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 IMPLEMENTATIONS = ("sequential", "autodiff", "t_batch", "critical_path")
 DTYPES = ("float32", "bfloat16")
-WITHOUT_COSTS = (  # flags that do not go with --write_costs
+WITHOUT_COSTS = (  # flags that cannot be combined with --write_costs
     *("config", "feature_size", "width", "implementations", "bptt_windows"),
     *("dtype", "peer", "json", "trace", "costs"),
 )
@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _profile(options: argparse.Namespace, overrides: Sequence[str]) -> None:
-    # JAX is imported here, so that a mistake in the flags is answered at once.
+    # JAX is imported here, so that a mistake in the flags is reported at once.
 
     from tools.benchmarks import kernels, parts, peer, table, torch_module
     from tools.benchmarks import peaks as peaks_lib
@@ -175,7 +175,7 @@ def _stream(options: argparse.Namespace, overrides: Sequence[str]) -> Stream:
 
 
 def _widths(options: argparse.Namespace, stream: Stream, state_size: int) -> tuple[list[int], str]:
-    """Return the cheapest width for the device, its half and its double; and the source of the costs."""
+    """Return the cheapest width for the device, with its half and its double, and the source of the step costs."""
     import jax
 
     from drex_jax.models.drex import schedule, step_costs, window

@@ -1,13 +1,13 @@
-r"""Measure what each modality is worth: runs without it in train, and a run that loses it at test.
+r"""Measure how much each modality contributes: remove it from the train part, or from the test part.
 
     python -m tools.benchmarks.robustness --folder=DIR [--modalities text rating time] [--seeds=3] \
         --config=experiments/amazon.py:Musical_Instruments [--config.FIELD=VALUE ...]
 
 There is a run for each modality and each share of train interactions that lack it, in DIR/MODALITY-SHARE with all its
-seeds, and one with everything in DIR/whole. Finished runs are read back. At test, the first seed of DIR/whole loses the
-modalities, as in its report.html. The run without any train rating is left out, as it cannot learn to predict ratings.
-The prequential value of the selection metric is printed as two tables and drawn in DIR/train.svg and DIR/test.svg
-(extra `report`).
+seeds, and a run with complete data in DIR/whole. Finished runs are not repeated. For the test part, the modalities are
+removed from the test interactions of the first seed of DIR/whole, as in its report.html. The run without any train
+rating is omitted, because it cannot learn to predict ratings. The prequential value of the selection metric is printed
+as two tables and drawn in DIR/train.svg and DIR/test.svg (extra `report`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
     texts: dict[str, list[str]] = {}
     for modality in given.modalities:
         values = [whole]
-        for share in robustness.SHARES[: -1 if modality == "rating" else None]:  # without any none are learned
+        for share in robustness.SHARES[: -1 if modality == "rating" else None]:  # train needs ratings
             lacking = [*experiment, f"--config.data.missing.{modality}={share}"]
             values.append(run(given.folder / f"{modality}-{share:g}", lacking))
         curves[modality] = [statistics.mean(seeds) for seeds in values]

@@ -1,12 +1,12 @@
-"""Measure the whole of experiments/yelp.py on made-up files of several sizes: seconds, rates and memory of each stage.
+"""Measure experiments/yelp.py on synthetic files of several sizes: seconds, rates and memory of each stage.
 
     python -m tools.benchmarks.scale --folder=DIR [--reviews 70000 700000 7000000]
 
 For every size a file in Yelp's format is written into the folder (once), with the real proportions of users, items and
-reviews. The experiment runs on it for one epoch, with windows of `--window` interactions, as a process of its own. Its
-peak memory is measured (on Linux; without mapped files, which the system may drop at any time). Between two sizes is
-the slope of the logarithms: 1 means linear. Runs that exist are used again: remove DIR/runs to start over. Seven
-million reviews are a file of 6.3 GB, and need 30 GB on the disk.
+reviews. The experiment runs on it for one epoch, with windows of `--window` interactions, in its own process. The peak
+memory of the process is measured (on Linux; without mapped files, which the system may drop at any time). The table
+shows the slope of the logarithms between two sizes: 1 means linear. Existing runs are reused: remove DIR/runs to start
+over. Seven million reviews are a file of 6.3 GB and need 30 GB on disk.
 """
 
 from __future__ import annotations
@@ -65,18 +65,16 @@ def run(folder: pathlib.Path, reviews: int, window: int) -> tuple[dict[str, Any]
 
 
 def own_memory(pid: int) -> float:
-    """Return the own memory of a process in gigabytes, without mapped files, which the system may drop at any time."""
+    """Return the memory of a process in gigabytes, without mapped files, which the system may drop at any time."""
     try:
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    except OSError:  # it has just ended, or this is no Linux
+    except OSError:  # the process has just ended, or this is not Linux
         return 0.0
     found = re.search(r"RssAnon:\s+(\d+) kB", status)
     return int(found[1]) / (1 << 20) if found else 0.0
 
 
-COLUMNS: dict[
-    str, tuple[str, Callable[[dict[str, Any], float], float]]
-] = {  # of the table: how it is written, and its value
+COLUMNS: dict[str, tuple[str, Callable[[dict[str, Any], float], float]]] = {  # columns of the table: format, value
     "reading, s": (",.0f", lambda timing, _: timing["preparation_seconds"]["reading"]),
     "texts, s": (",.0f", lambda timing, _: timing["preparation_seconds"]["texts"]),
     "schedule and windows, s": (",.1f", lambda timing, _: timing["build_seconds"]),

@@ -1,4 +1,4 @@
-"""Measure the table of `drex_jax.models.drex.step_costs`: how long a training step of each width takes."""
+"""Measure how long a training step of each width takes: the table of `drex_jax.models.drex.step_costs`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tools.benchmarks.table import Case
 
 WIDTHS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 128, 256, 512, 1024)
 STATE_SIZES = (16, 32, 64, 128)
-USERS, ITEMS = 8192, 4096  # of the stream: more than the widest step has lanes
-LANES, MOST_STEPS, FEWEST_STEPS = 2**15, 2048, 32  # of a measurement
-WIDE = 64  # beyond it no wider one is tried once an interaction takes HOPELESS times what it takes at best
+USERS, ITEMS = 8192, 4096  # of the stream; more than the lanes of the widest step
+LANES, MOST_STEPS, FEWEST_STEPS = 2**15, 2048, 32  # most lanes, most steps and fewest steps of a measurement
+WIDE = 64  # above this width the search ends once an interaction takes more than HOPELESS times the best time
 HOPELESS = 1.2
 REPEATS = 3
 
 
 def measure(state_size: int, widths: Sequence[int], report: Callable[[str], None] = print) -> StepCosts:
-    """The cost of a training step (forward and backward) of each width, as many features as state entries.
+    """Measure a training step (forward and backward) of each width, with as many features as state entries.
 
     The stream has every user and every item in turn, so that no step waits for a chain and every step is full. The
     fastest of several calls counts.
 
     Args:
       state_size: D.
-      widths: of the table, ascending.
-      report: is told each cost.
+      widths: the widths of the table, ascending.
+      report: gets a line with each cost.
     """
     costs: list[float] = []
     for width in widths:
@@ -45,7 +45,7 @@ def measure(state_size: int, widths: Sequence[int], report: Callable[[str], None
 
 
 def stream(width: int) -> Stream:
-    """Enough full steps of `width`: users and items in turn, no id twice within any 4,096 interactions."""
+    """Return enough full steps of `width`: users and items in turn, no id twice within any 4,096 interactions."""
     steps = min(max(LANES // width, FEWEST_STEPS), MOST_STEPS)
     index = np.arange(steps * width)
     return Stream("in turn", (index % USERS).astype(np.int32), (index % ITEMS).astype(np.int32), USERS, ITEMS)

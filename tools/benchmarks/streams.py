@@ -1,4 +1,4 @@
-"""The streams that are timed: users and items in time order, without ratings or texts."""
+"""Make the streams that are timed: users and items in time order, without ratings or texts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Stream:
     """A stream of interactions in time order.
 
     Attributes:
-      name: for results.
+      name: the name in results.
       user: int32 [N] in [0, num_users).
       item: int32 [N] in [0, num_items).
       num_users: rows of the user table; users without an interaction are counted.
-      num_items: likewise.
-      user_skew: exponent of the Zipf law that users were drawn from; None of real data.
-      item_skew: likewise.
-      seed: of the draws; None of real data.
+      num_items: rows of the item table, counted likewise.
+      user_skew: exponent of the Zipf law that users were drawn from; None for real data.
+      item_skew: exponent of the Zipf law that items were drawn from; None for real data.
+      seed: seed of the draws; None for real data.
     """
 
     name: str
@@ -59,18 +59,18 @@ def synthetic(
 ) -> Stream:
     """Draw users and items independently, number k with probability proportional to (k + 1) ** -skew.
 
-    All users are drawn before all items by `Generator.choice`, so a stream is fixed by its arguments.
+    All users are drawn before all items by `Generator.choice`, so the arguments determine the stream.
 
     Args:
       interactions: N.
       users: number of users; None: N // 10, at least 1.
       items: number of items; None: N // 20, at least 1.
-      user_skew: 0 is uniform.
-      item_skew: likewise.
-      seed: of `numpy.random.default_rng`.
+      user_skew: exponent of the users' Zipf law; 0 is uniform.
+      item_skew: exponent of the items' Zipf law; 0 is uniform.
+      seed: seed of `numpy.random.default_rng`.
 
     Raises:
-      UserError: a number that no stream can have.
+      UserError: an argument is out of range.
     """
     users = max(interactions // 10, 1) if users is None else users
     items = max(interactions // 20, 1) if items is None else items
@@ -93,14 +93,14 @@ def synthetic(
 def from_config(reference: str, overrides: Sequence[str] = ()) -> Stream:
     """Return the train interactions of an experiment, in the order of learning.
 
-    The data are read and split as `drex_jax.main` does, in a temporary folder, without texts.
+    The data are read and split as by `drex_jax.main`, in a temporary folder, without texts.
 
     Args:
       reference: `FILE` or `FILE:ARGUMENT`, as for --config.
-      overrides: `--config.FIELD=VALUE`, each.
+      overrides: arguments of the form `--config.FIELD=VALUE`.
 
     Raises:
-      UserError: the experiment or its data cannot be read, or hold no training interaction.
+      UserError: the experiment or its data cannot be read, or there is no train interaction.
     """
     with tempfile.TemporaryDirectory() as folder:
         argv = ["", f"--config={reference}", f"--workdir={folder}", *overrides, "--config.text.enabled=false"]

@@ -1,4 +1,4 @@
-"""The results of tools/profile.py, as a table for people and as JSON for programs."""
+"""Format the results of tools/profile.py as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Case:
       stream: N interactions.
       state_size: D.
       feature_size: F.
-      repeats: timed calls.
+      repeats: number of timed calls.
     """
 
     stream: Stream
@@ -35,55 +35,58 @@ class Case:
     repeats: int
 
     def features(self) -> np.ndarray:
-        """float32 [N, F], standard normal, the same at every call."""
+        """Return features float32 [N, F], standard normal, the same at every call."""
         shape = (len(self.stream), self.feature_size)
         return np.random.default_rng(1).standard_normal(shape, np.float32)
 
     @property
     def forward_flops(self) -> int:
-        """Floating-point operations that the equations ask of one interaction, its projection included.
+        """Return the floating-point operations that the equations require for one interaction, its projection included.
 
-        Both cells: x W of [F, 6D], and own and partner products of [D, 3D] each. Structural zeros, empty lanes and
-        elementwise work are not counted.
+        For both cells these are x W of [F, 6D], and own and partner products of [D, 3D] each. Structural zeros, empty
+        lanes and elementwise work are not counted.
         """
         return 2 * (self.feature_size * 6 * self.state_size + 12 * self.state_size**2)
 
     @property
     def train_flops(self) -> int:
-        """The same of a training step: each product once more for its weights' gradient, and the states' for theirs.
+        """Return the floating-point operations of one interaction in training: forward and backward.
 
-        Features are data and have no gradient. What is recomputed is not counted.
+        Each product is counted again for the gradient of its weights, and the products with states also for the
+        gradient of the states. Features are data and have no gradient. Recomputation is not counted.
         """
         return 2 * (2 * self.feature_size * 6 * self.state_size + 3 * 12 * self.state_size**2)
 
     @property
     def forward_bytes(self) -> int:
-        """The least float32 traffic of one interaction: features in, two states in and out and kept for the gradient.
+        """Return the least float32 traffic of one interaction in bytes.
 
-        Training takes at least three times as much.
+        It reads the features and two states, writes two states, and stores two states for the gradient.
+
+        Training needs at least three times as much.
         """
         return 4 * (self.feature_size + 6 * self.state_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The figures of one implementation at one width; None means not measured, or without a meaning here.
+    """The figures of one implementation at one width; None means not measured or not applicable.
 
     Attributes:
       implementation: its name.
       framework: `jax` or `torch`.
-      dtype: of the products; states are float32.
-      exact: whether states and gradients are, up to rounding, those of one-by-one replay in the same windows.
-      bptt_windows: windows between which the gradient is cut; 1 cuts nothing.
-      interactions: how many were timed, from the stream's begin.
+      dtype: dtype of the matrix products; states are float32.
+      exact: True if states and gradients are those of one-by-one replay in the same windows, up to rounding.
+      bptt_windows: number of windows, between which the gradient is cut; with 1 nothing is cut.
+      interactions: number of timed interactions, from the beginning of the stream.
       width: lanes a step.
-      depth: longest chain of dependent interactions among those timed.
-      bound: no schedule of this width and these windows has fewer steps.
-      steps: sequential steps taken.
+      depth: longest chain of dependent interactions among the timed ones.
+      bound: lower bound on the steps of any schedule of this width and these windows.
+      steps: number of sequential steps.
       fill: share of lanes in use.
-      forward: interactions a second, states alone.
-      train: interactions a second, states, gradient and update.
-      compile_seconds: of both programs.
+      forward: interactions a second, states only.
+      train: interactions a second, with states, gradient and update.
+      compile_seconds: compile time of both programs.
       temp_bytes: temporary memory of the training program.
     """
 
@@ -114,12 +117,12 @@ def document(
     """Return the results as JSON values; measured rates come with their spread, [lowest, highest].
 
     Args:
-      case: what was run.
-      device: on what.
-      peaks: of the device.
-      rows: what was found.
+      case: the input.
+      device: the device's name.
+      peaks: peaks of the device.
+      rows: the measured rows.
       parts: seconds of each part of an epoch.
-      peak_bytes: most memory that the process had on the host.
+      peak_bytes: peak memory of the process on the host.
     """
     stream = case.stream
     return {
@@ -143,7 +146,7 @@ def document(
 
 
 def write_json(path: pathlib.Path, profile: dict[str, Any]) -> None:
-    """Write what `document` returned.
+    """Write the result of `document` as JSON.
 
     Raises:
       UserError: the file cannot be written.
@@ -178,14 +181,14 @@ HEADINGS = (
     *("forward/s", "±", "train/s", "±", "us/step", "train us/step", "compile s", "temp MB"),
     *("flops", "train flops", "bytes", "train bytes"),
 )
-WORDS = 3  # columns of words; the rest are numbers
+WORDS = 3  # number of columns with words; the others have numbers
 
 
 def text(case: Case, peaks: Peaks, rows: Sequence[Row]) -> str:
     """Format an aligned table, one line for each row; `-` means not measured.
 
     `±` is half the distance between the slowest and the fastest call. The last four columns are the least work that the
-    equations ask for, forward and in training, as a share of the device's peaks.
+    equations require, forward and in training, as a share of the device's peaks.
     """
     cells = [list(HEADINGS), *(_text_row(case, peaks, row) for row in rows)]
     return "\n".join(format_table(cells, right=range(WORDS, len(HEADINGS))))

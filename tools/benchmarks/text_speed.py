@@ -4,8 +4,8 @@
 
 The texts are random, with Zipfian token ids, and have no padding. Forward is `encode`; training is the value and the
 gradient of a sum of squares of its features, in two phases, with dropout. Each figure is the median of the repeats with
-the lowest and the highest. Load is the average of the machine over the last minute; it must be near 0 for the figures
-to mean much.
+the lowest and the highest. Load is the machine's load average over the last minute; figures are reliable only if it is
+near 0.
 """
 
 from __future__ import annotations

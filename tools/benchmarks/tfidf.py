@@ -1,4 +1,4 @@
-"""TF-IDF profiles of users and items, a baseline for keyword profiles."""
+"""Compute TF-IDF profiles of users and items, a baseline for keyword profiles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tfidf_profiles(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int
       reviews: [n, words], the result of `drex_jax.explain.keywords.evidence`.
       owner: int [n], the user (or the item) of each review.
       num_owners: number of users (or items).
-      k: words of a profile.
+      k: number of words of a profile.
     """
     counts = _by_owner(reviews, owner, num_owners)
     documents = np.bincount(counts.indices)
@@ -28,7 +28,7 @@ def tfidf_profiles(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int
 
 
 def _by_owner(reviews: sparse.csr_array, owner: np.ndarray, num_owners: int) -> sparse.csr_array:
-    """Sum the reviews of each owner: [owners, words]."""
+    """Return the sum of the reviews of each owner, [owners, words]."""
     ones = np.ones(len(owner), np.float32)
     members = sparse.csr_array((ones, (owner, np.arange(len(owner)))), shape=(num_owners, len(owner)))
     summed = sparse.csr_array(members @ reviews)

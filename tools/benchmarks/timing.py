@@ -1,4 +1,4 @@
-"""Rates: warm up, repeat, take the median, keep the spread."""
+"""Measure rates: warm up, repeat, take the median, keep the spread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-ENOUGH_REPEATS = 3  # a median needs that many, however long they take
+ENOUGH_REPEATS = 3  # calls that a median needs, however long they take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Rate:
     """Interactions a second over repeated calls.
 
     Attributes:
-      median: of the calls.
-      lowest: of the slowest call.
-      highest: of the fastest.
+      median: the median of the calls.
+      lowest: the rate of the slowest call.
+      highest: the rate of the fastest call.
     """
 
     median: float
@@ -27,7 +27,7 @@ class Rate:
 
     @property
     def spread(self) -> float:
-        """The highest less the lowest, as a share of the median."""
+        """Return the highest minus the lowest, as a share of the median."""
         return (self.highest - self.lowest) / self.median
 
 
@@ -35,10 +35,10 @@ def measure(call: Callable[[], object], interactions: int, repeats: int = 5, sec
     """Time `call`, after one call that is not counted.
 
     Args:
-      call: does all its work before it returns.
-      interactions: that one call processes.
-      repeats: timed calls, at least 1.
-      seconds: after that much time no call is added to the first three (or to `repeats`, if fewer).
+      call: the function; it finishes all its work before it returns.
+      interactions: number of interactions that one call processes.
+      repeats: number of timed calls, at least 1.
+      seconds: no more calls start after this time, except that at least three (or `repeats`, if fewer) are timed.
     """
     call()
     times: list[float] = []

@@ -1,4 +1,4 @@
-"""PyTorch, which is no dependency: only the tools that compare with it import it."""
+"""Import PyTorch, which is not a dependency: only the tools that compare with it use it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def load() -> Any:
     """Import and return the module torch.
 
     Raises:
-      UserError: it is not installed.
+      UserError: PyTorch is not installed.
     """
     try:
         return importlib.import_module("torch")

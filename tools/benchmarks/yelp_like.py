@@ -1,4 +1,4 @@
-"""Files of made-up reviews in the format and of the proportions of the Yelp Open Dataset, of any size."""
+"""Write synthetic reviews in the format and with the proportions of the Yelp Open Dataset, of any size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from drex_jax.common.files import replacing
 from drex_jax.common.progress import progress_bar
 from drex_jax.data.synthetic.text import Lexicon
 
-REVIEWS, USERS, ITEMS = 7_000_000, 2_000_000, 150_000  # of the real one, nearly
+REVIEWS, USERS, ITEMS = 7_000_000, 2_000_000, 150_000  # about the sizes of the real data set
 USER_SKEW, ITEM_SKEW = 0.6, 0.7  # exponents of Zipf's law
-MEDIAN_WORDS, LENGTH_SPREAD, MAX_WORDS = 81, 0.85, 1000  # of a review: log-normal, as real ones are
+MEDIAN_WORDS, LENGTH_SPREAD, MAX_WORDS = 81, 0.85, 1000  # words of a review: log-normal, like real ones
 BLOCK = 50_000  # reviews written at once
-CORPUS_WORDS = 4_000_000  # reviews are cut from one long text of so many words
+CORPUS_WORDS = 4_000_000  # words of the one long text from which reviews are cut
 BEGIN, END = 1_108_000_000, 1_640_000_000  # seconds since 1970: 2005 to 2021
 _LINE = (
     b'{"review_id":"%022d","user_id":"u%021d","business_id":"b%021d","stars":%d.0,"useful":0,"funny":0,"cool":0,'
@@ -24,18 +24,18 @@ _LINE = (
 
 
 def write(path: Path, reviews: int, users: int, items: int, seed: int = 0) -> None:
-    """Write a file of JSON lines, whole or not at all; the same arguments give the same bytes.
+    """Write a file of JSON lines atomically; the same arguments give the same bytes.
 
-    Users and items are drawn by Zipf's law, moments evenly and in no order; the stars of a review are those of its user
-    and of its item, which drift slowly, and chance. What a text says has nothing to do with its stars: the files are to
-    measure speed with, not quality.
+    Users and items are drawn by Zipf's law; times are drawn uniformly and are not in order. The stars of a review
+    depend on its user and its item, which drift slowly, and on noise. Texts are independent of the stars: the files serve to
+    measure speed, not quality.
 
     Args:
       path: the file.
-      reviews: how many.
-      users: at the most so many.
-      items: at the most so many.
-      seed: of all draws.
+      reviews: number of reviews.
+      users: largest number of users.
+      items: largest number of items.
+      seed: seed of all draws.
     """
     with replacing(path) as file, progress_bar(f"writing {path.name}", reviews, "reviews") as bar:
         for block in _blocks(reviews, users, items, seed):
@@ -67,7 +67,7 @@ def _blocks(reviews: int, users: int, items: int, seed: int) -> Iterator[list[by
 
 
 def _corpus(rng: np.random.Generator) -> tuple[bytes, np.ndarray]:
-    """Return one long text, and where each of its words begins: int64 [words + 1]."""
+    """Return one long text, and the offset of each of its words, int64 [words + 1]."""
     lexicon = Lexicon.create(rng, 20)
     n = CORPUS_WORDS // 30
     texts = lexicon.write(rng, rng.integers(0, 20, (n, 2)), rng.random((n, 2)), np.ones(n, bool))

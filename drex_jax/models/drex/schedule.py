@@ -30,6 +30,7 @@ import numpy as np
 from drex_jax.common.errors import UserError
 from drex_jax.common.streams import previous_and_next
 
+_Packed = tuple[np.ndarray, np.ndarray, int, int]  # step, lane, steps, lower bound on the steps
 VERSION = 1  # raise it when `build_schedule` returns other schedules: cached ones are then built again
 MOST_LANES = 2**31 - 1  # the largest int32 index
 SHARPENED = 8192  # longest stream that is scheduled again, which takes O(N^2) time, 0.1 s at this length
@@ -315,14 +316,7 @@ def _place(  # pragma: no cover - compiled
     return step, lane
 
 
-def _again(
-    user: np.ndarray,
-    item: np.ndarray,
-    users: int,
-    items: int,
-    width: int,
-    schedule: tuple[np.ndarray, np.ndarray, int, int],
-) -> tuple[np.ndarray, np.ndarray, int, int]:
+def _again(user: np.ndarray, item: np.ndarray, users: int, items: int, width: int, schedule: _Packed) -> _Packed:
     """Improve `schedule` (step, lane, steps, bound): a sharper bound and, if possible, a shorter schedule.
 
     Interactions are taken by falling tail, and backwards by falling head; both orders are topological.
