@@ -1,6 +1,6 @@
 """Print the keyword profiles of the users and items of a finished run that have the most train reviews.
 
-drex keywords --workdir=runs/amazon-Musical_Instruments [--users=5] [--items=5]
+    drex keywords --workdir=runs/amazon-Musical_Instruments [--users=5] [--items=5]
 """
 
 from __future__ import annotations
