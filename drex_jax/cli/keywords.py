@@ -1,6 +1,8 @@
 """Print the keyword profiles of the users and items of a finished run that have the most train reviews.
 
     drex keywords --workdir=runs/amazon-Musical_Instruments [--users=5] [--items=5]
+
+`--users` and `--items` are how many of each are printed.
 """
 
 from __future__ import annotations
