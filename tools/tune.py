@@ -3,7 +3,7 @@
 import os
 import sys
 
-# The imports start at the repository: in this folder, profile.py would hide the standard module of that name.
+# Import from the repository's root: this folder's profile.py would hide the standard module of that name.
 sys.path = [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), *sys.path[not sys.flags.safe_path :]]
 
 from drex_jax.main import drex  # noqa: E402

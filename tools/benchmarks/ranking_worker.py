@@ -191,7 +191,7 @@ def _set_threads(torch: Any, run: Run) -> int:
 
 
 def ours(name: str, config: Settings, data: Dataset) -> Run:
-    """Compile a model of this package. Return a function that runs an epoch or part of one."""
+    """Compile a model of this package. Return a function that trains for an epoch, or for about its first updates."""
     import jax
     import optax
 

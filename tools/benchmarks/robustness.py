@@ -63,7 +63,7 @@ def main() -> None:
     texts: dict[str, list[str]] = {}
     for modality in given.modalities:
         values = [whole]
-        for share in robustness.SHARES[: -1 if modality == "rating" else None]:  # train needs ratings
+        for share in robustness.SHARES[: -1 if modality == "rating" else None]:  # no train ratings: nothing to learn
             lacking = [*experiment, f"--config.data.missing.{modality}={share}"]
             values.append(run(given.folder / f"{modality}-{share:g}", lacking))
         curves[modality] = [statistics.mean(seeds) for seeds in values]

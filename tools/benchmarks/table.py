@@ -62,7 +62,6 @@ class Case:
         """Return the least float32 traffic of one interaction in bytes.
 
         It reads the features and two states, writes two states, and stores two states for the gradient.
-
         Training needs at least three times as much.
         """
         return 4 * (self.feature_size + 6 * self.state_size)

@@ -27,8 +27,8 @@ def write(path: Path, reviews: int, users: int, items: int, seed: int = 0) -> No
     """Write a file of JSON lines atomically; the same arguments give the same bytes.
 
     Users and items are drawn by Zipf's law; times are drawn uniformly and are not in order. The stars of a review
-    depend on its user and its item, which drift slowly, and on noise. Texts are independent of the
-    stars: the files serve to measure speed, not quality.
+    depend on its user and its item, which drift slowly, and on noise. Texts are independent of the stars: the files
+    serve to measure speed, not quality.
 
     Args:
       path: the file.

@@ -2,14 +2,14 @@
 
     python tools/faults.py [--trials N] [--faults NAME ...] [--models NAME ...] [--seed 0]
 
-Every trial runs a command in a process of its own, which is killed, runs out of disk space or has its files damaged;
-then the same command runs again. The model is small. Models that train in batches take turns; the faults `update` and
-`report` use popularity. A fault strikes at a random call that touches a file of the run directory, or up to a few
-milliseconds later. A trial of training is a loss unless the newest checkpoint restores exactly what an undisturbed run
-saved at that step (SHA-256), and the run then ends exactly like the undisturbed one: the last checkpoint, every line of
-`metrics.jsonl` and every test metric.
+Every trial runs a command in its own process, which is killed, runs out of disk space or has its files damaged; then
+the same command runs again. The model is small. Models that train in batches take turns; the faults `update` and
+`report` use popularity. A fault happens at a random call that touches a file of the run directory, or up to a few
+milliseconds later. A trial of training is lost unless the newest checkpoint restores exactly what an undisturbed run
+saved at that step (SHA-256), and the run then ends exactly like the undisturbed one: same last checkpoint, same lines
+of `metrics.jsonl` and same test metrics.
 
-Exit status: 0 nothing was lost; 1 something was lost, which is reported; 2 a wrong flag.
+Exit status: 0 nothing was lost; 1 something was lost, as reported; 2 a wrong flag.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-# Both are imported before processes are forked, which then need not import them.
+# Import both before forking, so that the forked processes need not import them.
 from drex_jax import main  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from drex_jax.cli.exit_status import exit_code
 from drex_jax.cli.flags import Parser, at_least

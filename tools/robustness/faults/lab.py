@@ -1,4 +1,4 @@
-"""Commands on small runs, in forked processes that faults disturb, and checks of what the commands leave."""
+"""Run commands on small runs in forked processes, disturb them by faults, and check what they leave."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from drex_jax.training.settings import settings_of
 from tools.robustness.faults import small
 
 TOUCH = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree")
-PARTS = ("", "checkpoints")  # of a run directory, whose touches are counted
+PARTS = ("", "checkpoints")  # parts of a run directory in which touches are counted
 Prepare = Callable[[], object]
 
 
 class Ended(NamedTuple):
-    """The end of a process: its exit status (negative for a signal), and what it wrote to stderr."""
+    """The end of a process: its exit status (negative for a signal) and its stderr."""
 
     status: int
     err: str
@@ -46,10 +46,10 @@ class Undisturbed(NamedTuple):
     """An undisturbed run of a model, the reference for disturbed ones.
 
     Attributes:
-      model: its name.
-      folder: of a run that was left alone.
-      saved: the digest that it saved under each step, by the place of the checkpoints in it.
-      touches: how often it touched its directory, and its checkpoints.
+      model: the model's name.
+      folder: the run directory.
+      saved: digest of each saved checkpoint, by (path of the checkpoints in the run directory, step).
+      touches: number of touches of files in each of `PARTS`.
     """
 
     model: str
@@ -59,11 +59,11 @@ class Undisturbed(NamedTuple):
 
 
 class Lab:
-    """The place of all trials: runs, data and reference runs in one folder.
+    """The folder of all trials, with their runs, their data and the reference runs.
 
     Attributes:
-      draw: random numbers.
-      keep: run directories that `clear` leaves.
+      draw: the generator of random numbers.
+      keep: run directories that `clear` does not remove.
     """
 
     def __init__(self, folder: pathlib.Path, seed: int, models: Sequence[str]):
@@ -73,7 +73,7 @@ class Lab:
         self._undisturbed: dict[str, Undisturbed] = {}
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_llvm_disable_expensive_passes=true"
         jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))  # for all trials
+        jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))  # shared by all trials
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         small.write_ranking_data(folder / "data")
         for name in ("popularity", *models):
@@ -100,11 +100,11 @@ class Lab:
                 shutil.rmtree(each)
 
     def start(self, work: Callable[[], int], prepare: Prepare = lambda: None) -> tuple[int, int]:
-        """Fork a process that does `work`, before JAX has started a thread; `wait` for it."""
+        """Fork a process that runs `prepare` and `work`; `wait` takes the result. JAX must have no thread yet."""
         sys.stdout.flush()
-        here, there = os.pipe()  # a file would be subject to limits on files
+        here, there = os.pipe()  # a pipe, because limits on file sizes would apply to a file
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # JAX warns of forks: it has no thread yet
+            warnings.simplefilter("ignore")  # JAX warns about forks, but it has no thread yet
             pid = os.fork()
         if pid:
             os.close(there)
@@ -171,7 +171,7 @@ class Lab:
             raise RuntimeError(f"exit status {ended.status} and not {status}: {ended.err[-2000:]}")
 
     def resumed(self, workdir: pathlib.Path, alone: Undisturbed) -> str:
-        """Run the command again; return what is lost, or an empty string."""
+        """Run the command again. Return what was lost, or an empty string."""
         log = self.folder / "restored"
         log.unlink(missing_ok=True)
 
@@ -194,7 +194,7 @@ class Lab:
             place = str(folder.relative_to(workdir))
             if step != newest:
                 return f"{place}: went on from {step}, though {newest} was committed: {ended.err[-600:]}"
-            if step and alone.saved.get((place, step), digest) != digest:  # a stop saves what nothing else does
+            if step and alone.saved.get((place, step), digest) != digest:  # only a stop saves other steps
                 return f"{place}: step {step} was never saved so"
         return other_end(workdir, alone)
 
@@ -205,19 +205,19 @@ def command(*arguments: str) -> Callable[[], int]:
 
 
 def note(log: pathlib.Path, checkpoints: Checkpoints, newest: int, step: int, arrays: Any) -> None:
-    """Add a line to a file: folder of the checkpoints, newest step, step that was saved or restored, and its digest."""
+    """Append a line to a file: checkpoint folder, newest step, step that was saved or restored, and its digest."""
     with log.open("a") as file:
         file.write(json.dumps([str(checkpoints.folder), newest, step, digest_of(arrays)]) + "\n")
 
 
 def noted_in(log: pathlib.Path) -> list[tuple[pathlib.Path, int, int, str]]:
-    """Return what `note` wrote."""
+    """Return the lines that `note` wrote."""
     lines = log.read_text().splitlines() if log.exists() else []
     return [(pathlib.Path(folder), *rest) for folder, *rest in map(json.loads, lines)]
 
 
 def watch(workdir: pathlib.Path, part: str, seen: Callable[[int], object]) -> None:
-    """Call `seen` with a number, from 1, whenever a file of the directory is touched whose path contains `part`."""
+    """Call `seen` with 1, 2, ... whenever a file of the directory is touched whose path contains `part`."""
     numbers, folder = itertools.count(1), str(workdir)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -240,13 +240,13 @@ def signalled(workdir: pathlib.Path, at: int, part: str, number: signal.Signals,
 
 
 def other_end(workdir: pathlib.Path, alone: Undisturbed) -> str:
-    """Return how a finished run differs from the undisturbed one; an empty string if it does not."""
+    """Return the differences of a finished run from the undisturbed one; an empty string if there are none."""
     found, expected = what_is_left(workdir), what_is_left(alone.folder)
     return " ".join(f"{name} ends otherwise" for name in found | expected if found.get(name) != expected.get(name))
 
 
 def what_is_left(workdir: pathlib.Path) -> dict[str, Any]:
-    """Return a finished run's last checkpoints by their digests, its logs, and its results without times."""
+    """Return a finished run's last checkpoints (as digests), its logs, and its results without times."""
     left: dict[str, Any] = {}
     for folder in workdir.rglob("checkpoints"):
         newest = max(int(each.name) for each in folder.iterdir() if each.name.isdigit())

@@ -1,4 +1,4 @@
-"""Small runs of each model that trains in batches; an epoch is several calls of the device."""
+"""Configure small runs of each model that trains in batches; an epoch takes several device calls."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from drex_jax.models.registry import RANKERS, entry_of
 from drex_jax.training.settings import base, ranking
 
 MODELS = ("drex", *(name for name in RANKERS if name != "popularity"), "narre")
-BESIDE_NARRE = ("matrix_factorisation", "drex_ratings")  # baselines, of models that rate
-USERS, ITEMS, TOUCHED = 20, 12, 7  # of the ranking data: each user's last two items are validation and test
-RANKER = {"size": 4, "batch_size": 3, "neighbours": 3}  # 34 batches an epoch: two calls of the device
+BESIDE_NARRE = ("matrix_factorisation", "drex_ratings")  # baselines for the rating model `narre`
+USERS, ITEMS, TOUCHED = 20, 12, 7  # of the ranking data; each user's last two items are validation and test
+RANKER = {"size": 4, "batch_size": 3, "neighbours": 3}  # 34 batches an epoch: two device calls
 
 
 def write_ranking_data(folder: pathlib.Path) -> None:
-    """Write users, items and two modalities in MMRec's layout; an item lacks its image."""
+    """Write users, items and two modalities in MMRec's layout; one item has no image."""
     draw = np.random.default_rng(0)
     folder.mkdir()
     rows = ["userID\titemID\trating\ttimestamp\tx_label"]

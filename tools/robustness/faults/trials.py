@@ -1,6 +1,6 @@
-"""The faults, each with the promise that it tests.
+"""Define the faults, and the promise that each of them tests.
 
-A trial returns what was lost, "" if nothing was, and None if the fault came too late.
+A trial returns a description of what was lost, "" if nothing was lost, and None if the fault came too late.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from tools.robustness.faults.lab import (
     watch,
 )
 
-NOBODY = 65534  # a user who may write nothing of ours
-CHUNK = 15  # damages of one model's checkpoints
-TRIALS = {  # of the full suite
+NOBODY = 65534  # uid of a user without write access to our files
+CHUNK = 15  # number of trials of `damage` in one process, on one model
+TRIALS = {  # number of trials in the full suite
     "kill": 20,
     "save": 20,
     "stop": 10,
@@ -68,15 +68,15 @@ PROMISES = {
 
 
 class MountsRefusedError(Exception):
-    """Nothing can be mounted here, so these trials are impossible."""
+    """Raised when mounts are not allowed here, so that these trials are impossible."""
 
 
 @contextlib.contextmanager
 def mounted(folder: pathlib.Path, *arguments: str) -> Generator[None]:
-    """Mount a file system over a folder, inside the block.
+    """Mount a file system over a folder, for the duration of the block.
 
     Raises:
-      MountsRefusedError: it cannot be had.
+      MountsRefusedError: the mount is not allowed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -108,7 +108,7 @@ def killed(lab: Lab, part: str, numbers: tuple[signal.Signals, ...], status: int
 
 
 def full(lab: Lab) -> str | None:
-    """Limit the size of files, from a random touch on."""
+    """Limit the size of files from a random touch on, and run the same command again."""
     alone, workdir = lab.next(), lab.place()
     sizes = [each.stat().st_size for each in alone.folder.rglob("*") if each.is_file()]
     room, at = lab.draw.randint(1, max(sizes)), lab.draw.randint(1, alone.touches[""])
@@ -122,7 +122,7 @@ def full(lab: Lab) -> str | None:
 
 
 def tmpfs(lab: Lab) -> str | None:
-    """Train on a file system with fewer pages than the run needs; then again with more."""
+    """Train on a file system with fewer pages than the run needs, then again with enough pages."""
     alone, workdir = lab.next(), lab.place()
     pages = sum(-(-each.stat().st_size // 4096) for each in alone.folder.rglob("*") if each.is_file())
     room = lab.draw.randint(1, pages) * 4096
@@ -142,11 +142,11 @@ def _without_room(lab: Lab, alone: Undisturbed, workdir: pathlib.Path, ended: En
 
 
 def damaged(lab: Lab, trials: int) -> list[str | None]:
-    """Damage the newest checkpoint of a model in many ways; all trials in one process."""
+    """Damage the newest checkpoint of a model in `trials` ways, and restore; all trials run in one process."""
     alone, workdir, log = lab.next(), lab.place(), lab.folder / "damaged"
     shutil.copytree(alone.folder, workdir)
     for done in [*workdir.rglob("run.json"), *workdir.rglob("results.json")]:
-        done.unlink()  # so that it goes on from its checkpoints
+        done.unlink()  # so that the run resumes from its checkpoints
     draw = random.Random(lab.draw.random())
     clean = draw.choice([folder for folder in workdir.rglob("checkpoints") if any(folder.iterdir())])
     place = str(clean.relative_to(workdir))
@@ -170,7 +170,7 @@ def damaged(lab: Lab, trials: int) -> list[str | None]:
         if alone.saved.get((place, step)) != digest_of(arrays):
             return f"{what}: another state"
         if str(step) == newest:
-            return "" if not said else f"{what}: skipped nothing and said so"  # the file is not needed
+            return "" if not said else f"{what}: skipped nothing and said so"  # the damaged file is not needed
         return "" if str(step) == before and len(said) == 1 and f"checkpoint {newest}" in said[0] else what
 
     said: list[str] = []
@@ -209,7 +209,7 @@ DAMAGES: dict[str, Callable[[pathlib.Path, random.Random, pathlib.Path], object]
 
 
 class Finished(NamedTuple):
-    """A finished run of popularity: its digest before and after an update, and how often its directory is touched."""
+    """A finished run of popularity: its digest before and after an update, and the touches of its directory by mode."""
 
     run: pathlib.Path
     old: str
@@ -236,7 +236,7 @@ def finished(lab: Lab) -> Finished:
 
 
 def state_of(lab: Lab, run: pathlib.Path) -> str:
-    """Return the digest of all that an update changes in a run, as a command loads it."""
+    """Return the digest of everything that an update changes in a run, as a command loads it."""
     log = lab.folder / "digest"
 
     def work() -> int:
@@ -280,7 +280,7 @@ def two(lab: Lab) -> str | None:
     second = lab.run(work)
     ended = lab.wait(first)
     if second.status == 0:
-        return None  # the first had ended
+        return None  # the first had already ended
     if second.status != 2 or not second.told("in use"):
         return f"the second ended with {second.status}: {second.err[-600:]}"
     lab.require(ended, 0)
@@ -288,7 +288,7 @@ def two(lab: Lab) -> str | None:
 
 
 def clock(lab: Lab) -> str | None:
-    """Make the wall clock jump by years, both ways, at every reading; also kill the process."""
+    """Make the wall clock jump by years, back or forth, at every reading; also kill the process."""
     alone, workdir = lab.next(), lab.place()
     draw, now = random.Random(lab.draw.random()), time.time
 
@@ -343,10 +343,10 @@ def _unwritable(lab: Lab, alone: Undisturbed, workdir: pathlib.Path, prepare: Pr
 
 
 def suite(lab: Lab, name: str, trials: int) -> tuple[int, list[str]]:
-    """Inject a fault `trials` times. Returns how often it came in time, and what was lost.
+    """Inject a fault `trials` times. Return how often it came in time, and what was lost.
 
     Raises:
-      MountsRefusedError: it cannot be injected here.
+      MountsRefusedError: the fault needs a mount, which is not allowed here.
     """
     if name == "damage":
         found = []
@@ -362,7 +362,7 @@ def suite(lab: Lab, name: str, trials: int) -> tuple[int, list[str]]:
     for _ in range(3 * trials):
         try:
             found = inject()
-        except RuntimeError as error:  # a process that should have ended well
+        except RuntimeError as error:  # a process that should have succeeded
             found = str(error)
         lab.clear()
         made += found is not None

@@ -1,16 +1,17 @@
-"""Give hostile input to everything that reads a file, and print what came of it.
+"""Give hostile input to everything that reads a file, and print the results.
 
     pip install -e '.[fuzz]'
     python tools/fuzz.py                                        # all targets, more than a million inputs
-    python tools/fuzz.py --targets yelp run --inputs=5000       # some of them
+    python tools/fuzz.py --targets yelp run --inputs=5000       # two targets
 
 Inputs are made from good files, by random damage (`tools.robustness.fuzzing.mutations`) and by Atheris, which prefers
-inputs that reach new lines of code. Real files below the folder in DREX_JAX_DATA are among the good ones. An input is
-lost if it ends in anything but an answer or a `UserError`, takes longer than 20 seconds, needs more than 3 GB of
-memory, or has a row that is neither kept nor merged nor rejected. A target stops at its first loss; the input is then
-in the folder of --keep, and `--again=FILE` runs it again. Inputs are written to TMPDIR, best in memory (/dev/shm).
+inputs that reach new lines of code. Good files include the real files below the folder in DREX_JAX_DATA. An input is
+lost if reading it has another outcome than a result or a `UserError`, takes longer than 20 seconds, needs more than
+3 GB of memory, or if one of its rows is neither kept nor merged nor rejected. A target stops at its first lost input,
+which is saved in the folder of --keep; `--again=FILE` runs it again. Inputs are written to TMPDIR, which is best in
+memory (/dev/shm).
 
-Exit status: 0 nothing was lost; 1 something was lost, which is reported; 2 a mistake in the command.
+Exit status: 0 nothing was lost; 1 something was lost, as reported; 2 a user error.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from drex_jax.cli.flags import Parser, at_least
 from drex_jax.common.errors import UserError
 from tools.robustness.fuzzing.targets import TARGETS
 
-COUNTED = re.compile(r"^(?:#|Done )(\d+)\b", re.MULTILINE)  # libFuzzer's lines: inputs so far, and at the end
+COUNTED = re.compile(r"^(?:#|Done )(\d+)\b", re.MULTILINE)  # libFuzzer's counts of inputs
 ROOT = pathlib.Path(__file__).parents[3]
 
 

@@ -1,4 +1,4 @@
-"""Targets: arrays, run directories, updates and BERTs. Any content gives an answer or a `UserError`."""
+"""Targets: arrays, run directories, updates and BERTs. Any content gives a result or a `UserError`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tools.robustness.fuzzing import samples
 from tools.robustness.fuzzing.samples import ROWS
 from tools.robustness.fuzzing.target import Target, content_of, count_json, require_words
 
-USERS, ITEMS = 6, 5  # of a run
+USERS, ITEMS = 6, 5  # users and items of a run
 CARRY = States(*(np.ones((number, 1), np.float32) for number in (USERS, ITEMS)))  # pyright: ignore[reportArgumentType] (NumPy's serve)
 
 
@@ -48,7 +48,7 @@ def _npy(array: np.ndarray, pickled: bool = False) -> bytes:
 
 
 def features(folder: pathlib.Path) -> Target:
-    """`NAME_feat.npy`."""
+    """Return the target for files NAME_feat.npy."""
     folder.mkdir()
     path, ids = folder / "image_feat.npy", np.array([2, 0, 1])
 
@@ -70,7 +70,7 @@ def features(folder: pathlib.Path) -> Target:
 
 
 def columns(folder: pathlib.Path) -> Target:
-    """A column of a run directory."""
+    """Return the target for a column of a run directory."""
     folder.mkdir()
 
     def check(data: bytes) -> None:
@@ -85,7 +85,7 @@ def columns(folder: pathlib.Path) -> Target:
 
 
 def lists(folder: pathlib.Path) -> Target:
-    """`lists/WAY.npz`."""
+    """Return the target for files lists/WAY.npz."""
     folder.mkdir()
     path, sink = folder / "strict.npz", io.BytesIO()
     np.savez(sink, users=np.arange(3), ndcg=np.ones(3))
@@ -100,7 +100,7 @@ def lists(folder: pathlib.Path) -> Target:
 
 
 def words(folder: pathlib.Path) -> Target:
-    """A vocabulary of subwords."""
+    """Return the target for a subword vocabulary."""
     folder.mkdir()
     path, texts = folder / "vocabulary.model", Strings.of(["it holds its tune", "", "strings & picks \u3000"] * 30)
 
@@ -117,7 +117,7 @@ def words(folder: pathlib.Path) -> Target:
     return Target([trained.model], check)
 
 
-# A folder of files: an input is the number of a file, and what is written into it.
+# Targets that are a folder of files: an input is the number of a file (one byte) and its new content.
 
 
 def _of_folder(folder: pathlib.Path, files: list[str], read: Callable[[], None]) -> Target:
@@ -147,7 +147,7 @@ def _settings() -> Settings:
 
 
 def _finished(folder: pathlib.Path) -> Settings:
-    """Write a finished run of popularity, except for its model, without training."""
+    """Write a finished run of popularity without its model; nothing is trained."""
     settings = _settings()
     folder.mkdir()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -163,7 +163,7 @@ def _finished(folder: pathlib.Path) -> Settings:
 
 
 def run(folder: pathlib.Path) -> Target:
-    """A run directory, but for its model."""
+    """Return the target for a run directory without its model."""
     _finished(folder)
 
     def read() -> None:
@@ -184,7 +184,7 @@ def run(folder: pathlib.Path) -> Target:
 
 
 def update(folder: pathlib.Path) -> Target:
-    """A file of new interactions for a finished run."""
+    """Return the target for a file of new interactions for a finished run."""
     settings = _finished(folder)
     interactions, parts = dataset.open_interactions(settings, folder)
     path, start = folder / "new", 2e9
@@ -221,7 +221,7 @@ def update(folder: pathlib.Path) -> Target:
 
 
 def bert(folder: pathlib.Path) -> Target:
-    """A BERT's folder: its configuration, its tokenizer in both forms, its weights."""
+    """Return the target for a BERT's folder: configuration, tokenizer in both forms, weights."""
     folder.mkdir()
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "it", "holds", "##s", "its", "tune"]
     sizes = {
@@ -238,7 +238,7 @@ def bert(folder: pathlib.Path) -> Target:
 
     def read() -> None:
         architecture = weights.read_architecture(folder)
-        for both in (True, False):  # `vocab.txt` is read where there is no `tokenizer.json`
+        for both in (True, False):  # `vocab.txt` is read if there is no `tokenizer.json`
             hidden = folder / f".{wordpiece.TOKENIZER}"
             if not both:
                 (folder / wordpiece.TOKENIZER).rename(hidden)
@@ -256,7 +256,7 @@ def bert(folder: pathlib.Path) -> Target:
 
 
 def _write_weights(path: pathlib.Path) -> None:
-    """Weights of ones, in safetensors: a header of JSON, its length before it, and the arrays."""
+    """Write weights of ones as safetensors: length of the header, header in JSON, arrays."""
     width, hidden = 2, 3
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (10, width),
@@ -280,7 +280,7 @@ def _write_weights(path: pathlib.Path) -> None:
 
 
 def model(folder: pathlib.Path) -> Target:
-    """A whole run directory with its model, as every command on a finished run opens it."""
+    """Return the target for a whole run directory with its model, as every command on a finished run opens it."""
     _finished(folder)
     checkpoint.save_model(layout.RunLayout(folder).model, {"carry": CARRY, "params": {}})
     files = [path for path in sorted((layout.RunLayout(folder).model).rglob("*")) if path.is_file()]

@@ -1,4 +1,4 @@
-"""Random damage to files: flipped bytes, moved lines, mixed encodings, odd values, broken gzip streams."""
+"""Damage files at random: flipped bytes, moved lines, mixed encodings, odd values, broken gzip streams."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
-MOST = 1 << 14  # bytes of an input
-DEEP = 1000  # nested values: orjson reads them, and Python cannot walk through them
-VALUES = (  # in the place of a number or a word
+MOST = 1 << 14  # largest input in bytes
+DEEP = 1000  # depth of nested values: orjson reads them, but recursion in Python fails
+VALUES = (  # replacements for a number or a word
     b"", b'""', b"null", b"true", b"NaN", b"Infinity", b"-Infinity", b"0", b"-0", b"-1", b"1e308", b"1e999", b"-1e999",
     b"9" * 400, b"0x10", b"1_0", b"1,5", b"9223372036854775808", b"2147483648", b"1e15", b"[]", b"{}", b"[1, 2]",
     b'"\\ud800"', b'"\\u0000"', b'"\\u2028"', "\u00e9\u3000\u0661".encode(), b"\x00", b"\xff\xfe", b'"', b"'", b"\r",
@@ -35,7 +35,7 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
 
 
 def _span(data: bytes, draw: random.Random) -> tuple[int, int]:
-    """Return the limits of a part of the data, seldom a long one."""
+    """Return the limits of a random part of the data, which is rarely long."""
     begin = draw.randint(0, len(data))
     return begin, min(len(data), begin + int(draw.paretovariate(0.7)))
 
@@ -101,12 +101,12 @@ def _lines(data: bytes, draw: random.Random) -> bytes:
 
 
 def _ends(data: bytes, draw: random.Random) -> bytes:
-    """Change the ends of lines."""
+    """Change the line ends."""
     return data.replace(b"\n", draw.choice((b"\r\n", b"\r", b"\n\n", b"\n\r", b"\xe2\x80\xa8", b"\x00")))
 
 
 def _encoded(data: bytes, draw: random.Random) -> bytes:
-    """Encode all, or the rest, in another way."""
+    """Change the encoding of the data, or of their end."""
     place = draw.choice((0, draw.randint(0, len(data))))
     text = data[place:].decode("utf-8", "replace")
     return data[:place] + text.encode(draw.choice(("utf-16", "utf-8-sig", "latin-1", "utf-7", "cp037")), "replace")
@@ -128,7 +128,7 @@ def _keys(data: bytes, draw: random.Random) -> bytes:
 
 
 def _repacked(data: bytes, draw: random.Random) -> bytes:
-    """Pack the data with gzip: whole, in two members, cut, with something after it, or damaged."""
+    """Compress the data with gzip: whole, in two members, truncated, with trailing bytes, or damaged."""
     place = draw.randint(0, len(data))
     match draw.randrange(6):
         case 0:

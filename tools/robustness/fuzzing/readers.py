@@ -22,21 +22,21 @@ from tools.robustness.fuzzing.mutations import BOM, GZIP
 from tools.robustness.fuzzing.samples import ROWS
 from tools.robustness.fuzzing.target import Target, content_of, count_json, count_records, require_words
 
-WHOLLY = 16  # one input in so many becomes a table, twice: the second time with its rows in another order
+WHOLLY = 16  # one input in this many is read into a table twice, the second time with its rows in another order
 TABLE = {"user": "user", "item": "item", "rating": "rating", "timestamp": "timestamp", "text": "text", "split": "split"}
 
 
 class _Reader:
-    """One format: a folder with a file that is rewritten for each input."""
+    """The reader of one format, and the file that is rewritten for each input."""
 
     def __init__(self, place: pathlib.Path, options: DataSettings, count: Callable[[bytes], int | None]):
-        """`place` is the file; `count` returns the number of rows of a content, or None if it is uncertain."""
+        """Set the file `place`, and `count`, which returns the rows of a content, or None if they are uncertain."""
         self.place, self.count = place, count
         self.options = dataclasses.replace(options, path=str(place), max_bad_share=1.0)
         self.listed = place.with_name(".quarantine.jsonl")
 
     def check(self, data: bytes) -> None:
-        """Read a file and count its rows; for some files compare the table with that of the rows in another order."""
+        """Read a file and count its rows. For some files also compare the table with that of the shuffled rows."""
         self.place.write_bytes(data)
         quarantine, content = Quarantine(), content_of(data)
         expected = None if content is None else self.count(content)
@@ -59,7 +59,7 @@ class _Reader:
             assert again[1].by_reason == report.by_reason, "another order, other rows rejected"
 
     def read(self, data: bytes) -> tuple[Interactions, ReadReport] | None:
-        """Return the table and the report, in which every row is accounted for, or None if the file was refused."""
+        """Return the table and the report, or None if the file was refused. Check that the report counts every row."""
         self.place.write_bytes(data)
         try:
             interactions, report = load.load_interactions(self.options, self.listed)
@@ -78,9 +78,9 @@ class _Reader:
         if (b'"' in content and not json_lines) or any(mark in content for mark in (BOM, GZIP)):
             return None
         lines = content.split(b"\n")
-        first = [lines.pop(0)] if self.options.format in ("table", "mmrec") else []  # tells what the file is
+        first = [lines.pop(0)] if self.options.format in ("table", "mmrec") else []  # the header
         random.Random(len(content)).shuffle(lines)
-        if first and (not first[0].strip() or b"\r" in first[0].rstrip(b"\r")):  # another line tells it, then
+        if first and (not first[0].strip() or b"\r" in first[0].rstrip(b"\r")):  # then another line is the header
             return None
         return b"\n".join([*first, *lines])
 
@@ -97,14 +97,14 @@ def _of_reader(
 
 
 def amazon(folder: pathlib.Path) -> Target:
-    """Amazon reviews of all releases."""
+    """Return the target for Amazon reviews of all releases."""
     rows = [samples.amazon_row(number) for number in range(ROWS)]
     real = samples.real("amazon_musical_instruments/reviews_Musical_Instruments_5.json.gz")
     return _of_reader(folder, "reviews.json", DataSettings("amazon"), [samples.json_lines(rows), *real])
 
 
 def yelp(folder: pathlib.Path) -> Target:
-    """Yelp's reviews."""
+    """Return the target for Yelp's reviews."""
     rows = [samples.yelp_row(number) for number in range(ROWS)]
     real = samples.real("yelp/yelp_academic_dataset_review.json.gz")
     return _of_reader(
@@ -113,7 +113,7 @@ def yelp(folder: pathlib.Path) -> Target:
 
 
 def amazon_ratings_only(folder: pathlib.Path) -> Target:
-    """Amazon's ratings files, as the builder of MMRec's layout reads them."""
+    """Return the target for Amazon's ratings files, as the builder of MMRec's layout reads them."""
     folder.mkdir()
     path = folder / "ratings.csv"
 
@@ -148,7 +148,7 @@ def _movielens_records(content: bytes) -> int | None:
 
 
 def movielens(folder: pathlib.Path) -> Target:
-    """`ratings.csv`, beside good tags."""
+    """Return the target for `ratings.csv`, with a good `tags.csv`."""
     real = samples.real("movielens_latest_small/ratings.csv.gz")
     target = _of_reader(
         folder, "ratings.csv", DataSettings("movielens"), [_movielens_rows(tags=False), *real], _movielens_records
@@ -158,7 +158,7 @@ def movielens(folder: pathlib.Path) -> Target:
 
 
 def movielens_tags(folder: pathlib.Path) -> Target:
-    """`tags.csv`, beside good ratings."""
+    """Return the target for `tags.csv`, with a good `ratings.csv`."""
     folder.mkdir()
     reader = _Reader(folder / "ratings.csv", DataSettings("movielens"), lambda content: None)
     ratings = _movielens_rows(tags=False)
@@ -181,7 +181,7 @@ def movielens_tags(folder: pathlib.Path) -> Target:
 
 
 def movielens_100k(folder: pathlib.Path) -> Target:
-    """`u.data`."""
+    """Return the target for `u.data`."""
     rows = "".join(f"{n % 3}\t{n % 4}\t{1 + n % 5}\t{890_000_000 + n}\n" for n in range(ROWS)).encode()
     return _of_reader(
         folder, "u.data", DataSettings("movielens"), [rows], lambda content: count_records(content, "\t", 4)
@@ -201,13 +201,13 @@ def _of_table(folder: pathlib.Path, name: str, seeds: list[bytes], **options: An
 
 
 def table_separated(folder: pathlib.Path) -> Target:
-    """CSV and TSV files."""
+    """Return the target for CSV and TSV files."""
     rows = [samples.table_row(number) for number in range(ROWS)]
     return _of_table(folder, "table.csv", [samples.separated(rows, each) for each in ",\t;"])
 
 
 def table_real(folder: pathlib.Path) -> Target:
-    """A CSV file with long texts in quotes, and dates."""
+    """Return the target for a CSV file with long texts in quotes, and dates."""
     columns = {"user": "user_id", "item": "business_id", "rating": "stars", "timestamp": "date", "text": "text"}
     rows = [{**samples.yelp_row(number), "text": 'it "holds",\nits tune'} for number in range(ROWS)]
     return _of_table(
@@ -216,25 +216,25 @@ def table_real(folder: pathlib.Path) -> Target:
 
 
 def table_json(folder: pathlib.Path) -> Target:
-    """JSON lines with any columns."""
+    """Return the target for JSON lines with any columns."""
     return _of_table(folder, "table.jsonl", [samples.json_lines([samples.table_row(number) for number in range(ROWS)])])
 
 
 def table_vectors(folder: pathlib.Path) -> Target:
-    """JSON lines with vectors."""
+    """Return the target for JSON lines with vectors."""
     rows = [samples.table_row(number) for number in range(ROWS)]
     return _of_table(folder, "table.jsonl", [samples.json_lines(rows)], columns=TABLE | {"image": "image"})
 
 
 def table_parquet(folder: pathlib.Path) -> Target:
-    """Parquet files."""
+    """Return the target for Parquet files."""
     rows = [samples.table_row(number) for number in range(ROWS)]
     seeds = [samples.parquet(rows, compression=each) for each in ("none", "snappy", "zstd")]
     return _of_table(folder, "table.parquet", seeds, columns=TABLE | {"image": "image"})
 
 
 def mmrec_inter(folder: pathlib.Path) -> Target:
-    """`NAME.inter`, without features."""
+    """Return the target for `NAME.inter`, without features."""
     lines = "".join(f"{n % 3}\t{n % 4}\t{1 + n % 5}\t{n}\t{n % 3}\n" for n in range(ROWS))
     seeds = [
         f"userID\titemID\trating\ttimestamp\tx_label\n{lines}".encode(),
@@ -245,7 +245,7 @@ def mmrec_inter(folder: pathlib.Path) -> Target:
 
 
 def metadata(folder: pathlib.Path) -> Target:
-    """Amazon metadata: JSON or Python literals."""
+    """Return the target for Amazon metadata: JSON or Python literals."""
     folder.mkdir()
     path = folder / "meta.json"
     row = {"title": "a tune", "categories": [["strings", "picks"]], "price": 1.5}

@@ -1,4 +1,4 @@
-"""Good files, from which bad ones are made: small ones of every format, and the first lines of real ones."""
+"""Make good files, which are then damaged: small ones of every format, and the first lines of real ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROWS = 12  # of a file that is made here
-HEAD = 1 << 11  # bytes of a real one
+ROWS = 12  # rows of a file that is made here
+HEAD = 1 << 11  # bytes taken from a real file
 
 
 def review(number: int) -> dict[str, Any]:

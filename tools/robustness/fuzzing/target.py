@@ -1,4 +1,4 @@
-"""A target of fuzzing, and independent counts of the rows of a file."""
+"""Define a target of fuzzing, and count the rows of a file independently of the package."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tools.robustness.fuzzing.mutations import BOM, GZIP
 
 
 class Target(NamedTuple):
-    """A target: code that reads input.
+    """A target of fuzzing: code that reads input.
 
     Attributes:
-      seeds: good inputs, of which bad ones are made.
-      check: reads one input. Raises AssertionError where a row was lost; any other exception is a crash.
+      seeds: good inputs, from which bad ones are made.
+      check: reads one input. An AssertionError means that a row was lost; any other exception is a crash.
     """
 
     seeds: list[bytes]
@@ -52,7 +52,10 @@ def count_json(content: bytes) -> int:
 
 
 def count_records(content: bytes, delimiter: str, width: int | None = None) -> int | None:
-    """Return the number of records of a width, or after a header; None if quotes make it uncertain."""
+    """Return the number of records with `width` fields (None: records after a header).
+
+    The result is None if quotes make the number uncertain.
+    """
     text = content.decode("utf-8", "surrogateescape")
     header = width is None
     if '"' not in text:

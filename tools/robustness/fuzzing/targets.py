@@ -1,4 +1,4 @@
-"""All targets of fuzzing, by name."""
+"""List all targets of fuzzing by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from tools.robustness.fuzzing import folders, readers
 from tools.robustness.fuzzing.target import Target
 
-TARGETS: Mapping[str, tuple[Callable[[pathlib.Path], Target], int]] = {  # and how many inputs the full job gives each
+TARGETS: Mapping[str, tuple[Callable[[pathlib.Path], Target], int]] = {  # with the number of inputs in the full suite
     "amazon": (readers.amazon, 40_000),
     "yelp": (readers.yelp, 40_000),
     "amazon_ratings": (readers.amazon_ratings_only, 150_000),

@@ -1,6 +1,7 @@
-"""The process of one target: Atheris gives it inputs until one is lost. Started by `tools.robustness.fuzzing.command`.
+"""Run one target in this process: Atheris gives it inputs until one is lost.
 
-This module imports nothing of drex_jax at its top, because Atheris follows only what is imported under its eyes.
+`tools.robustness.fuzzing.command` starts it. This module imports nothing of drex_jax at its top, because Atheris
+instruments only modules that are imported inside its context.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import random
 import sys
 from typing import Any
 
-SECONDS, MEGABYTES = 20, 3000  # most for one input
-RANDOM_SHARE = 0.6  # of inputs with random damage; Atheris makes the others
+SECONDS, MEGABYTES = 20, 3000  # largest time and memory for one input
+RANDOM_SHARE = 0.6  # share of inputs with random damage; Atheris makes the others
 
 
 def main() -> None:
-    """Give inputs to the target, and end the process."""
+    """Give inputs to the target, then end the process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target")
     parser.add_argument("--folder", type=pathlib.Path, required=True, help="empty, for the files of this process")
