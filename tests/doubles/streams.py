@@ -1,4 +1,4 @@
-"""Small streams with every kind of gap, and DReX over them."""
+"""Make small streams with every kind of gap, and models over them."""
 
 import dataclasses
 
@@ -30,7 +30,10 @@ def by_first_appearance(ids):
 
 
 def _events(n=30, seed=0, users=6, items=7, rated=0.7, reviewed=0.0, pictured=0.5, spare=1):
-    """A stream of n with a hub on both sides, ties in time, and the given shares of each modality present."""
+    """Return a stream of n interactions with a hub user, a hub item and ties in time.
+
+    `rated`, `reviewed` and `pictured` are the shares of rows that have a rating, a review and a picture.
+    """
     rng = np.random.default_rng(seed)
     user = by_first_appearance(np.where(rng.random(n) < 0.3, 0, rng.integers(0, users, n)))
     item = by_first_appearance(np.where(rng.random(n) < 0.3, 0, rng.integers(0, items, n)))
@@ -48,7 +51,7 @@ def _events(n=30, seed=0, users=6, items=7, rated=0.7, reviewed=0.0, pictured=0.
 
 
 def _drex(events, sizes=None, **options):
-    """DReX with every modality (leave some out by keyword), no dropout, and parameters none of which is zero."""
+    """Return DReX over a stream and nonzero parameters; it has every modality (keywords change that) and no dropout."""
     network = {"state_size": 4, "feature_size": 5, "hidden_size": 6, "text_width": 4, "text_dropout": 0.0}
     network |= {"vocabulary_size": 0 if events.tokens is None else VOCABULARY}
     network |= {"vector_modalities": tuple(sorted(events.vectors)), "ranking": bool(options.get("ranking_weight"))}
@@ -58,7 +61,7 @@ def _drex(events, sizes=None, **options):
         (network if name in NETWORK_FIELDS else given)[name] = value
     bias = RunningBias(3.2, 2.0, 1.5)
     stream = WindowStream(DReXOptions(NetworkOptions(**network), bias, **given), events, sizes or (len(events), 0, 0))
-    rng = np.random.default_rng(1)  # not `init`, whose many draws take seconds to compile
+    rng = np.random.default_rng(1)  # `init` would take seconds to compile its many draws
     params = jax.eval_shape(stream.init, jax.random.key(0))
     return stream, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), leaf.dtype), params)
 
@@ -74,7 +77,7 @@ def make_drex():
 
 
 def _replay(stream, params):
-    """The carry after everything, and the traces of train, validation and test in one."""
+    """Return the states after the last part, and the concatenated traces of train, validation and test."""
     carry, traces = stream.start(params), []
     for segment in stream.segments():
         if len(segment):
@@ -89,13 +92,13 @@ def replay():
 
 
 def _train_losses(stream, params, epoch=0, key=0):
-    """[(loss, sums, gradient)] of an epoch's windows with these parameters throughout, and the carry after it."""
+    """Return [(loss, sums, gradient)] of an epoch's windows, all with these parameters, and the states after it."""
     step = jax.jit(jax.value_and_grad(stream.model.loss, has_aux=True))
     carry, results = stream.start(params), []
     for batch in stream.batches(epoch):
         (loss, (carry, sums)), gradient = step(params, carry, batch, jax.random.key(key))
         results.append((loss, sums, gradient))
-    assert step._cache_size() == 1  # windows of one shape: one program
+    assert step._cache_size() == 1  # all windows have one shape, so there is one program
     return results, carry
 
 
@@ -104,11 +107,11 @@ def train_losses():
     return _train_losses
 
 
-# Rankers that learn from pairs and read features of items
+# Rankers that learn from pairs and read item features
 
 
 def _items(modalities, missing=0.3, n=60):
-    """(events, sizes) whose items have the modalities named, 5 wide, and lack each with the given chance."""
+    """Return (events, sizes) whose items have the given modalities, 5 wide, each missing with probability `missing`."""
     events = _events(n=n, users=9, items=11)
     rng = np.random.default_rng(1)
     vectors = {}
@@ -124,7 +127,7 @@ def make_items():
 
 
 def _permuted(events, order):
-    """The same events where item k is what was item order[k]."""
+    """Return the events with renumbered items: the new item k is the old item order[k]."""
     vectors = {name: values[order] for name, values in events.item_vectors.items()}
     return dataclasses.replace(events, item=np.argsort(order)[events.item].astype(np.int32), item_vectors=vectors)
 
@@ -135,7 +138,7 @@ def permuted():
 
 
 def _twin_graphs(events, sizes, table, layers):
-    """LightGCN's rows of users and items, by dense products."""
+    """Compute LightGCN's rows of users and items by dense products."""
     matrix = np.zeros((len(table), len(table)))
     user, item = events.user[: sizes[0]], events.num_users + events.item[: sizes[0]]
     matrix[user, item] = matrix[item, user] = 1
@@ -152,7 +155,7 @@ def twin_graphs():
 
 
 def _first_loss(stream, params):
-    """Loss and figures of an epoch's first batch, and its pairs with the negatives drawn for them."""
+    """Return the loss and the figures of an epoch's first batch, and its pairs with their negatives."""
     batch, key = next(stream.batches(0)), jax.random.key(4)
     loss, (_, figures) = jax.jit(stream.model.loss)(params, stream.renew(params, None, 0, key), batch, key)
     seen = batch.constants[0]
@@ -169,7 +172,7 @@ def first_loss():
 
 
 def _fitted(stream, epochs, devices=None, optimizer=None):
-    """Each step's loss and the parameters after some epochs."""
+    """Train for some epochs. Return the loss of each step, and the last parameters."""
     trainer = Trainer(stream, optimizer or optax.adam(0.02), [5], devices or Devices("none", 1))
     state = trainer.begin([stream.init(jax.random.key(5))])
     trainer.compile(state)
@@ -189,7 +192,7 @@ def fitted():
 
 @pytest.fixture(scope="session")
 def same_on_devices():
-    """Asserts that an epoch of a model made for one device is that of one made for four, to what rounding leaves."""
+    """Return a function that asserts that training on one device and on four devices agree up to rounding."""
 
     def check(make):
         if jax.device_count() < 4:

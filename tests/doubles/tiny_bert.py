@@ -1,4 +1,4 @@
-"""A random BERT of a few kilobytes, as a Hugging Face folder, and the same network written slowly in NumPy."""
+"""Write a random BERT of a few kilobytes as a Hugging Face folder, and compute the same network slowly in NumPy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def tensors(seed: int = 0) -> Tensors:
-    """Random weights by their Hugging Face names, and what else such files hold."""
+    """Return random weights by their Hugging Face names, and the other arrays that such files hold."""
     rng = np.random.default_rng(seed)
     width, hidden = SIZES["hidden_size"], SIZES["intermediate_size"]
     found: Tensors = {"embeddings.position_ids": np.arange(20)[None], "pooler.dense.bias": np.zeros(width, np.float32)}
@@ -61,7 +61,7 @@ def tensors(seed: int = 0) -> Tensors:
 
 
 def write(folder: pathlib.Path, weights: Tensors | None = None, **sizes: Any) -> pathlib.Path:
-    """The folder, with a `vocab.txt`; `sizes` are other values in `config.json`."""
+    """Write the files and return the folder; `sizes` override values in `config.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(SIZES | sizes))
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")
@@ -70,7 +70,7 @@ def write(folder: pathlib.Path, weights: Tensors | None = None, **sizes: Any) ->
 
 
 def active(x: np.ndarray, activation: str = "gelu") -> np.ndarray:
-    """The activations by their formulas."""
+    """Compute an activation by its formula."""
     if activation == "relu":
         return np.maximum(x, 0)
     if activation == "gelu_new":
@@ -79,7 +79,7 @@ def active(x: np.ndarray, activation: str = "gelu") -> np.ndarray:
 
 
 def slow_features(weights: Tensors, ids: list[int]) -> np.ndarray:
-    """float64 [T, D]: one text through the network, head by head, without masks or padding."""
+    """Return the features of one text, float64 [T, D], computed head by head without masks or padding."""
     w = {name: values.astype(np.float64) for name, values in weights.items()}
     heads, width = SIZES["num_attention_heads"], SIZES["hidden_size"]
     each = width // heads

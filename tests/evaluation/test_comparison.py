@@ -1,4 +1,4 @@
-"""Paired comparison of hand-made runs: what it finds, and what it refuses in one line."""
+"""Paired comparison of runs made by hand: its figures, and the input that it refuses in one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RATING = np.random.default_rng(0).integers(1, 6, 40).astype(np.float32)
 
 
 def ranks_of(seed: int, best: int) -> np.ndarray:
-    """Different ranks for each list's items, from `best` on; some misses."""
+    """Return different ranks for each list's items, starting at `best`, with some misses."""
     rng = np.random.default_rng(seed)
     ranks = np.empty(len(RELEVANT), np.int64)
     for number in range(LISTS):
@@ -46,7 +46,7 @@ def make_run(
     users: np.ndarray = USERS,
     **changes: Any,
 ) -> pathlib.Path:
-    """A run directory with the lists of its seeds, better with a smaller `best` and `error`."""
+    """Write a run directory with the lists of its seeds; a smaller `best` and `error` are better. Return its path."""
     split = {"kind": "given", "sizes": {"train": 9, "test": 3}, "boundaries": {"test": 5.0}}
     facts = {"dataset": {"sha256": "a" * 64}, "split": split, "protocol": "mmrec"} | changes
     way = "ranking" if error is None else "prequential"
@@ -66,7 +66,7 @@ def make_run(
 
 
 def twin(path: pathlib.Path, seeds: tuple[int, ...], best: int, metric: str) -> np.ndarray:
-    """Each list's value, averaged over seeds, from the ranks it was made of."""
+    """Compute the value of each list from its ranks, averaged over seeds."""
     cutoff = int(metric.split("@")[1])
     values = [ranking_per_list(ranks_of(seed + 100 * best, best), RELEVANT, LISTS, [cutoff])[metric] for seed in seeds]
     return np.mean(values, axis=0)

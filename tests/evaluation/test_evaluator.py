@@ -1,4 +1,4 @@
-"""Evaluation against slow twins: loops over events and items, with a table of states kept by hand for each moment."""
+"""Compare the evaluation with slow twins: loops over events and items, with the whole tables of every moment."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from drex_jax.models.lookup import ClosedForm, Lookup, LookupStream
 from drex_jax.models.protocol import States, Trace
 from drex_jax.runs.selection import Selection
 
-SELECTION = Selection.of({}, "mse", 1.0, 3)  # of models without parameters
-SCALE = 0.3171  # of the products of rows of integers, so that scores are rounded and no two sums meet by chance
+SELECTION = Selection.of({}, "mse", 1.0, 3)  # for models without parameters
+SCALE = 0.3171  # scale of products of integer rows: scores are rounded, and different sums are never equal
 OPTIONS = EvaluationOptions(cutoffs=(1, 3, 10), threshold=4.0, rating_range=(1.0, 5.0))
 
 
 def make_events(
     seed: int, n: int = 90, users: int = 8, items: int = 12, *, rated: float = 0.9, repeats: bool = True
 ) -> Events:
-    """Random interactions, numbered by first appearance, most of them rated; pairs may repeat."""
+    """Return random interactions, numbered by first appearance, most of them rated; pairs may repeat."""
     rng = np.random.default_rng(seed)
     user, item = rng.integers(0, users, n), (rng.random(n) ** 2 * items).astype(int)
     if not repeats:
@@ -56,7 +56,7 @@ def sizes_of(events: Events) -> tuple[int, int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Products(ClosedForm):
-    """Scores of two numbers a row."""
+    """A model that scores rows of two numbers."""
 
     def rate(self, params: Any, user: jax.Array, item: jax.Array) -> jax.Array:
         return (user * item).sum(-1)
@@ -67,16 +67,16 @@ class Products(ClosedForm):
 
 @dataclasses.dataclass(frozen=True)
 class Scores(Products):
-    """The same where scores are no ratings: with NaN among them."""
+    """The same scores, but not as ratings, because some are NaN."""
 
     rates = False
 
 
 class Moving(LookupStream):
-    """Made-up NumPy rows that change with every event, kept as a list of whole tables.
+    """Random NumPy rows that change with every event, stored as a list of whole tables.
 
     Attributes:
-      tables: (user rows, item rows) before each event, and after the last: the truth that a twin reads.
+      tables: (user rows, item rows) before each event and after the last one, for the twins to read.
     """
 
     def __init__(self, events: Events, sizes: tuple[int, int, int], seed: int = 0, *, levels: int = 4, nans: float = 0):
@@ -110,11 +110,11 @@ class Moving(LookupStream):
         super().__init__(Scores() if nans else Products(), tuple(segments), start)
 
 
-# The twins. They know nothing of blocks, masks or arrays of candidates.
+# The twins use no blocks, masks or arrays of candidates.
 
 
 def score(user: np.ndarray, item: np.ndarray) -> float:
-    """As `Moving` has it: equal where the sum and the product are."""
+    """Return the score that `Moving` gives; it is equal only where both the sum and the product are equal."""
     return float(user[0] + item[0] + SCALE * (user @ item))
 
 
@@ -125,7 +125,7 @@ def is_relevant(events: Events, k: int, threshold: float = 4.0) -> bool:
 
 
 def rank_of(item: int, scores: dict[int, float], others: Iterable[int] = ()) -> int:
-    """The pessimistic rank of an item among candidates {item: score}; 0: a miss. `others` are relevant as well."""
+    """Return the pessimistic rank of an item among {candidate: score}, 0 for a miss; `others` are also relevant."""
     if item not in scores or math.isnan(scores[item]):
         return 0
     ahead = 0
@@ -137,7 +137,7 @@ def rank_of(item: int, scores: dict[int, float], others: Iterable[int] = ()) -> 
 
 
 def twin_prequential(events: Events, sizes: tuple[int, int, int], tables: list, mask: str = "strict") -> list[int]:
-    """Rank of each relevant test event's item, in time order."""
+    """Return the rank of the item of each relevant test event, in time order."""
     begin, ranks = sizes[0] + sizes[1], []
     for k in range(begin, len(events)):
         if not is_relevant(events, k):
@@ -155,7 +155,7 @@ def twin_prequential(events: Events, sizes: tuple[int, int, int], tables: list, 
 
 
 def twin_frozen(events: Events, sizes: tuple[int, int, int], tables: list, mask: str = "strict") -> list[list[int]]:
-    """For each user with a relevant test event: the ranks of the relevant items, the m-th best m-th (0: misses)."""
+    """Return, for each user with a relevant test event, the ascending ranks of the relevant items (misses: 0, last)."""
     test, lists = range(sizes[0] + sizes[1], len(events)), []
     users, items = tables[sizes[0]]
     for user in sorted({int(events.user[k]) for k in test if is_relevant(events, k)}):
@@ -168,7 +168,7 @@ def twin_frozen(events: Events, sizes: tuple[int, int, int], tables: list, mask:
         scores = {i: score(users[user], items[i]) for i in met - touched}
         found = sorted((i for i in relevant if rank_of(i, scores)), key=lambda i: (-scores[i], i))
         ranks = []
-        for place, i in enumerate(found):  # equal relevant ones stand one behind the other
+        for place, i in enumerate(found):  # relevant items with equal scores have consecutive ranks
             strictly = sum(v >= scores[i] and not math.isnan(v) for other, v in scores.items() if other not in relevant)
             ranks.append(strictly + place + 1)
         lists.append(ranks + [0] * (len(relevant) - len(found)))
@@ -176,7 +176,7 @@ def twin_frozen(events: Events, sizes: tuple[int, int, int], tables: list, mask:
 
 
 def twin_metrics(lists: list[list[int]], cutoffs: Iterable[int]) -> dict[str, float]:
-    """Means of every ranking metric, written from their definitions."""
+    """Return the mean of every ranking metric by its definition."""
     values: dict[str, list[float]] = {}
     for ranks in lists:
         for k in cutoffs:
@@ -198,7 +198,7 @@ def twin_metrics(lists: list[list[int]], cutoffs: Iterable[int]) -> dict[str, fl
 
 
 def twin_ratings(events: Events, predicted: np.ndarray, begin: int) -> dict[str, float]:
-    """Errors and the ranking of each user's own rated test interactions, from clipped predictions of the test part."""
+    """Return rating errors, and ranking metrics of each user's rated test items, from clipped test predictions."""
     errors = []
     own: dict[int, list[tuple[float, bool]]] = {}
     for k in range(begin, len(events)):
@@ -277,7 +277,7 @@ def test_ratings_equal_the_twin() -> None:
         return np.array([float(users[u] @ items[i]) for (users, items), u, i in pairs])
 
     raw = predicted(lambda k: k)
-    assert raw.max() > 5.0  # so that clipping matters
+    assert raw.max() > 5.0  # so clipping matters
     assert raw.min() < 1.0
     check(found["prequential"], twin_ratings(events, raw, begin))
     check(found["frozen"], twin_ratings(events, predicted(lambda k: sizes[0]), begin))
@@ -353,10 +353,10 @@ def test_popularity_counts_up_to_the_moment() -> None:
 
 
 def test_drex_is_ranked_from_its_states_at_each_moment() -> None:
-    """The twin replays the model from scratch up to every test event and reads both tables there."""
+    """The twin replays the model from the start up to every test event, and reads both tables there."""
     events = make_events(6, n=40)
     events.rating[-2:] = 5.0
-    sizes = (30, 8, 2)  # few test events: each costs a compilation
+    sizes = (30, 8, 2)  # few test events, because each needs a compilation
     stream, params = drex(events, sizes)
     scores_at = {}
     for k in range(sizes[0] + sizes[1], len(events)):
@@ -378,7 +378,7 @@ def test_drex_is_ranked_from_its_states_at_each_moment() -> None:
 def predicted(
     bias: running_bias.RunningBias, state: running_bias.BiasState, user: np.ndarray, item: np.ndarray
 ) -> np.ndarray:
-    """The predictions of a running bias that stands still."""
+    """Return the predictions of a running bias that does not change."""
     sides = (
         (state.user_sum, state.user_count, bias.user_shrinkage, user),
         (state.item_sum, state.item_count, bias.item_shrinkage, item),
@@ -422,7 +422,7 @@ def test_a_selection_is_of_its_parameters_alone() -> None:
     for selection in (Selection.of({"weight": np.ones(2)}, "mse", 1.0, 3), Selection("mse", 1.0, 3)):
         with pytest.raises(ValueError, match="is of others"):
             evaluator.evaluate_test({}, selection)
-    assert evaluator.validate({}, {"ndcg@3"})  # nothing was seen of test
+    assert evaluator.validate({}, {"ndcg@3"})  # no test metric was computed yet
 
 
 def test_who_has_seen_test_figures_selects_no_more() -> None:
@@ -432,7 +432,7 @@ def test_who_has_seen_test_figures_selects_no_more() -> None:
     evaluator = Evaluator(stream, events, sizes, OPTIONS)
     evaluator.validate({}, {"ndcg@3"})
     evaluator.evaluate_test({}, SELECTION)
-    evaluator.evaluate_test({}, SELECTION)  # of another seed, say
+    evaluator.evaluate_test({}, SELECTION)  # a second time, as for another seed
     with pytest.raises(RuntimeError, match="nothing more is selected"):
         evaluator.validate({}, {"ndcg@3"})
     again = Evaluator(stream, events, sizes, OPTIONS)
@@ -480,7 +480,7 @@ def test_user_who_touched_everything_has_no_candidates() -> None:
     stream = Moving(events, sizes)
     found = on_test(stream, events, sizes)
     assert found["prequential"]["lists"] == found["frozen"]["lists"] == 2
-    assert twin_prequential(events, sizes, stream.tables) == [0, 1]  # fewer candidates than every cutoff but one
+    assert twin_prequential(events, sizes, stream.tables) == [0, 1]  # fewer candidates than every cutoff except 1
     check(found["prequential"], twin_metrics([[0], [1]], OPTIONS.cutoffs))
     check(found["frozen"], twin_metrics([[0], [1]], OPTIONS.cutoffs))
 
@@ -489,7 +489,7 @@ def test_validation_is_prequential_from_the_end_of_train() -> None:
     events = make_events(10)
     sizes = sizes_of(events)
     stream = Moving(events, sizes)
-    # The same stretch as the test part of shorter data.
+    # The validation part is the test part of the shorter data.
     end = sizes[0] + sizes[1]
     shorter = dataclasses.replace(
         events, **{c: getattr(events, c)[:end] for c in ("user", "item", "timestamp", "rating")}
@@ -501,12 +501,12 @@ def test_validation_is_prequential_from_the_end_of_train() -> None:
     assert set(evaluator.validation_metrics()) == {
         name for name in metrics if not name.rpartition("/")[2].startswith("lists")
     }
-    assert "ndcg@10" not in evaluator.validate({}, {"mse"})  # ranking the catalogue is dear: only where asked
+    assert "ndcg@10" not in evaluator.validate({}, {"mse"})  # ranking the catalogue is expensive: only on request
     assert "rated_items/ndcg@10" in evaluator.validate({}, {"rated_items/ndcg@10"})
 
 
 def test_tied_scores_next_to_others_by_one_rounding_step() -> None:
-    """An irrelevant item a single float below a relevant one stays behind it, and an equal one stands ahead."""
+    """An irrelevant item one float32 step below a relevant one ranks behind it; one with an equal score ranks ahead."""
     user = np.array([0, 0, 0, 1, 1], np.int32)
     item = np.array([0, 1, 2, 3, 1], np.int32)
     events = Events(user, item, np.arange(5.0), np.full(5, 5.0, np.float32), None, {}, 2, 4)

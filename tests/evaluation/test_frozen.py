@@ -1,4 +1,4 @@
-"""Full ranking by rows that stand still, against a loop over users with explicit sets."""
+"""Compare full ranking by frozen rows with a loop over users with explicit sets."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Pairs = tuple[np.ndarray, np.ndarray]
 
 
 def product(params, user, item):
-    return user[:, :1] + item[:, 0] + 0.3171 * (user @ item.T)  # rounded; equal only where both parts are
+    return user[:, :1] + item[:, 0] + 0.3171 * (user @ item.T)  # rounded; equal only where both terms are equal
 
 
 def twin(scores: np.ndarray, relevant: Pairs, masked: Pairs, candidates: set[int]) -> dict[int, list[int]]:
-    """{user: ascending ranks of its relevant items, 0: a miss}."""
+    """Return {user: ascending ranks of the relevant items, 0 for a miss}."""
     lists = {}
     for user in sorted(set(relevant[0].tolist())):
         wanted = {int(i) for u, i in zip(*relevant, strict=True) if u == user}
@@ -48,11 +48,11 @@ def twin(scores: np.ndarray, relevant: Pairs, masked: Pairs, candidates: set[int
 
 
 def problem(seed: int, users: int, items: int, relevant: int, masked: int) -> tuple[States, Pairs, Pairs, np.ndarray]:
-    """Rows of few levels (ties), some of them NaN or infinite; random pairs that repeat; some candidates."""
+    """Return rows with few different values (so ties), NaN and infinity; random pairs that repeat; and candidates."""
     rng = np.random.default_rng(seed)
     user, item = (rng.integers(-1, 2, (count, 2)).astype(np.float32) for count in (users, items))
     item[rng.random(items) < 0.1] = np.nan
-    item[rng.random(items) < 0.1] = np.inf  # infinity less infinity is one more NaN
+    item[rng.random(items) < 0.1] = np.inf  # infinity - infinity gives more NaN
     pairs = [(rng.integers(0, users, n), (rng.random(n) ** 2 * items).astype(np.int64)) for n in (relevant, masked)]
     return States(jnp.asarray(user), jnp.asarray(item)), pairs[0], pairs[1], rng.random(items) < 0.8
 
@@ -117,11 +117,11 @@ def test_no_lists_and_nothing_but_misses() -> None:
     assert ranking.users.tolist() == [0, 1]
 
 
-# Models that are judged by full ranking alone.
+# Models that are evaluated by full ranking only.
 
 
 def make_events(seed: int = 0) -> tuple[Events, tuple[int, int, int]]:
-    """Unrated interactions; users 8 and 9 are met after train for the first time, items 12 and 13 too."""
+    """Return unrated interactions; users 8 and 9 and items 12 and 13 first occur after train."""
     rng = np.random.default_rng(seed)
     sizes = (60, 20, 30)
     user = np.concatenate([rng.integers(0, 8, 60), rng.integers(0, 10, 50)]).astype(np.int32)
@@ -132,7 +132,7 @@ def make_events(seed: int = 0) -> tuple[Events, tuple[int, int, int]]:
 
 
 def expected_lists(events: Events, sizes: tuple[int, int, int], mask: str, part: int) -> list[list[int]]:
-    """By popularity in train."""
+    """Return the ranks of each user's relevant items by popularity in train."""
     begins = np.cumsum((0, *sizes))
     train = range(sizes[0])
     rows = range(int(begins[part]), int(begins[part + 1]))
@@ -176,7 +176,7 @@ def test_ranking_alone_equals_the_twin(mask: str) -> None:
     names = {f"{name}@{cutoff}" for name in RANKING_METRICS for cutoff in (1, 3, 10)}
     assert set(judge.validation_metrics()) == names
     assert tested.metrics["ranking"].get("users_dropped") == (None if mask == "strict" else 2.0)
-    counts = np.bincount(events.item, minlength=14)  # the rows that are kept are those after the whole file
+    counts = np.bincount(events.item, minlength=14)  # the returned states are those after all interactions
     np.testing.assert_array_equal(np.asarray(tested.states.item)[:, 0], counts)
 
 
@@ -194,7 +194,7 @@ def test_prequential_lists_have_the_metrics_as_their_means() -> None:
     events, sizes = make_events(2)
     events = dataclasses.replace(events, rating=np.random.default_rng(0).integers(1, 6, 110).astype(np.float32))
     stream = Popularity().stream(events, sizes)
-    stream.model = ClosedForm()  # which predicts ratings
+    stream.model = ClosedForm()  # a model that predicts ratings
     options = EvaluationOptions((3,), threshold=3.0, rating_range=(1.0, 5.0))
     tested = Evaluator(stream, events, sizes, options).evaluate_test({}, SELECTION)
     for way, metrics in tested.metrics.items():

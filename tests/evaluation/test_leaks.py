@@ -1,4 +1,4 @@
-"""Leaks planted in a run directory, each found by its own check; and a run as it is, which has none."""
+"""Each leak planted in a run directory is found by its own check, and an unchanged run has none."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FUTURE, COPIES, CORE, VOCABULARY, KEYWORDS, LISTS = (
 
 @pytest.fixture
 def run(finished_drex: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
-    """A copy of a finished run, to plant leaks in."""
+    """Return a copy of a finished run, to plant leaks in."""
     return shutil.copytree(finished_drex, tmp_path / "run")
 
 
@@ -59,7 +59,7 @@ def test_a_split_and_a_core_with_hindsight(run: pathlib.Path) -> None:
     settings = json.loads((run / "config.json").read_text())
     settings["split"]["kind"], settings["data"]["k_core"] = "leave_last_out", 3
     (run / "config.json").write_text(json.dumps(settings))
-    leaking = found(run)  # its vocabulary and keywords are then of other reviews than train has
+    leaking = found(run)  # the vocabulary and the keywords then come from reviews outside train
     assert set(leaking) >= {FUTURE, CORE, VOCABULARY}
     assert "leaks the future" in leaking[FUTURE][0]
 
@@ -150,7 +150,7 @@ def test_an_item_ranked_too_early(run: pathlib.Path, way: str) -> None:
     path = run / "lists" / f"{way}.npz"
     lists = read_lists(path)
     ranks = lists["ranks"].copy()
-    ranks[-1] = 11  # of ten items
+    ranks[-1] = 11  # rank 11, but there are only ten items
     write_lists(path, lists | {"ranks": ranks})
     assert found(run) == {LISTS: [f"lists/{way}.npz: 1 relevant items are ranked before their first interaction"]}
     write_lists(path, lists | {"ranks": ranks[:-1]})

@@ -1,4 +1,4 @@
-"""A run keeps what its test metrics are made of, and the comparison reads it."""
+"""A run stores the lists behind its test metrics, and the comparison reads them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_ranker_run_can_be_compared(tmp_path: pathlib.Path, monkeypatch: pytes
 
     monkeypatch.setattr(processes, "write_json", watched)
     results = experiment.train(settings_of(settings), tmp_path)
-    assert written == [True, True]  # before the file that says that the seed is done
+    assert written == [True, True]  # before the file that marks the seed as done
     assert set(results["test"]) == {"ranking"}
     for folder, figures in zip((tmp_path, tmp_path / "replicas" / "1"), results["per_seed"], strict=True):
         kept = read_lists(folder / "lists" / "ranking.npz")

@@ -1,4 +1,4 @@
-"""Each way of seeing too much, planted in a table and found, and compared with a slow search."""
+"""Each kind of leak is planted in a table and found; the results equal those of a slow search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from drex_jax.evaluation import leaks
 
 
 def table(rows: list[tuple[int, int, float, str]]) -> Interactions:
-    """Rows of (user, item, time, text)."""
+    """Return a table from rows (user, item, time, text)."""
     user, item, time, text = zip(*rows, strict=True)
     return Interactions(
         name="made up",
@@ -30,7 +30,7 @@ def table(rows: list[tuple[int, int, float, str]]) -> Interactions:
 
 
 def of_split(times: list[float], kind: str, given: list[int] | None = None) -> list[str]:
-    """What a split of interactions of two users at these times shows of the future."""
+    """Return the leaks of the future in a split of the interactions of two users at these times."""
     rows = [(int(2 * number >= len(times)), 0, time, "") for number, time in enumerate(times)]
     interactions = dataclasses.replace(table(rows), given_split=None if given is None else np.array(given, np.int8))
     parts = split_interactions(interactions, kind)
@@ -62,7 +62,7 @@ def test_how_much_of_the_future_is_seen() -> None:
 
 
 def slow(rows: list[tuple[int, int, float, str]], sizes: tuple[int, int, int]) -> tuple[int, int]:
-    """Reviews on both sides of a boundary, and texts of one user there about different items."""
+    """Count reviews on both sides of a boundary, and one user's texts there about different items."""
     part = [0] * sizes[0] + [1] * sizes[1] + [2] * sizes[2]
     pairs = [(a, b) for k, a in enumerate(rows) for j, b in enumerate(rows) if part[k] != part[j] and a[3]]
     pairs = [(a, b) for a, b in pairs if (a[0], a[3]) == (b[0], b[3])]
@@ -72,7 +72,7 @@ def slow(rows: list[tuple[int, int, float, str]], sizes: tuple[int, int, int]) -
 
 def test_copies_within_a_part_do_not_leak() -> None:
     rows = [(0, 0, 1.0, "good"), (0, 0, 2.0, "good"), (1, 0, 3.0, "good"), (1, 1, 4.0, ""), (1, 1, 5.0, "")]
-    assert leaks.copies(table(rows), (3, 1, 1)) == []  # twice in one part, other users, and no text: no copies
+    assert leaks.copies(table(rows), (3, 1, 1)) == []  # not copies: twice in one part, different users, or no text
 
 
 def test_a_copy_is_found() -> None:
@@ -104,16 +104,16 @@ def test_a_core_is_chosen_with_hindsight() -> None:
 
 
 def test_an_item_is_ranked_only_once_it_is_there() -> None:
-    item = np.array([0, 1, 1, 0, 2, 2, 3], np.int32)  # train is the first three: items 0 and 1
+    item = np.array([0, 1, 1, 0, 2, 2, 3], np.int32)  # train is the first three interactions: items 0 and 1
     lists = {"item": np.array([1, 2]), "lists": np.array([0, 0]), "ranks": np.array([2, 0])}
     assert leaks.ranked_before_first_seen(item, lists, 3) == 0
-    assert leaks.ranked_before_first_seen(item, lists | {"ranks": np.array([2, 1])}, 3) == 1  # the item is not in train
+    assert leaks.ranked_before_first_seen(item, lists | {"ranks": np.array([2, 1])}, 3) == 1  # not in train
     assert (
         leaks.ranked_before_first_seen(item, lists | {"ranks": np.array([3, 0])}, 3) == 1
-    )  # among three, of which train has two
+    )  # rank 3, but train has two items
     moments = {"interaction": np.array([4, 5, 6]), "lists": np.arange(3), "ranks": np.array([0, 1, 0])}
     assert leaks.ranked_before_first_seen(item, moments, 3) == 0
     assert (
         leaks.ranked_before_first_seen(item, moments | {"ranks": np.array([1, 3, 1])}, 3) == 2
-    )  # the third of three is there
+    )  # rank 3 of three items is possible
     assert leaks.ranked_before_first_seen(item, moments | {"ranks": np.array([0, 4, 0])}, 3) == 1

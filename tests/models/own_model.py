@@ -1,4 +1,4 @@
-"""A model of one's own in one file: factors of users and items, and a prior for popular items.
+"""Define a custom model in one file: factors of users and items, and a prior for popular items.
 
     python -m drex_jax.main --config=experiments/quickstart.py --config.model.name=tests.models.own_model:PopularFactors
 
@@ -21,7 +21,7 @@ from drex_jax.models.pairwise import Pairs, Pairwise, Rows, TableSizes, TrainPai
 
 @dataclasses.dataclass(frozen=True)
 class PopularFactorsSettings:
-    """`own`: the settings of this model. Every ranker of pairs has `batch_size` and `l2`."""
+    """The settings of this model (group `own`). Every pairwise ranker has `batch_size` and `l2`."""
 
     size: int = setting(16, whole(1), "entries of a factor")
     prior: float = setting(0.5, number(0.0), "weight of the popularity prior before training")
@@ -31,7 +31,7 @@ class PopularFactorsSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PopularFactors(Pairwise):
-    """Rows are [D + 1]: a user's factors and the weight of the prior, an item's factors and its popularity."""
+    """Score by rows [D + 1]: a user's factors and the prior's weight, an item's factors and its popularity."""
 
     settings: PopularFactorsSettings
 
@@ -63,12 +63,12 @@ class PopularFactors(Pairwise):
     def rows(
         self, params: dict[str, jax.Array], constants: Any, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis
     ) -> Rows:
-        """Return the rows of a batch; L2 is on the factors."""
+        """Return the rows of a batch, with L2 on the factors."""
         user, item = self.all_rows(params, constants, carry)
         own = user[pairs.user], item[pairs.item], item[pairs.negative]
         return Rows(*own, penalised=[rows[:, :-1] for rows in own])
 
     def grown(self, params: dict[str, jax.Array], known: TableSizes) -> dict[str, jax.Array]:
-        """Return the parameters with zero factors for users and items that came after training."""
+        """Return the parameters with zero factors for users and items that are new since training."""
         more = {"user": self.sizes.users - known.users, "item": self.sizes.items - known.items}
         return params | {name: jnp.pad(params[name], ((0, count), (0, 0))) for name, count in more.items()}

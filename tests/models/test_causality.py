@@ -1,4 +1,4 @@
-"""No interaction, and nothing after it, changes its own prediction or ranking; what came before it does."""
+"""An interaction's prediction and ranking depend on earlier interactions, not on itself or later ones."""
 
 import dataclasses
 
@@ -9,12 +9,12 @@ import pytest
 
 from drex_jax.models.drex.stream import WindowStream
 
-ROUNDING = 2e-6  # a changed review can change the padded shapes, so the order of sums
-AT = 18  # the interaction whose own past is kept
+ROUNDING = 2e-6  # a changed review can change padded shapes and so the order of sums
+AT = 18  # the interaction whose past stays unchanged
 
 
 def replayed(stream, rank, params, segments, item):
-    """For each interaction its predicted rating, and its user's scores of all items at that moment."""
+    """Return, for each interaction, its predicted rating and its user's scores of all items at that moment."""
     carry, ratings, scores = stream.start(params), [], []
     for segment, begin in zip(segments, (0, 14, 20), strict=True):
         table = np.array(carry.item)
@@ -27,7 +27,7 @@ def replayed(stream, rank, params, segments, item):
 
 
 def changed(events, rows, what):
-    """The stream with one of its modalities different in `rows`."""
+    """Return the stream with one modality changed in `rows`."""
     if what == "rating":
         rating = events.rating.copy()
         rating[rows] = np.where(rating[rows] == 5, 1, 5)
@@ -54,7 +54,7 @@ def world(request, make_events, make_drex):
     rank = jax.jit(stream.model.rank)
 
     def run(other):
-        """Prepared anew from the changed stream; one model's compiled functions serve all, as shapes are the same."""
+        """Replay another stream from the start; shapes are equal, so all streams share the compiled functions."""
         segments = WindowStream(stream.model.options, other, (14, 6, 6)).segments()
         return replayed(stream, rank, params, segments, other.item)
 
@@ -67,7 +67,7 @@ def test_predictions_and_rankings_know_only_the_past(world, what):
     later_ratings, later_scores = run(changed(events, range(AT, 26), what))
     np.testing.assert_allclose(later_ratings[: AT + 1], ratings[: AT + 1], rtol=0, atol=ROUNDING)
     np.testing.assert_allclose(later_scores[: AT + 1], scores[: AT + 1], rtol=0, atol=ROUNDING)
-    assert np.abs(later_ratings[AT + 1 :] - ratings[AT + 1 :]).max() > 1e-4  # what it may change, it does change
+    assert np.abs(later_ratings[AT + 1 :] - ratings[AT + 1 :]).max() > 1e-4  # later ones do change
 
     before_ratings, before_scores = run(changed(events, [earlier], what))
     assert np.abs(before_ratings[AT] - ratings[AT]) > 1e-4

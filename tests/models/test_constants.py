@@ -1,4 +1,4 @@
-"""The constants of a run's model, from a file that need not be trusted."""
+"""A run's model constants are read from a file that need not be trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training step as accelerators would get it: lowered for TPU, CUDA and CPU on a machine that need have neither."""
+"""The training step is lowered for TPU, CUDA and CPU on a machine that may have no accelerator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"fewer tha
 def test_the_training_step_is_lowered_for_every_platform(
     make_events: Callable[..., Any], make_drex: Callable[..., Any], mapping: str, count: int, products: str
 ) -> None:
-    """DReX with everything on, one module for all platforms; called here, it computes what the step does."""
+    """One module of DReX with all options serves all platforms; called here, it gives the results of the step."""
     stream, params = make_drex(
         make_events(n=61, users=9, items=11, reviewed=0.6),
         bptt_windows=2,
@@ -58,4 +58,4 @@ def test_the_training_step_is_lowered_for_every_platform(
         for a, b in zip(found, jax.tree.leaves(program(*arguments)), strict=True):
             a, b = np.asarray(a), np.asarray(b)
             assert np.isfinite(a).all()
-            np.testing.assert_allclose(a, b, atol=1e-6 * max(np.abs(b).max(), 1e-6))  # the same, compiled anew
+            np.testing.assert_allclose(a, b, atol=1e-6 * max(np.abs(b).max(), 1e-6))  # the same program, compiled again

@@ -1,4 +1,4 @@
-"""Losses against loops."""
+"""Compare losses with loops."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 POSITIVE = RNG.normal(0, 2, 6).astype(np.float32)
 NEGATIVE = RNG.normal(0, 2, (6, 4)).astype(np.float32)
 VALID = RNG.random((6, 4)) < 0.6
-VALID[2] = False  # an interaction with nothing to compare with
+VALID[2] = False  # an interaction without a valid negative
 
 
 def test_squared_error():
@@ -41,7 +41,7 @@ def test_bpr():
 def test_ranking_losses_have_finite_gradients_and_ignore_what_is_not_valid(name):
     loss = losses.RANKING_LOSSES[name]
     gradient = jax.grad(loss, (0, 1))
-    for scale in (1.0, 1e4):  # also where a naive exponential would overflow
+    for scale in (1.0, 1e4):  # 1e4: a naive exponential would overflow
         d_positive, d_negative = gradient(jnp.asarray(scale * POSITIVE), jnp.asarray(scale * NEGATIVE), VALID)
         assert np.isfinite(d_positive).all()
         assert np.isfinite(d_negative).all()
@@ -61,7 +61,7 @@ def test_squared_error_of_nothing_is_zero():
 
 
 def slow_info_nce(anchors, own, others, counted, compared, temperature):
-    """One pair of rows at a time, in double precision."""
+    """Compute InfoNCE one pair of rows at a time, in float64."""
 
     def cosine(a, b):
         lengths = np.linalg.norm(a) * np.linalg.norm(b)
@@ -75,14 +75,14 @@ def slow_info_nce(anchors, own, others, counted, compared, temperature):
 
 
 ROWS = RNG.normal(0, 3, (2, 7, 4)).astype(np.float32)
-VIEWS = ROWS[0, :5], ROWS[1, :5], ROWS[1]  # five anchors find their own among seven
+VIEWS = ROWS[0, :5], ROWS[1, :5], ROWS[1]  # five anchors; the positive of each is among seven rows
 COMPARED = np.array([True, False, True, True, False, True, True])
 COUNTED = COMPARED[:5]
 
 
 @pytest.fixture(scope="module")
 def info_nce():
-    """(loss, gradients of anchors, their own and the others), compiled once for all tests."""
+    """Return a function to (loss, gradients of anchors, positives and compared rows), compiled once for all tests."""
     return jax.jit(jax.value_and_grad(losses.info_nce, (0, 1, 2)))
 
 
@@ -93,7 +93,7 @@ def test_info_nce(info_nce, temperature):
         expected = slow_info_nce(*(rows.astype(np.float64) for rows in VIEWS), *masks, temperature)
         found, _ = info_nce(*VIEWS, *masks, temperature)
         assert float(found) == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    assert float(found) == pytest.approx(0, abs=1e-6)  # an anchor with nothing else to take for its own
+    assert float(found) == pytest.approx(0, abs=1e-6)  # an anchor without another row to compare with
 
 
 def test_info_nce_reads_no_rows_that_do_not_count_and_no_lengths(info_nce):
@@ -107,7 +107,7 @@ def test_info_nce_reads_no_rows_that_do_not_count_and_no_lengths(info_nce):
     for gradient, rows, mask in zip(map(np.asarray, gradients), VIEWS, masks, strict=True):
         assert not gradient[~mask].any()
         assert np.abs(gradient[mask]).max(1).min() > 0
-        np.testing.assert_allclose((gradient * rows).sum(1), 0, atol=1e-5)  # lengths mean nothing
+        np.testing.assert_allclose((gradient * rows).sum(1), 0, atol=1e-5)  # lengths have no effect
     assert info_nce(VIEWS[1], *VIEWS[1:], COUNTED, COMPARED, 0.2)[0] < expected
     assert info_nce(*VIEWS, np.zeros(5, bool), COMPARED, 0.2)[0] == 0
 

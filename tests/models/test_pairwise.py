@@ -1,4 +1,4 @@
-"""What rankers of pairs share, and BPR and LightGCN: batches, negatives, rows and loss against dense twins."""
+"""Compare the pairwise rankers BPR and LightGCN with dense twins: batches, negatives, rows and loss."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ def test_rows_and_loss_are_those_of_a_slow_twin(make_items, twin_graphs, first_l
     np.testing.assert_allclose(carry.user, users, atol=1e-6)
     np.testing.assert_allclose(carry.item, items, atol=1e-6)
     loss, figures, pairs = first_loss(stream, params)
-    if devices > 1:  # one batch of all pairs, some of it padding
+    if devices > 1:  # one batch with all pairs and padding
         assert len(pairs.user) == len(stream.pairs.user) < len(next(stream.batches(0)).user)
     ranking = np.logaddexp(0, (users[pairs.user] * (items[pairs.negative] - items[pairs.item])).sum(1)).mean()
     nodes = pairs.user, events.num_users + pairs.item, events.num_users + pairs.negative
@@ -39,13 +39,13 @@ def test_rows_and_loss_are_those_of_a_slow_twin(make_items, twin_graphs, first_l
 def test_an_epoch_has_every_distinct_train_pair_once(make_items):
     events, sizes = make_items(())
     train = list(zip(events.user[: sizes[0]].tolist(), events.item[: sizes[0]].tolist(), strict=True))
-    assert len(set(train)) < len(train)  # duplicates, which count once
+    assert len(set(train)) < len(train)  # there are duplicates, which count once
     stream, epochs = BPR.stream(events, sizes, OPTIONS, devices=3), []
     for epoch in (0, 1):
         batches = list(stream.batches(epoch))
         assert (
             len(batches) == stream.steps_per_epoch() == BPR.stream(events, sizes, OPTIONS).steps_per_epoch()
-        )  # on any devices
+        )  # for any number of devices
         assert max(batch.valid.sum() for batch in batches) == 16
         assert {batch.user.shape for batch in batches} == {(18,)}  # padded for 3 devices
         pairs = [
@@ -69,7 +69,7 @@ def test_an_epoch_has_every_distinct_train_pair_once(make_items):
 
 
 def test_padding_changes_nothing(make_items):
-    """Whatever stands where a batch has no more pairs."""
+    """Values in the padding of a batch do not change loss or gradients."""
     events, sizes = make_items(())
     stream = BPR.stream(events, sizes, dataclasses.replace(OPTIONS, batch_size=99), devices=16)
     params, key = jax.jit(stream.init)(jax.random.key(1)), jax.random.key(2)
@@ -83,7 +83,7 @@ def test_padding_changes_nothing(make_items):
 
 
 def test_negatives_are_items_of_train_that_the_user_has_not(make_items):
-    """Each equally often; items that train has not are nobody's negative, as the public code has it."""
+    """Each such item is drawn equally often; items outside train are never negatives, as in the public code."""
     events, sizes = make_items(())
     stream = BPR.stream(events, sizes, OPTIONS)
     mine = set(zip(stream.pairs.user.tolist(), stream.pairs.item.tolist(), strict=True))
@@ -95,7 +95,7 @@ def test_negatives_are_items_of_train_that_the_user_has_not(make_items):
     np.add.at(counts, (users, drawn), 1)
     for user in range(events.num_users):
         others = [item for item in range(num_items) if (user, item) not in mine]
-        if others:  # else one of all: such a user has no negative
+        if others:  # a user with all items has no negative, and gets any item
             assert set(np.flatnonzero(counts[user])) == set(others)
             assert counts[user][others].min() > 400 / len(others) / 2
 

@@ -1,4 +1,4 @@
-"""Registry entries: what they name exists, and reading them imports no JAX."""
+"""Registry entries name existing things, and reading them does not import JAX."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_what_an_entry_names_exists(name: str) -> None:
     entry, fields = entry_of(name), tree.fields_of(Settings)
     model = entry.load()
     assert issubclass(model, Model)
-    assert model.__dataclass_params__.frozen  # no data, and equal models share programs
+    assert model.__dataclass_params__.frozen  # it holds no data, and equal models share compiled programs
     assert not inspect.isabstract(model)
     assert callable(entry.load_builder())
     assert all(field in fields or any(known.startswith(f"{field}.") for known in fields) for field in entry.reads)

@@ -59,7 +59,7 @@ def test_replay_in_two_parts_equals_one(rows, cut):
     middle, first = model.run(*columns(rows[:cut]), BiasState.zeros(USERS, ITEMS))
     kept = middle.user_sum.copy()
     end, second = model.run(*columns(rows[cut:]), middle)
-    np.testing.assert_array_equal(middle.user_sum, kept)  # not changed in place
+    np.testing.assert_array_equal(middle.user_sum, kept)  # not modified in place
     for name in ("user_sum", "user_count", "item_sum", "item_count"):
         np.testing.assert_array_equal(getattr(end, name), getattr(whole, name))
     np.testing.assert_array_equal(np.concatenate([first.user_bias, second.user_bias]), terms.user_bias)
@@ -94,7 +94,7 @@ def test_static_bias_is_the_least_squares_solution():
     exact = np.linalg.solve(design.T @ design + 2 * np.eye(22), design.T @ (rating[rated] - mean))
     assert got.mean == pytest.approx(mean)
     np.testing.assert_allclose(np.concatenate([got.user, got.item]), exact, atol=1e-5)  # 20 sweeps
-    assert got.user[12] == 0  # never seen
+    assert got.user[12] == 0  # not in train
     predicted = np.clip(got.predict(user[150:], item[150:]), 1, 5)
     assert got.validation_mse == pytest.approx(np.nanmean((predicted - rating[150:]) ** 2))
 

@@ -1,4 +1,4 @@
-"""Baselines against slow twins: the rows that each shows before every event, after it, and of everyone at the end."""
+"""Compare baselines with slow twins: the rows before and after every event, and all rows at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USERS, ITEMS, SIZES = 7, 9, (40, 12, 8)
 
 @pytest.fixture(scope="module")
 def events() -> Events:
-    """Repeated pairs, missing ratings, one item and one user that train does not meet."""
+    """Return events with repeated pairs, missing ratings, and one user and one item outside train."""
     rng = np.random.default_rng(1)
     n = sum(SIZES)
     user, item = rng.integers(0, USERS - 1, n), rng.integers(0, ITEMS - 1, n)
@@ -31,7 +31,7 @@ def events() -> Events:
 
 
 def replay(stream: Any, events: Events, params: Any = None) -> tuple[list[Any], list[Any]]:
-    """Traces and carries of train, validation and test."""
+    """Return the traces of train, validation and test, and the states after each."""
     carry, traces, carries = stream.start(params or {}), [], []
     for segment in stream.segments():
         carry, trace = stream.observe(params or {}, carry, segment)
@@ -47,7 +47,7 @@ def predictions(stream: Any, events: Events, params: Any = None) -> np.ndarray:
 
 
 def check_item_after(stream: Any, events: Events) -> None:
-    """A row after an event is the one before the item's next event, or that of the final table."""
+    """Check that an item's row after an event is its row before its next event, or in the last table."""
     traces, carries = replay(stream, events)
     before = np.concatenate([np.asarray(trace.item_before) for trace in traces])
     after = np.concatenate([np.asarray(trace.item_after) for trace in traces])
@@ -161,7 +161,7 @@ def test_factorisation_loss_and_gradient_ignore_padding(events: Events) -> None:
 
 
 def test_factorisation_learns_low_rank_ratings() -> None:
-    """Held-out ratings of a rank-2 world with biases: far better than the mean, and newcomers get the mean."""
+    """Held-out ratings of a rank-2 world with biases are predicted far better than by the mean; cold starts get it."""
     rng = np.random.default_rng(0)
     users, items, n = 30, 25, 600
     truth = 3 + rng.normal(size=(users, 2)) @ rng.normal(size=(2, items)) + rng.normal(0, 0.5, (users, 1))

@@ -1,4 +1,4 @@
-"""CRANE's released code against twins in NumPy: attention over all items, and over the modalities of each."""
+"""Compare CRANE's released code with NumPy twins: attention over all items, and over each item's modalities."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ THREE = ("audio", "image", "text")
 
 
 def twin_attention(weights, x, present):
-    """One sequence [S, D], one query and one head at a time; any weights of `attend`."""
+    """Attend within one sequence [S, D], one query and one head at a time; takes any weights of `attend`."""
     (into, bias), (out, out_bias) = (map(np.asarray, weights[name]) for name in ("into", "out"))
     length, size = x.shape
     width = size // HEADS
@@ -33,7 +33,7 @@ def twin_attention(weights, x, present):
 
 
 def twin_fused(params, events, modalities, axis_fixed):
-    """[I, D]."""
+    """Return the fused features of the items [I, D]."""
     present = np.stack([~np.isnan(events.item_vectors[name]).any(1) for name in modalities])
     projected = []
     for m, name in enumerate(modalities):
@@ -53,7 +53,7 @@ def twin_fused(params, events, modalities, axis_fixed):
 
 
 def shaken(params):
-    """Parameters none of which is zero, and attention that is not almost uniform."""
+    """Return parameters without zeros, with attention that is far from uniform."""
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(9), len(leaves))
     return tree.unflatten([x + 0.5 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
@@ -87,7 +87,7 @@ def test_rows_and_loss_are_those_of_a_slow_twin(
     "length", [pytest.param(1, marks=pytest.mark.thorough), 5, pytest.param(13, marks=pytest.mark.thorough)]
 )
 def test_gradients_in_blocks_are_those_of_the_whole(monkeypatch, length):
-    """Whatever is missing, and for padding at the end of the last block."""
+    """The gradients agree with missing entries, and with padding at the end of the last block."""
     keys = jax.random.split(jax.random.key(2), 4)
     x = jax.random.normal(keys[0], (2, length, 8))
     present = jax.random.bernoulli(keys[1], 0.7, (2, length)).at[:, 0].set(True)
@@ -109,7 +109,7 @@ def test_gradients_in_blocks_are_those_of_the_whole(monkeypatch, length):
 
 
 def test_modalities_meet_only_where_the_axis_is_mended():
-    """One item's images change what its sound becomes, or what other items' images become, but never both."""
+    """An item's image changes the other items' images (axis as released) or its own sound (axis fixed), never both."""
     weights = shaken({"into": (jnp.zeros((8, 24)), jnp.zeros(24)), "out": (jnp.eye(8), jnp.zeros(8))})
     x = jax.random.normal(jax.random.key(0), (2, 11, 8))
     there = jnp.ones((2, 11), bool)
@@ -158,7 +158,7 @@ def test_a_step_is_the_same_on_several_devices(make_items, same_on_devices):
 
 @pytest.mark.thorough
 def test_it_learns_the_same_for_a_seed(make_items, fitted):
-    """From a sample of the interactions each epoch, with items that lack modalities."""
+    """Training on a sample of the interactions in each epoch, with missing modalities, is deterministic and learns."""
     options = RankerSettings(size=8, batch_size=16, l2=0.0, edge_dropout=0.5)
     stream = Released.stream(*make_items(("audio", "image"), 0.5), options)
     losses, params = fitted(stream, 30)

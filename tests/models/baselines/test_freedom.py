@@ -1,4 +1,4 @@
-"""FREEDOM against a twin in NumPy with dense matrices; its graph of items; its sample of interactions."""
+"""Compare FREEDOM with a NumPy twin with dense matrices: rows, loss, graph of items, sample of interactions."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def test_rows_and_loss_are_those_of_a_slow_twin(make_items, twin_graphs, first_l
 
 
 def dense_feature_graph(item_vectors, weights, k):
-    """The graph of items [I, I], one item and one modality at a time."""
+    """Return the graph of items [I, I], built one item and one modality at a time."""
     present = {name: ~np.isnan(values).any(1) for name, values in item_vectors.items()}
     num_items = len(next(iter(present.values())))
     matrix = np.zeros((num_items, num_items))
@@ -61,7 +61,7 @@ def dense_feature_graph(item_vectors, weights, k):
 
 
 def test_missing_modalities_in_the_graph_of_items(make_items):
-    """Rows of items with any modality sum to 1, whichever they have and however few items have it."""
+    """The row of an item with any modality sums to 1, whichever modalities it has and however few items have them."""
     events, _ = make_items(("audio", "image"), missing=0.6)
     events.item_vectors["image"][3:] = np.nan
     events.item_vectors["image"][:3] = np.arange(15).reshape(3, 5) + 1
@@ -81,7 +81,7 @@ def test_which_modality_is_first():
 
 
 def test_an_epoch_keeps_a_sample_of_the_pairs(make_items, twin_graphs):
-    """Its graph is that of the pairs kept, degrees included; rare users' and items' pairs are kept more often."""
+    """The epoch's graph has only the kept pairs, also in its degrees; pairs of low degree are kept more often."""
     events, sizes = make_items(("image",))
     stream = FREEDOM.stream(events, sizes, dataclasses.replace(OPTIONS, edge_dropout=0.6))
     n, num_users = events.num_users + events.num_items, events.num_users
@@ -122,5 +122,5 @@ def test_it_learns_the_same_for_a_seed(make_items, fitted):
     again, _ = fitted(stream, 60)
     assert losses == again
     assert losses[-1] < 0.8 * losses[0]
-    assert not np.array_equal(params["features"][0], stream.init(jax.random.key(5))["features"][0])  # they are trained
+    assert not np.array_equal(params["features"][0], stream.init(jax.random.key(5))["features"][0])  # trained
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))

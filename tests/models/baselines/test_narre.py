@@ -1,4 +1,4 @@
-"""NARRE against a slow twin; whose reviews are read, and that an interaction's own is not; that it learns."""
+"""NARRE equals a slow twin, never reads an interaction's own review for its prediction, and learns."""
 
 import dataclasses
 
@@ -21,20 +21,20 @@ SETTINGS = NarreSettings(size=3, reviews=REVIEWS, batch_size=16, l2=0.03, dropou
 
 @pytest.fixture(scope="module")
 def events(make_events):
-    """Ratings, all different, and reviews with gaps, repeated pairs, users and items that train does not meet."""
+    """Return events with distinct ratings, missing reviews, repeated pairs, and users and items outside train."""
     events = make_events(sum(SIZES), users=9, items=8, rated=0.8, reviewed=0.8, pictured=0.0)
     return dataclasses.replace(events, rating=events.rating + np.arange(len(events), dtype=np.float32) / 100)
 
 
 def stream_of(events, devices=1, text_dropout=0.0, **settings):
-    """NARRE over the events."""
+    """Return NARRE over the events."""
     changed = dataclasses.replace(SETTINGS, **settings)
     model = NARRE(3.0, changed, VOCABULARY, 4, text_dropout, events.num_users, events.num_items)
     return ReviewStream(model, events, SIZES, devices=devices)
 
 
 def interactions_of(events, batch):
-    """The numbers of a batch's interactions: their ratings tell."""
+    """Return the numbers of a batch's interactions, found by their distinct ratings."""
     return [int(np.nanargmin(np.abs(events.rating - 3.0 - target))) for target in batch.target[batch.valid]]
 
 
@@ -45,7 +45,7 @@ def stream(events):
 
 @pytest.fixture(scope="module")
 def params(stream):
-    """None of them zero."""
+    """Return parameters without zeros."""
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(stream.init, jax.random.key(0))
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), leaf.dtype), shapes)
@@ -53,21 +53,21 @@ def params(stream):
 
 @pytest.fixture(scope="module")
 def rows(stream, params):
-    """What a batch's interactions are predicted by; compiled once, as batches have one shape."""
+    """Return a function that computes the rows of a batch; compiled once, because all batches have one shape."""
     compiled = jax.jit(stream.model.rows)
     return lambda batch: [np.asarray(each) for each in compiled(params, batch)]
 
 
 @pytest.fixture(scope="module")
 def features(events, params):
-    """Of every review, encoded by itself."""
+    """Return the features of every review, each encoded separately."""
     lengths, ids = events.tokens.lengths, np.zeros((len(events), 8), np.int32)
     ids[np.arange(8) < lengths[:, None]] = events.tokens.ids
     return np.asarray(jax.jit(lambda ids: text_encoder.encode_chunk(ENCODER, params["text"], ids)[0])(ids), np.float64)
 
 
 def twin_side(events, features, params, side, number, without):
-    """One row by loops, and the reviews it is made of with their weights; `without` is an interaction left out."""
+    """Return one row, computed by loops, and the weight of each review in it; `without` is an omitted interaction."""
     own, other = (events.user, events.item) if side == "user" else (events.item, events.user)
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params[side])
     train = range(SIZES[0])
@@ -99,8 +99,8 @@ def test_rows_and_attention_of_everyone_are_those_of_a_slow_twin(events, stream,
             np.testing.assert_allclose(table[1][number][: len(weights)], list(weights.values())[::-1], atol=1e-5)
             assert not table[1][number][len(weights) :].any()
             bare += not weights
-        assert bare  # somebody has no review
-        assert not np.asarray(found)[-1].any()  # nobody met the last one: a newcomer
+        assert bare  # at least one has no review
+        assert not np.asarray(found)[-1].any()  # the last one is a cold start
     rated, ranked = stream.model.rate(params, carry.user[:5], carry.item[:5]), stream.model.rank(params, *carry)
     expected = 3.0 + (carry.user[:5, :-1] * carry.item[:5, :-1]).sum(1) + carry.user[:5, -1] + carry.item[:5, -1]
     np.testing.assert_allclose(rated, expected, rtol=1e-5)
@@ -140,7 +140,7 @@ def test_an_epoch_learns_from_each_rating_once_without_its_own_review(events, st
 
 
 def with_texts(events, chosen):
-    """The events with other texts, of the same lengths, where `chosen` (bool [n])."""
+    """Return the events with other texts of the same lengths where `chosen` (bool [n]) is True."""
     ids = np.where(np.repeat(chosen, events.tokens.lengths), events.tokens.ids % 19 + 1, events.tokens.ids)
     return dataclasses.replace(events, tokens=events.tokens._replace(ids=ids.astype(np.int32)))
 
@@ -196,7 +196,10 @@ def test_padding_changes_nothing(events, params):
 
 @pytest.fixture(scope="module")
 def beginning(events, params):
-    """A model with dropout, for so many devices, whose parameters begin as those above: to draw them takes seconds."""
+    """Return a function from a number of devices to a model with dropout that starts from half of `params`.
+
+    Drawing other parameters would take seconds.
+    """
 
     def make(devices):
         stream = stream_of(events, devices, 0.2, dropout=0.1, l2=0.0)
@@ -212,7 +215,7 @@ def test_a_step_is_the_same_on_several_devices(beginning, same_on_devices):
 
 
 def test_it_learns_the_same_for_a_seed(beginning, fitted):
-    runs = [fitted(beginning(4), 60, optimizer=optax.sgd(0.3)) for _ in range(2)]  # the program of the test above
+    runs = [fitted(beginning(4), 60, optimizer=optax.sgd(0.3)) for _ in range(2)]  # same program as in the test above
     assert runs[0][0] == runs[1][0]
     jax.tree.map(np.testing.assert_array_equal, runs[0][1], runs[1][1])
     losses = runs[0][0]

@@ -1,4 +1,4 @@
-"""VBPR against a twin in NumPy, with items that lack features; what it refuses."""
+"""Compare VBPR with a NumPy twin, also for items without features; it refuses data without features."""
 
 import jax
 import numpy as np
@@ -40,7 +40,7 @@ def test_a_step_is_the_same_on_several_devices(make_items, same_on_devices):
 
 
 def test_numbers_of_items_mean_nothing(make_items, permuted):
-    """Items and their parameters in another order: the same rows in that order."""
+    """Permuting the items and their parameters permutes the rows likewise."""
     events, sizes = make_items(("audio", "image"))
     order = np.random.default_rng(3).permutation(events.num_items)
     stream, other = VBPR.stream(events, sizes, OPTIONS), VBPR.stream(permuted(events, order), sizes, OPTIONS)
@@ -51,7 +51,7 @@ def test_numbers_of_items_mean_nothing(make_items, permuted):
 
 
 def test_it_learns(make_items, fitted):
-    """Loss falls and everything stays finite, with items that lack features."""
+    """The loss falls and all values stay finite, with items that lack features."""
     stream = VBPR.stream(*make_items(("audio", "image")), OPTIONS)
     losses, params = fitted(stream, 60)
     assert losses[-1] < 0.6 * losses[0]

@@ -1,4 +1,4 @@
-"""Recursive cross-modal attention against loops in NumPy; its slope at the start, on random and on real features."""
+"""Compare recursive cross-modal attention with NumPy loops, and check tanh's slope at the start of training."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from drex_jax.models.settings import RankerSettings
 
 
 def slow_refine(rounds, contents, present, counted=None):
-    """One row, one modality and one round at a time, in double precision; rows that lack a modality are not read."""
+    """Refine one row, modality and round at a time in float64; rows without a modality are not read."""
     modality_count, n, size = contents.shape
     counted = np.ones(n, bool) if counted is None else counted
     readers = [[i for i in range(n) if present[m, i] and counted[i]] for m in range(modality_count)]
@@ -52,7 +52,7 @@ def slow_refine(rounds, contents, present, counted=None):
 
 
 def loud(rounds, seed):
-    """Rounds whose every weight matters, unlike at the start, and whose scales differ."""
+    """Return rounds in which, unlike at the start, every weight matters, with different scales."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: leaf + rng.normal(0, 0.3, leaf.shape).astype(np.float32), rounds)
 
@@ -61,9 +61,9 @@ def loud(rounds, seed):
 def test_refined_contents_are_those_of_a_slow_twin(modality_count, rounds):
     rng = np.random.default_rng(modality_count)
     present = rng.random((modality_count, 12)) < 0.7
-    present[:, 0] = False  # a row without any
+    present[:, 0] = False  # a row without any modality
     if modality_count == 3:
-        present[1], present[2] = np.arange(12) == 4, False  # a modality of one row alone, and one of nobody
+        present[1], present[2] = np.arange(12) == 4, False  # a modality of a single row, and one of no row
     contents = np.where(present[:, :, None], rng.normal(0, 1, (modality_count, 12, 4)), 0).astype(np.float32)
     counted = rng.random(12) < 0.6
     weights = loud(attention.init_rounds(jax.random.key(0), rounds, modality_count, 4), 1)
@@ -89,7 +89,7 @@ def test_standardise_is_over_the_rows_counted():
 
 def test_gradients_are_finite_and_reach_every_weight():
     rng = np.random.default_rng(0)
-    present = np.array([[True] * 6 + [False] * 3, [False] * 2 + [True] * 6 + [False]])  # the last row has neither
+    present = np.array([[True] * 6 + [False] * 3, [False] * 2 + [True] * 6 + [False]])  # the last row has none
     contents = np.where(present[:, :, None], rng.normal(0, 1, (2, 9, 4)), 0).astype(np.float32)
     weights = loud(attention.init_rounds(jax.random.key(0), 2, 2, 4), 1)
 
@@ -118,7 +118,7 @@ def test_mean_direction_is_over_the_modalities_that_a_row_has():
 
 @jax.jit
 def slopes(rounds, contents, present):
-    """The mean slope of tanh in each round and modality: [R, M]."""
+    """Return the mean slope of tanh in each round and modality, [R, M]."""
     found = []
     for number, each in enumerate(rounds):
         before = attention.refine(rounds[:number], contents, present)
@@ -133,17 +133,17 @@ def slopes(rounds, contents, present):
 
 @pytest.mark.parametrize("n", [1_000, 60_000])
 def test_tanh_has_a_slope_at_the_start(n):
-    """For few items and many."""
+    """The slope is neither near 0 nor near 1, for few items and for many."""
     rng = np.random.default_rng(0)
     contents = rng.normal(0, 1, (2, n, 64)).astype(np.float32)
     found = np.array(slopes(attention.init_rounds(jax.random.key(0), 3, 2, 64), contents, np.ones((2, n), bool)))
     assert found.shape == (3, 2)
     assert found.min() > 0.3
-    assert found.max() < 0.9  # the correlation says something
+    assert found.max() < 0.9  # correlations are not all near zero
 
 
 def test_tanh_has_a_slope_on_real_features(real_data):
-    """Of items and of users."""
+    """The slope is not near 0 for items and for users."""
     folder = real_data / "tiktok"
     if not folder.is_dir():
         pytest.skip(f"{folder} does not exist")

@@ -1,4 +1,4 @@
-"""CRANE's rows, loss and graph of items against twins in NumPy; its switches; data that lack what it reads."""
+"""Compare CRANE's rows, loss and graph of items with NumPy twins, also with options off and data missing."""
 
 import dataclasses
 
@@ -22,13 +22,13 @@ def make(events_and_sizes, devices=1, options=OPTIONS, **crane):
 
 
 def started(stream):
-    """Parameters that differ from what they are at the start, so that each of them matters."""
+    """Return parameters other than the initial ones, so that each of them matters."""
     rng = np.random.default_rng(7)
     params = jax.eval_shape(stream.init, jax.random.key(0))
     return jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), params)
 
 
-# The twin: double precision, dense matrices, a mean over what a user liked made anew for each pair
+# The twin: float64, dense matrices, and for each pair a newly computed mean of the user's items
 
 
 class Twin:
@@ -75,7 +75,7 @@ class Twin:
         return matrix
 
     def users(self, liked, counted):
-        """The content of users who liked these lists of items; correlations over those counted."""
+        """Return the content of users with these lists of items; correlations are over the users in `counted`."""
         there = np.array([[own[items].any() for items in liked] for own in self.there])
         size = self.options.size
         contents = [
@@ -88,13 +88,13 @@ class Twin:
         return direction(refine(self.params["user"], contents, there, counted), there)
 
     def everyone(self, users, items):
-        """The rows of all, from those of the behaviour view."""
+        """Return the rows of all users and items from those of the behaviour view."""
         if self.crane.user_profiles:
             users = users + self.users(self.liked, np.ones(self.num_users, bool))
         return users, items + self.semantic
 
     def loss(self, behaviour_users, behaviour_items, pairs):
-        """(loss, ranking loss, contrast) of a batch."""
+        """Return (loss, ranking loss, contrast) of a batch."""
         users = behaviour_users[pairs.user]
         known = self.there.any(0)[pairs.item]
         contrast = self._contrast(pairs.item, behaviour_items[pairs.item], self.semantic[pairs.item], known)
@@ -116,7 +116,7 @@ class Twin:
         return total, ranking, contrast
 
     def _contrast(self, numbers, behaviour, content, known):
-        """InfoNCE over the distinct numbers with content; of those, the ones among the first `anchors` rows look."""
+        """Return InfoNCE over the distinct numbers with content; those in the first `anchors` rows are anchors."""
         first = list({number: i for i, number in reversed(list(enumerate(numbers.tolist()))) if known[i]}.values())
         behaviour, content = (
             rows / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)[:, None] for rows in (behaviour, content)
@@ -153,8 +153,8 @@ def direction(contents, there):
 
 
 def gaps():
-    """Everything that can be missing: see the names below."""
-    lonely, absent, bare, single = 0, 5, 1, 6  # users of one item, of none in train; items without, alone with text
+    """Return data with everything missing that can be; the names below tell what."""
+    lonely, absent, bare, single = 0, 5, 1, 6  # users with 1 and 0 items; items: no feature, only text
     pairs = [(lonely, 2), (1, bare), (1, 2), (1, 3), (2, 0), (2, 0), (2, single), (3, bare), (3, bare), (4, 4), (4, 5)]
     held_out = [(absent, 3), (1, 5)]
     user, item = (np.array(column, np.int32) for column in zip(*pairs, *held_out, strict=True))
@@ -162,7 +162,7 @@ def gaps():
     text = np.full((8, 3), np.nan, np.float32)
     text[single] = 2.0, -1.0, 0.5
     image[[bare, single, 7]] = np.nan
-    image[:, 1] = np.where(np.isnan(image[:, 1]), np.nan, 4.0)  # a column that does not vary
+    image[:, 1] = np.where(np.isnan(image[:, 1]), np.nan, 4.0)  # a constant column
     n = len(user)
     rating = np.full(n, np.nan, np.float32)
     events = Events(user, item, np.arange(n) * 1.0, rating, None, {}, 6, 8, {"image": image, "text": text})
@@ -219,7 +219,7 @@ def test_gaps_leave_gradients_finite_and_rows_as_behaviour_has_them(twin_graphs)
     users, items = twin_graphs(events, sizes, params["table"], 2)
     np.testing.assert_allclose(rows.user[np.array([3, 5])], users[[3, 5]], atol=1e-6)
     np.testing.assert_allclose(rows.item[np.array([1, 7])], items[[1, 7]], atol=1e-6)
-    assert np.abs(rows.user[0] - users[0]).max() > 0.01  # in predictions the one item that it liked counts
+    assert np.abs(rows.user[0] - users[0]).max() > 0.01  # predictions include its only item
 
 
 def test_a_switch_that_is_off_leaves_its_part_out(make_items, twin_graphs, first_loss):
@@ -232,7 +232,7 @@ def test_a_switch_that_is_off_leaves_its_part_out(make_items, twin_graphs, first
     behaviour = twin_graphs(*data, params["table"], 2)
     assert set(figures) == {"ranking_loss"}
     assert loss == pytest.approx(twin.loss(*behaviour, pairs)[0], rel=1e-4)
-    np.testing.assert_allclose(stream.start(params).user, behaviour[0], atol=1e-5)  # behaviour alone
+    np.testing.assert_allclose(stream.start(params).user, behaviour[0], atol=1e-5)  # behaviour only
     assert not make(data, rounds=0).init(jax.random.key(0))["item"]
 
 
@@ -272,7 +272,7 @@ def test_the_graph_of_items_is_renewed_when_it_should_be(make_items):
     assert models[1].constants.semantic is None
 
 
-# Numbers mean nothing
+# Permutations
 
 
 def test_permuting_items_permutes_items_and_leaves_users(make_items, permuted):
@@ -304,14 +304,14 @@ def test_permuting_users_permutes_users_and_leaves_items(make_items):
 
 
 def test_a_step_is_the_same_on_several_devices(make_items, same_on_devices):
-    # a strong contrast would make steps so large that rounding grows from one to the next
-    crane = {"contrastive_weight": 0.02, "rounds": 1, "anchors": 5}  # which 4 devices do not divide
+    # a strong contrast would make so large steps that rounding errors grow
+    crane = {"contrastive_weight": 0.02, "rounds": 1, "anchors": 5}  # 5 is not divisible by 4 devices
     same_on_devices(lambda devices: make(make_items(("image", "text")), devices, **crane))
 
 
 @pytest.mark.thorough
 def test_it_learns_on_samples_of_the_graph(make_items, fitted):
-    """An epoch's graph has a share of the interactions, and predictions use them all."""
+    """An epoch's graph has a share of the interactions, and predictions use all of them."""
     data = make_items(("audio", "image"))
     whole, stream = make(data), make(data, options=dataclasses.replace(OPTIONS, edge_dropout=0.5))
     params = started(stream)
@@ -325,7 +325,7 @@ def test_it_learns_on_samples_of_the_graph(make_items, fitted):
 
 
 def test_it_learns_the_same_for_a_seed(make_items, fitted):
-    """Whatever the number of updates in a call of the device; another seed gives another order and another start."""
+    """One seed gives the same losses and parameters, every weight is trained, and another seed starts elsewhere."""
     stream = make(make_items(("audio", "image", "text")), contrastive_weight=0.1, graph_epochs=2)
     losses, params = fitted(stream, 8)
     again, same = fitted(stream, 8)

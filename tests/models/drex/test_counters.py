@@ -68,7 +68,7 @@ def test_in_two_parts_is_in_one(make_events, border):
 
 
 def test_time_that_runs_back_counts_as_no_time(make_events):
-    """With a split that is not by time, later rows can have earlier times."""
+    """In a split that is not by time, later rows can have earlier times; the gap is then zero."""
     events = make_events(20)
     events.timestamp[:] = events.timestamp[::-1].copy()
     before, _ = counters.advance(events, counters.History.start(events.num_users, events.num_items), BIAS)

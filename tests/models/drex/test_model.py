@@ -1,4 +1,4 @@
-"""DReX as a whole: its loss and gradients against a twin that lives one interaction at a time; what may be missing."""
+"""Compare DReX's loss and gradients with a twin that runs one interaction at a time, also with missing data."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ def dense(p, x):
 
 
 class Twin:
-    """The model in plain words: dictionaries of states, one interaction after another, plain autodiff."""
+    """The model in its simplest form: dictionaries of states, one interaction at a time, plain autodiff."""
 
     def __init__(self, model, events: Events):
         self.model, self.events, self.o, self.net = model, events, model.options, model.options.network
@@ -75,7 +75,7 @@ class Twin:
         return z * own_state + (1 - z) * n
 
     def head(self, params, name, user, item):
-        """A score of (state, bias, count) and (state, bias, count)."""
+        """Return the score of two sides, each (state, bias, count)."""
         p = params["network"][f"{name}_head"]
 
         def row(side):
@@ -91,7 +91,7 @@ class Twin:
         return score + dense(p["out"], jax.nn.gelu(hidden))[0]
 
     def losses(self, params, begins, batches):
-        """The loss of each window, its history cut off from gradients."""
+        """Return the loss of each window; no gradient flows into earlier windows."""
         events, o, bias = self.events, self.o, self.o.bias
         state, last, sums, rated, count = {}, {}, {}, {}, {}
 
@@ -156,7 +156,7 @@ def assert_trees_close(actual, expected, tolerance):
     ],
 )
 def test_loss_and_gradient_against_a_twin(make_events, make_drex, train_losses, windows, reviewed, options):
-    """Float32 sums in another order: 5e-5 of the largest value, states being chains of up to 11 updates."""
+    """Float32 sums in another order differ by at most 5e-5 of the largest value, after chains of up to 11 updates."""
     events = make_events(11, seed=3, users=3, items=4, reviewed=reviewed)
     stream, params = make_drex(events, bptt_windows=windows, **options)
     results, _ = train_losses(stream, params)
@@ -171,7 +171,7 @@ def test_loss_and_gradient_against_a_twin(make_events, make_drex, train_losses, 
 
 
 def test_missing_rows_of_every_modality(make_events, make_drex):
-    """Any subset of ratings, reviews and vectors missing in some rows or in all: finite, and gradients too."""
+    """Values and gradients are finite with ratings, reviews or vectors missing in some rows or in all."""
     events = make_events(20, rated=1.0, reviewed=0.999, pictured=1.0)
     stream, params = make_drex(events, ranking_weight=0.5, residual=True)
     (batch,) = stream.batches(0)
@@ -207,7 +207,7 @@ def test_missing_rows_of_every_modality(make_events, make_drex):
 
 @pytest.mark.parametrize("parts", ["", "rating", "text time picture"])
 def test_networks_of_some_modalities(make_events, make_drex, train_losses, parts):
-    """Down to the bare fact of an interaction."""
+    """Networks of any modalities agree with the twin, even with no modality at all."""
     events = make_events(16, reviewed=0.5 if "text" in parts else 0.0)
     options = {"rating_modality": "rating" in parts, "time_modality": "time" in parts}
     vectors = ("picture",) if "picture" in parts else ()
@@ -247,11 +247,11 @@ def test_pairs_are_all_pairs(head, residual):
     np.testing.assert_allclose(pairs, expected, atol=1e-5)
     assert np.std(pairs) > 1e-3
     moved = module.apply(variables, user.at[:, 4:].add(1.0), item, method="pairs")
-    assert bool((np.abs(moved - pairs) > 1e-6).any()) == residual  # only a residual head reads the auxiliaries
+    assert bool((np.abs(moved - pairs) > 1e-6).any()) == residual  # only a residual head reads the auxiliary columns
 
 
 def test_ranks_by_ratings_without_a_ranking_head(make_events, make_drex, replay):
-    """Up to a constant of the user's, so in the same order."""
+    """Scores equal predicted ratings up to a constant for each user, so the order is the same."""
     stream, params = make_drex(make_events(20), (14, 3, 3), residual=True)
     carry, _ = replay(stream, params)
     scores = stream.model.rank(params, carry.user[:3], carry.item) * stream.model.options.rating_deviation
@@ -262,7 +262,7 @@ def test_ranks_by_ratings_without_a_ranking_head(make_events, make_drex, replay)
 
 @pytest.mark.parametrize("partner", [False, True])
 def test_partner_off_cuts_the_other_side(make_events, make_drex, replay, partner):
-    """One user's items differ only in their state: without the partner the user's state cannot show it."""
+    """Without the partner, a change of the items' states does not change any user's state."""
     events = make_events(20)
     stream, params = make_drex(events, partner=partner)
     assert ("user_partner" in params["network"]["cells"]) == partner
@@ -308,7 +308,7 @@ def test_dropped_offsets_leave_the_shared_vector(make_events, make_drex, train_l
 
 
 def test_the_number_of_windows_and_the_width_change_no_state(make_events, make_drex, replay):
-    """Windows and lanes are only how it is computed: 2e-6 is rounding."""
+    """Windows and lanes affect only the order of the computation; 2e-6 is rounding."""
     events = make_events(37, users=12, items=12)
     expected = None
     for windows, width in ((1, 1), (3, 4), (25, 16)):
@@ -325,7 +325,7 @@ def test_training_and_replay_leave_the_same_states(make_events, make_drex, train
 
 
 def test_item_after_is_the_row_right_after(make_events, make_drex, replay):
-    """Each interaction's item row afterwards, against a replay that ends there."""
+    """The item row after an interaction equals that of a replay that ends there."""
     events = make_events(16)
     stream, params = make_drex(events, residual=True)
     _, trace = replay(stream, params)
@@ -349,7 +349,7 @@ def test_negatives_differ_by_epoch_and_only_by_epoch(make_events, make_drex):
 
 @pytest.mark.parametrize("head", ["dot", "mlp"])
 def test_overfits(make_events, make_drex, head):
-    """Ratings that each pair repeats: full-history training brings the loss below a hundredth of its start."""
+    """On ratings that each pair repeats, full-history training brings the loss below 1% of its start."""
     events = make_events(30, rated=1.0, reviewed=0.0, pictured=0.0)
     events.rating[:] = 1 + (3 * events.user + 5 * events.item) % 5
     stream, _ = make_drex(events, state_size=8, feature_size=8, vector_modalities=(), vocabulary_size=0, head=head)

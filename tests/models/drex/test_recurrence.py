@@ -19,8 +19,8 @@ from drex_jax.models.drex.recurrence import CellParams, Implementation, Layout, 
 
 N, USERS, ITEMS, DRAWS = 24, 6, 5, 3
 IDS = USERS + ITEMS
-ROWS = IDS + 2 * 32  # enough spare rows for the widest
-ROUNDING = 2e-5  # of the largest value: sums of float32 in another order, over a chain of up to 24 updates
+ROWS = IDS + 2 * 32  # with enough spare rows for the widest step
+ROUNDING = 2e-5  # share of the largest value: float32 sums in another order, over chains of up to 24 updates
 HUB = st.one_of(st.just(0), st.integers(0, ITEMS - 1))
 STREAMS = st.one_of(st.integers(0, N), st.just(N)).flatmap(
     lambda n: st.lists(st.tuples(st.one_of(HUB, st.just(USERS - 1)), HUB), min_size=n, max_size=n)
@@ -202,7 +202,7 @@ def assert_close(actual, expected, tolerance=ROUNDING):
 @example(pairs=[(2, 3)], seed=1, spread=True)
 @example(pairs=ONE_CHAIN, seed=2, spread=True)
 @example(pairs=[(0, k % ITEMS) for k in range(N)], seed=3, spread=False)  # one user
-@example(pairs=[(k % USERS, 1) for k in range(9)], seed=4, spread=False)  # one item, and blocks without a lane in use
+@example(pairs=[(k % USERS, 1) for k in range(9)], seed=4, spread=False)  # one item, and blocks with only empty lanes
 def test_agrees_with_the_equations_and_one_by_one(options, width, blocks, steps, D, F, pairs, seed, spread):
     parameters, stream = numbers(seed, D, F), stream_of(pairs, seed)
     readings = readings_of(stream, seed, D)
@@ -211,8 +211,8 @@ def test_agrees_with_the_equations_and_one_by_one(options, width, blocks, steps,
     assert_close(actual, one_by_one(parameters, readings, stream))
     (_, seen), gradient = actual
     assert_close(seen, textbook(parameters, stream))
-    assert not np.asarray(gradient.features)[~readings.stands].any()  # padding learns nothing
-    assert not np.asarray(gradient.table)[IDS:].any()  # nor do the rows of empty lanes
+    assert not np.asarray(gradient.features)[~readings.stands].any()  # padding has no gradient
+    assert not np.asarray(gradient.table)[IDS:].any()  # nor have the rows of empty lanes
 
 
 def test_the_comparison_can_fail():
@@ -243,7 +243,7 @@ def test_the_gradient_is_the_equations_own():
     def read():
         return sum((c * result).sum() for c, result in zip(cotangents, textbook(exact, stream), strict=True))
 
-    exact, step = jax.tree.map(np.float64, parameters), 1e-5  # the differences are off by about 1e-10
+    exact, step = jax.tree.map(np.float64, parameters), 1e-5  # the error of the differences is about 1e-10
     gradient = pulled(parameters, cotangents)
     for leaf, actual in zip(jax.tree.leaves(exact), jax.tree.leaves(gradient), strict=True):
         expected = np.zeros(leaf.shape)
@@ -353,7 +353,7 @@ def on_devices(axis, mapping, program, *arguments):
     if mapping == "shard_map":
         mesh = Mesh(np.array(devices), (axis.name,))
         return jax.jit(jax.shard_map(program, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False))(*arguments)
-    in_axes = (0, *[None] * len(arguments))  # pmap asks for at least one mapped argument
+    in_axes = (0, *[None] * len(arguments))  # pmap needs at least one mapped argument
     mapped = jax.pmap(lambda _, *arguments: program(*arguments), axis.name, in_axes=in_axes, devices=devices)
     results = mapped(np.arange(axis.size), *arguments)
     for leaf in jax.tree.leaves(results):
@@ -362,7 +362,7 @@ def on_devices(axis, mapping, program, *arguments):
 
 
 def program(axis, options, *arguments):
-    """The program of one device: rows are encoded apart and gathered; parts of loss and gradient are summed."""
+    """Run one device's program: encode its shard of the rows, all-gather, and sum the parts of loss and gradient."""
 
     def share(trained, inputs, readings, layout):
         parameters, encoder = trained

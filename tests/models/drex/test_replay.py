@@ -1,4 +1,4 @@
-"""Going on after a run: in one piece, in many or one by one, the states are those of the whole stream."""
+"""Continuing after a run, in one piece, in many or one by one, gives the states of the whole stream."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ CUTS = {"one piece": (), "one by one": tuple(range(1, 30)), "pieces, one of them
 @pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize("parts", ["everything", "ratings alone", "mlp that only ranks"])
 def test_states_are_those_of_the_whole_stream(make_events, make_drex, cuts, parts):
-    """From nothing on, so that everyone is new once; with texts, pictures, ratings and gaps."""
+    """Starting from nothing, so that every user and item is new once, with texts, pictures, ratings and gaps."""
     options = {
         "everything": {"residual": True},
         "ratings alone": {"vector_modalities": (), "time_modality": False, "partner": False},
@@ -30,8 +30,8 @@ def test_states_are_those_of_the_whole_stream(make_events, make_drex, cuts, part
     stream, params = make_drex(events, offsets=False, **options)
     whole, _ = stream.observe(params, stream.start(params), stream.segments()[0])
     size = whole.user.shape[1]
-    nobody = States(*(np.zeros((0, size), np.float32) for _ in range(2)))
-    live = replay.Replay(stream.model, params, nobody, counters.History.start(0, 0))
+    empty = States(*(np.zeros((0, size), np.float32) for _ in range(2)))
+    live = replay.Replay(stream.model, params, empty, counters.History.start(0, 0))
     for piece in pieces(events, CUTS[cuts]):
         live.advance(piece)
     for found, expected in zip(live.states, whole, strict=True):
@@ -49,7 +49,7 @@ def test_a_pair_of_a_model_that_only_ranks_has_its_ranking_score(make_events, ma
 
 
 def test_going_on_from_the_middle_of_a_run_with_offsets(make_events, make_drex):
-    """Those met in train have their offset in their state; who comes later has none."""
+    """States of users and items in train include their offset; later ones have no offset."""
     events = make_events(n=40, seed=3, users=15, items=15, spare=0)
     stream, params = make_drex(events, (25, 5, 10), offsets=True)
     train, validation, test = stream.segments()

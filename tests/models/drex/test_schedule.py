@@ -63,7 +63,7 @@ def shortest(user, item, width):
         following = set()
         for done in reached:
             ready = [k for k in range(n) if not done >> k & 1 and parents[k] & ~done == 0]
-            chosen = {done}  # every way to run up to `width` of those ready: more is never worse, so keep the largest
+            chosen = {done}  # all ways to run up to `width` ready ones; more is never worse, so keep the largest
             for k in ready:
                 chosen |= {more | 1 << k for more in chosen if (more ^ done).bit_count() < width}
             most = max((more ^ done).bit_count() for more in chosen)
@@ -183,7 +183,7 @@ def test_a_second_look_runs_only_when_the_first_misses_its_bound(monkeypatch):
         ([(0, i) for i in range(9)], 9),  # one user: a chain
         ([(u, 0) for u in range(9)], 9),  # one item: a chain
         ([(3, 4)] * 6, 6),  # one pair, again and again
-        ([(k, k) for k in range(9)], 1),  # nobody shares anything
+        ([(k, k) for k in range(9)], 1),  # no shared users or items
     ],
 )
 def test_edges(stream, depth, width):
@@ -340,7 +340,7 @@ def test_the_cheapest_width_at_the_ends():
     assert schedule.cheapest_width([(crowd, one), (crowd, crowd)], COSTS) == 4  # (640 + 160) x 11, for both
     assert schedule.cheapest_width([(one[:0], one[:0])], COSTS) == 1
     assert schedule.cheapest_width([], COSTS) == 1
-    chained = np.zeros(3000, np.int32)  # 3,000 steps of 2 ** 20 lanes cannot be counted, however cheap
+    chained = np.zeros(3000, np.int32)  # 3,000 steps of 2 ** 20 lanes overflow int32, however cheap
     assert schedule.cheapest_width([(chained, chained)], schedule.StepCosts((8, 2**20), (2.0, 1.0))) == 8
 
 
@@ -386,7 +386,7 @@ def test_refuses_columns_that_are_no_stream(user, item, match):
 
 
 def test_refuses_what_an_int32_does_not_count():
-    endless = np.broadcast_to(np.int32(0), 2**31 - 1)  # one number in memory
+    endless = np.broadcast_to(np.int32(0), 2**31 - 1)  # a single number in memory
     with pytest.raises(UserError, match="2,147,483,646 interactions, not 2,147,483,647"):
         schedule.build_schedule(endless, endless, 1)
     chained = np.zeros(5, np.int32)

@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_written_is_named(file: pathlib.Path) -> None:
 
 def test_splitting_pays_where_it_saves_more_than_the_gathering_costs(file: pathlib.Path) -> None:
     step_costs.write(file, "cpu", "measured", {64: StepCosts((8, 64), (20.0, 90.0))})
-    assert not step_costs.load("cpu", "cpu", 64, file).split_pays(64, 8)  # nobody knows what gathering costs
+    assert not step_costs.load("cpu", "cpu", 64, file).split_pays(64, 8)  # the cost of an all-gather is unknown
     table = json.loads(file.read_text())
     for gather, pays in ((69.0, True), (71.0, False)):
         table["cpu"]["gather_microseconds"] = gather

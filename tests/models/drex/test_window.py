@@ -51,7 +51,7 @@ def test_negatives_are_every_met_item_alike():
     item = np.array([0, 1, 2, 3, 0], np.int32)
     chosen = window.negatives(item, np.array([0, 1, 2, 3, 4]), 9, 4000, np.random.default_rng(0))
     moments, counts = np.unique(chosen.state[4][chosen.valid[4]], return_counts=True)
-    assert moments.tolist() == [6, 7, 8]  # items 1, 2, 3 after the window: none of them comes again
+    assert moments.tolist() == [6, 7, 8]  # items 1, 2 and 3, which do not occur again: their state after the window
     assert (np.abs(counts - 1000) < 150).all()
     assert not chosen.valid[0].any()
 
@@ -63,7 +63,7 @@ def test_windows_hold_their_interactions_once(make_events, count, kept, monkeypa
     plan = plan_of(events, count)
     assert len(plan) == 31
     assert len(plan.windows) == count
-    assert plan.windows[0].rating.flags.writeable == (kept == 0)  # constants are kept on devices
+    assert plan.windows[0].rating.flags.writeable == (kept == 0)  # constants stay on the devices
     assert (plan.windows[0] is plan.windows[0]) == (kept > 0)
     assert len(plan.windows[-1:]) == 1
     shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), w) for w in plan.windows]
@@ -114,7 +114,7 @@ def test_fresh_and_known_at_the_borders_of_windows_and_segments(make_events):
             fresh += rows[flags].tolist()
         for k in range(a, b):
             assert w.known[k - a] == len(set(events.item[:k].tolist()))
-    assert fresh  # else the test would show nothing
+    assert fresh  # otherwise the test would check nothing
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -41,7 +41,7 @@ def test_nearest_is_the_sorted_list(k, block, include_self):
     assert number.dtype == np.int32
     assert similarity.dtype == np.float32
     np.testing.assert_allclose(similarity, expected, atol=1e-6)
-    ties = np.isclose(expected, 0, atol=1e-12)  # of rows of zeros: their sums are exact too
+    ties = np.isclose(expected, 0, atol=1e-12)  # rows of zeros, whose sums are exact
     assert ties.any()
     np.testing.assert_array_equal(number, expected_number)
 

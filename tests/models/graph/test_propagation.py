@@ -65,7 +65,7 @@ def agree(actual, matrix, x):
 def test_symmetric_is_the_dense_product_both_ways(seed):
     user, item = edges(seed)
     matrix, x = dense_symmetric(user, item, USERS, ITEMS), table(seed)
-    for chunks in (None, 40):  # 40: more than any of these need
+    for chunks in (None, 40):  # 40 is more than any of these graphs needs
         assert count_chunks(user, item, USERS, ITEMS) <= min(40, 2 * EDGES // CHUNK)
         graph = build(user, item, USERS, ITEMS, num_chunks=chunks)
         agree(product(graph, x), matrix, x)
@@ -106,7 +106,7 @@ def test_directed_is_the_dense_product_both_ways(seed):
     neighbour[:, 0] = 7  # in many lists: a hub of the transpose
     weight = (rng.normal(size=(NODES, 6)) * (rng.random((NODES, 6)) < 0.7)).astype(np.float32)
     weight[3], weight[neighbour == 5] = 0, 0
-    neighbour[3] = NODES + 1000  # no matter: absent
+    neighbour[3] = NODES + 1000  # weight 0, so the edge is absent
     matrix, x = dense_directed(neighbour, weight), table(seed)
     graph = build_directed(neighbour, weight)
     agree(product(graph, x), matrix, x)
@@ -155,7 +155,7 @@ def test_no_scatter_by_edge_forward_or_backward():
     rng = np.random.default_rng(0)
     graph = build(*edges(0), USERS, ITEMS)
     other = build_directed(rng.integers(0, NODES, (NODES, 4)), rng.random((NODES, 4)))
-    for each, scatters in ((graph, 2), (other, 1)):  # the further chunks both ways; k neighbours need none
+    for each, scatters in ((graph, 2), (other, 1)):  # additional chunks; k neighbours need none forward
         program = jax.make_jaxpr(jax.grad(lambda x, each=each: (propagate(each, x) ** 2).sum()))(table(0))
         assert str(program).count("scatter-add[") == scatters
 
@@ -177,7 +177,7 @@ def test_permuting_nodes_permutes_results():
     moved[place] = x
     plain = product(build(user, item, USERS, ITEMS), x)
     permuted = product(build(new_user[user], new_item[item], USERS, ITEMS), moved)
-    np.testing.assert_array_equal(permuted[place], plain)  # to the bit: sums are in the order of the edges
+    np.testing.assert_array_equal(permuted[place], plain)  # bitwise, because sums follow the order of the edges
 
 
 def test_linear():
@@ -240,7 +240,7 @@ def test_half_precision_in_float32_out():
 
 def test_many_edges_take_several_digits_to_sort():
     rng = np.random.default_rng(0)
-    users, items, count = 70_000, 30, 2**17 + 5  # 18 bits of position and 17 of user: more than a word
+    users, items, count = 70_000, 30, 2**17 + 5  # 18 bits of position and 17 of user: more than 32 bits
     user, item = rng.integers(0, users, count).astype(np.int32), rng.integers(0, items, count).astype(np.int32)
     graph = build(user, item, users, items)
     x = table(0, users + items, 2)

@@ -1,4 +1,4 @@
-"""Draws of negatives and of edges: forbidden ones never, all others with the right frequency."""
+"""Negatives and edges are never forbidden ones, and have the right frequencies."""
 
 import functools
 import itertools
@@ -40,7 +40,7 @@ def test_negatives_are_uniform_over_the_complement(user):
     assert len(count) == ITEMS
     assert count.sum() == count[others].sum()
     assert stats.chisquare(count[others]).pvalue > 1e-3 if len(others) > 1 else count[others[0]] == 20_000
-    # as rejection draws them
+    # rejection sampling gives the same distribution
     rejected = np.random.default_rng(user).integers(0, ITEMS, 100_000)
     rejected = np.bincount(rejected[np.isin(rejected, others)], minlength=ITEMS)
     if len(others) > 1:
@@ -57,7 +57,7 @@ def test_negatives_of_many_users_at_once_and_of_who_has_everything():
     for u, i in zip(user, drawn, strict=True):
         assert u == 50 or i not in of_user[u]
     everything = drawn[user == 50]
-    assert len(set(everything.tolist())) > 60  # about 100 draws of 300
+    assert len(set(everything.tolist())) > 60  # of 300 items, in about 100 draws
     again = draw(jax.random.key(0), train, user, 300)
     np.testing.assert_array_equal(again, drawn)
     assert (np.asarray(draw(jax.random.key(1), train, user, 300)) != drawn).mean() > 0.9
@@ -70,7 +70,7 @@ def test_negatives_without_any_train_item():
 
 
 def test_negatives_of_a_large_catalogue_are_uniform():
-    """63,001 items, for which a modulo of few random bits would be biased."""
+    """For 63,001 items, a modulo of few random bits would be biased."""
     train = seen(np.zeros(3, int), np.array([0, 1000, 63_000]), 1)
     drawn = np.asarray(draw(jax.random.key(0), train, np.zeros(400_000, int), 63_001))
     assert stats.kstest(drawn / 63_001, "uniform").pvalue > 1e-3
@@ -90,7 +90,7 @@ def test_kept_edges_are_distinct_and_ascending():
 
 
 def test_kept_edges_follow_the_weights():
-    """All outcomes of 2 of 4 edges, compared with draws one after the other."""
+    """The outcomes of keeping 2 of 4 edges have the probabilities of sequential draws."""
     weight = np.array([1, 2, 3, 6])
     keys = jax.random.split(jax.random.key(0), 30_000)
     kept = np.asarray(jax.jit(jax.vmap(lambda key: keep_edges(key, jnp.asarray(weight, jnp.float32), 2)))(keys))

@@ -1,4 +1,4 @@
-"""PyTorch's full ranking and ours find the same."""
+"""PyTorch's full ranking and ours give the same metrics."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from tools.benchmarks import evaluation
 def test_both_find_the_same_metrics() -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed: no peer to check")
     problem = dataclasses.replace(evaluation.synthetic(60, 40, 300, size=5), cutoffs=(1, 5, 50))
-    keys = problem.masked[0] * 40 + problem.masked[1]  # the peer cannot tell a miss from an item it never had
+    keys = problem.masked[0] * 40 + problem.masked[1]  # the peer would rank relevant items that are masked
     kept = ~np.isin(problem.relevant[0] * 40 + problem.relevant[1], keys)
     problem = dataclasses.replace(problem, relevant=tuple(column[kept] for column in problem.relevant))
     found, expected = evaluation.ours(problem, 16)(), evaluation.torch_full_ranking(problem, 7)()

@@ -1,4 +1,4 @@
-"""Every JAX row computes the states, the loss and the update of one-by-one replay."""
+"""Every JAX implementation computes the states, the loss and the update of one-by-one replay."""
 
 import dataclasses
 import itertools
@@ -20,14 +20,14 @@ def make_case(interactions: int) -> table.Case:
 
 
 def cell(x: jax.Array, own: jax.Array, partner: jax.Array, weights: kernels.CellParams) -> jax.Array:
-    """The new state of one side by the equations; x [3D], states [D]."""
+    """Return the new state of one side by the equations; x [3D], states [D]."""
     x, u, w = (jnp.split(values, 3) for values in (x, own @ weights.own, partner @ weights.partner))
     r, z = (jax.nn.sigmoid(x[gate] + u[gate] + w[gate]) for gate in (0, 1))
     return z * own + (1 - z) * jnp.tanh(x[2] + w[2] + r * u[2])
 
 
 def replay(params: kernels.Params, case: table.Case, table: jax.Array, met: np.ndarray, part: slice):
-    """(table of everyone after, states before each [n, 2, D]), one interaction of `part` at a time."""
+    """Run `part` one interaction at a time. Return the table afterwards and the states before each [n, 2, D]."""
     stream = case.stream
     start = jnp.repeat(params.start, np.array([stream.num_users, stream.num_items]), axis=0)
     table = jnp.where(met[:, None], table, start)
@@ -44,7 +44,7 @@ def replay(params: kernels.Params, case: table.Case, table: jax.Array, met: np.n
 
 
 def epoch(case: table.Case, count: int) -> tuple[float, kernels.Params, jax.Array]:
-    """(sum of losses, parameters and table after an epoch) without any schedule."""
+    """Train an epoch without a schedule. Return the sum of losses, the parameters and the table."""
     stream = case.stream
     params = kernels.initial(D, F)
     optimizer = optax.adam(peer.LEARNING_RATE)
@@ -79,8 +79,8 @@ def expected() -> tuple[float, kernels.Params, jax.Array]:
 def test_two_windows_are_run_as_one_by_one_replay_runs_them(name: str, expected: tuple) -> None:
     case = make_case(INTERACTIONS)
     compiled = kernels.Compiled(kernels.Program(name, case.stream, case, 3, "float32", 2))
-    nobody = np.zeros(case.stream.num_users + case.stream.num_items, bool)
-    _, before = replay(kernels.initial(D, F), case, jnp.zeros((len(nobody), D)), nobody, slice(None))
+    none_met = np.zeros(case.stream.num_users + case.stream.num_items, bool)
+    _, before = replay(kernels.initial(D, F), case, jnp.zeros((len(none_met), D)), none_met, slice(None))
     np.testing.assert_allclose(compiled.forward(), before[INTERACTIONS // 2 :], atol=2e-6)
     compiled.train()
     loss, params, after = expected
@@ -93,11 +93,11 @@ def test_two_windows_are_run_as_one_by_one_replay_runs_them(name: str, expected:
 def test_gradients_equal_those_of_one_by_one_replay() -> None:
     case = make_case(INTERACTIONS)
     touched = np.unique([case.stream.user, case.stream.item + case.stream.num_users])
-    nobody = np.zeros(case.stream.num_users + case.stream.num_items, bool)
-    everyone = jnp.zeros((len(nobody), D))
+    none_met = np.zeros(case.stream.num_users + case.stream.num_items, bool)
+    zeros = jnp.zeros((len(none_met), D))
 
     def loss(params: kernels.Params) -> jax.Array:
-        after, before = replay(params, case, everyone, nobody, slice(None))
+        after, before = replay(params, case, zeros, none_met, slice(None))
         return jnp.mean(before**2) + jnp.mean(after[touched] ** 2)
 
     want = jax.jit(jax.grad(loss))(kernels.initial(D, F))

@@ -1,4 +1,4 @@
-"""Levels and the t-batches made of them, against dictionaries."""
+"""Compare levels and their t-batches with an implementation that uses dictionaries."""
 
 import numpy as np
 import pytest

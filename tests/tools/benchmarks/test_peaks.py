@@ -1,4 +1,4 @@
-"""Peaks come out positive; what they should be, only the device knows."""
+"""Measured peaks are positive; their exact values depend on the device."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""PyTorch computes the states and the gradients that the equations ask for."""
+"""PyTorch computes the states and the gradients of the equations."""
 
 import dataclasses
 
@@ -23,14 +23,14 @@ def make_case(interactions: int) -> table.Case:
 
 
 def cell(x: jax.Array, own: jax.Array, partner: jax.Array, of_own: jax.Array, of_partner: jax.Array) -> jax.Array:
-    """The new state of one side by the equations in `recurrence`; everything [D] but the weights [D, 3D]."""
+    """Return the new state of one side by the equations in `recurrence`; arrays are [D], weights [D, 3D]."""
     x, u, w = (jnp.split(values, 3) for values in (x, own @ of_own, partner @ of_partner))
     r, z = (jax.nn.sigmoid(x[gate] + u[gate] + w[gate]) for gate in (0, 1))
     return z * own + (1 - z) * jnp.tanh(x[2] + w[2] + r * u[2])
 
 
 def reference(params: dict, case: table.Case) -> tuple[jax.Array, jax.Array]:
-    """(tables, states before each [N, 2, D]), one interaction at a time."""
+    """Run one interaction at a time. Return the tables and the states before each [N, 2, D]."""
     stream = case.stream
 
     def body(tables, event):
@@ -65,7 +65,7 @@ def test_states_equal_the_reference(torch, monkeypatch: pytest.MonkeyPatch, name
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_update_of_one_window_equals_the_reference(torch, name: str) -> None:
-    """A step of plain gradient descent shows the gradient. All rows are touched, so the tables are the same."""
+    """A step of plain gradient descent shows the gradient. All rows are used, so all variants have the same table."""
     case = make_case(150)
     values = peer.initial(case.state_size, case.feature_size)
     run = peer.Peer(name, case.stream, case)
@@ -84,7 +84,7 @@ def test_the_update_of_one_window_equals_the_reference(torch, name: str) -> None
 
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_windows_train_one_after_the_other(torch, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """The second window begins with the states that the first one left, and each has a loss of its own."""
+    """The second window begins with the last states of the first one, and each window has its own loss."""
     monkeypatch.setattr(peer, "WINDOW", 40)
     case = make_case(80)
     run = peer.Peer(name, case.stream, case)

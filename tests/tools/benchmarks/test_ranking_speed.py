@@ -1,4 +1,4 @@
-"""The side-by-side tool for rankers: PyTorch computes what the equations ask for, and the tool reports it."""
+"""The side-by-side tool for rankers: PyTorch computes the equations, and the tool reports the measurements."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ USERS, ITEMS = 7, 9
 def torch():
     module = pytest.importorskip("torch", reason="PyTorch is not installed: no peer to check")
     threads = module.get_num_threads()
-    module.set_num_threads(1)  # several wait for each other on a busy machine
+    module.set_num_threads(1)  # several threads would wait for each other on a busy machine
     yield module
     module.set_num_threads(threads)
 
@@ -41,7 +41,7 @@ def test_a_sparse_product_and_its_gradient_equal_the_dense_ones(torch, layout: s
     if symmetric:
         rows, columns, values = np.r_[rows, columns], np.r_[columns, rows], np.r_[values, values]
     dense = np.zeros(shape, np.float32)
-    np.add.at(dense, (rows, columns), values)  # equal places add up
+    np.add.at(dense, (rows, columns), values)  # values of one (row, column) are added
     matrix = Matrix(*map(torch.from_numpy, (rows, columns, values)), shape, layout, symmetric)
     table = torch.randn(shape[1], 3, requires_grad=True)
     weight = torch.randn(6, 3)
@@ -52,7 +52,7 @@ def test_a_sparse_product_and_its_gradient_equal_the_dense_ones(torch, layout: s
 
 
 def bipartite(user: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """The dense symmetric graph of users and items, each edge 1 / sqrt(degree, degree)."""
+    """Return the dense symmetric graph of users and items; an edge is 1 / sqrt(degree * degree)."""
     matrix = np.zeros((USERS + ITEMS, USERS + ITEMS))
     matrix[user, USERS + item] = matrix[USERS + item, user] = 1
     degree = np.maximum(matrix.sum(1), 1)
@@ -60,7 +60,7 @@ def bipartite(user: np.ndarray, item: np.ndarray) -> np.ndarray:
 
 
 def neighbours(features: np.ndarray) -> np.ndarray:
-    """The dense graph of the nearest items by cosine."""
+    """Return the dense graph of the nearest items by cosine."""
     matrix = np.zeros((ITEMS, ITEMS))
     for item in range(ITEMS):
         cosine = [features[item] @ other / np.linalg.norm(features[item]) / np.linalg.norm(other) for other in features]
@@ -110,7 +110,7 @@ def test_the_loss_equals_that_of_dense_numpy(torch, name: str, layout: str) -> N
     peer.begin_epoch()
     with torch.no_grad():
         for tensor in peer.params.values():
-            tensor.add_(torch.randn(tensor.shape))  # large enough for every term to count
+            tensor.add_(torch.randn(tensor.shape))  # large enough that every term matters
     batch = np.random.default_rng(1).integers((USERS, ITEMS, ITEMS), size=(8, 3)).T
     params = {key: tensor.detach().numpy().astype(np.float64) for key, tensor in peer.params.items()}
     loss = peer.loss(*map(torch.from_numpy, np.ascontiguousarray(batch)))
@@ -191,7 +191,7 @@ def test_a_folder_without_a_data_set_is_a_mistake(tmp_path: pathlib.Path, capsys
 
 
 class FakeWorker:
-    """Answers with its epochs' numbers; the one named `coo` breaks down in its second counted epoch."""
+    """A worker whose times depend on its epoch's number; the one named `coo` fails in its second counted epoch."""
 
     log: ClassVar[list] = []
 
@@ -270,7 +270,7 @@ def test_updates_alone_are_timed_on_made_up_sets(tmp_path: pathlib.Path, capsys:
 
 
 def test_ours_and_the_peer_learn_from_the_same_pairs(tmp_path: pathlib.Path) -> None:
-    """Also in the features: of an item, whatever its number."""
+    """The features also belong to the same items, although items are renumbered."""
     folder = tmp_path / "set"
     ranking_data.write(folder, ranking_data.Size(60, 20, 540))
     job = ranking_worker.Job(task="prepare", workdir=str(tmp_path / "work"), source=str(folder))

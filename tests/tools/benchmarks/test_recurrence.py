@@ -1,4 +1,4 @@
-"""The tool as a person runs it."""
+"""The command line of tools/profile.py: flags, table and JSON."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Streams are fixed by their arguments, and what cannot be a stream is refused."""
+"""The arguments determine a stream, and invalid arguments are refused."""
 
 import pathlib
 

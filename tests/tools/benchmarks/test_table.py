@@ -1,4 +1,4 @@
-"""The JSON has the promised keys, the text one line a row, and both the same figures."""
+"""The JSON has the promised keys, the text has one line for each row, and both have the same figures."""
 
 import dataclasses
 import json
@@ -55,7 +55,7 @@ def test_text_is_aligned_and_says_what_was_not_measured(case: table.Case) -> Non
 
 
 def test_shares_are_of_the_work_that_the_equations_ask_for(case: table.Case) -> None:
-    # Products of one interaction by their shapes [1, rows] x [rows, columns]: projection, own and partner of two cells.
+    # Products of one interaction, [1, rows] x [rows, columns]: the projection, and own and partner of two cells.
     products = [(4, 6 * 8), (8, 3 * 8), (8, 3 * 8), (8, 3 * 8), (8, 3 * 8)]
     assert case.forward_flops == sum(2 * rows * columns for rows, columns in products)
     cells = table.text(case, PEAKS, [ROW]).splitlines()[1].split()

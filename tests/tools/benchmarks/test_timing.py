@@ -1,4 +1,4 @@
-"""Rates are medians of what was timed; the clock here is ours."""
+"""Rates are medians of the timed calls; the tests use a fake clock."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ Calls = Callable[[list[float]], Callable[[], None]]
 
 @pytest.fixture
 def taking(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """`taking(durations)` is a call that takes the first of them, then the second, ..."""
+    """Return a function: `taking(durations)` is a call that takes the first duration, then the second, and so on."""
     now = 0.0
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
 

@@ -1,4 +1,4 @@
-"""Made-up files in Yelp's format: read without a loss, the same each time."""
+"""Synthetic files in Yelp's format are read without a rejected row, and are the same each time."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The fault suite at one trial of every fault, on one model (--thorough: on all); tools/faults.py runs it in full."""
+"""Run one trial of every fault on one model (--thorough: on all models); tools/faults.py runs the full suite."""
 
 from __future__ import annotations
 

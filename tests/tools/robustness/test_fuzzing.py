@@ -1,4 +1,4 @@
-"""Everything that reads, on a few hostile inputs of each kind (tools/fuzz.py: on a million); what a loss looks like."""
+"""Every reader on a few hostile inputs (tools/fuzz.py: a million), and the detection of a lost row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from drex_jax.data.readers.chunk import Chunk
 from tools.robustness.fuzzing import mutations, targets
 from tools.robustness.fuzzing.target import Target, content_of, count_json, count_records
 
-SLOW = {"run": 10, "model": 2}  # inputs where others have 25
+SLOW = {"run": 10, "model": 2}  # number of inputs; other targets get 25
 
 
 @pytest.fixture(scope="module", params=targets.TARGETS)
