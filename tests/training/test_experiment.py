@@ -1,4 +1,4 @@
-"""From a configuration to a finished run directory, end to end on tiny data."""
+"""Train from a configuration to a finished run directory, end to end on tiny data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEYS = {
 
 
 def tiny(**changes: Any) -> Any:
-    """A configuration that trains in seconds; `model__head="mlp"` sets `model.head`."""
+    """Return a configuration that trains in seconds; `model__head="mlp"` sets `model.head`."""
     settings = base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=10, seed=1)
     settings.text.update(enabled=False, width=4, max_tokens=8, vocabulary_size=300)
@@ -39,7 +39,7 @@ def tiny(**changes: Any) -> Any:
     settings.train.update(epochs=2, bptt_windows=2, warmup_steps=1)
     settings.evaluate.update(block=32, cutoffs=(1, 5))
     settings.baselines = ()
-    settings.devices.count = 1  # the suite has eight fake devices on few cores
+    settings.devices.count = 1  # the test suite has eight fake devices on few cores
     settings.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
     return settings
 
@@ -50,7 +50,7 @@ def without_timings(results: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[str, Any]]:
-    """A run with texts, every baseline and two seeds, on two fake devices by the default mapping."""
+    """Train with texts, every baseline and two seeds, on two fake devices with the default mapping."""
     workdir = tmp_path_factory.mktemp("run")
     settings = tiny(text__enabled=True, replicas=2, train__epochs=1, baselines=base().baselines, devices__count=2)
     assert settings.devices.mapping == "shard_map"
@@ -204,7 +204,7 @@ def test_variants(
 
 
 def test_shuffled_texts_are_a_control(tmp_path: pathlib.Path) -> None:
-    """Encoded alone: no training is needed to see that texts moved within their part, and that nothing else did."""
+    """Shuffling moves texts only within their part and changes nothing else; no training is needed to see that."""
     from drex_jax.runs.dataset import open_dataset, prepare
 
     settings = tiny(text__enabled=True)
@@ -251,7 +251,7 @@ def real_dataset(options: load.DataSettings) -> Dataset:
     ],
 )
 def test_biases_on_real_data(real_data: pathlib.Path, format_: str, path: str, running: float, static: float) -> None:
-    """Figures known from independent prototypes, through the package's own readers, split and evaluator."""
+    """The package's readers, split and evaluator reproduce the figures of independent prototypes."""
     dataset = real_dataset(load.DataSettings(format=format_, path=str(real_data / path)))
     settings = base()
     settings.evaluate.ranking = False
@@ -274,7 +274,7 @@ def test_a_finished_run_tells_how_faithful_its_explanations_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(curves, "DRAWS", 1)
-    monkeypatch.setattr(occlusion, "LEAST", 8192)  # one program for all
+    monkeypatch.setattr(occlusion, "LEAST", 8192)  # one program for all pairs
     answers = faithfulness.measure(whole[0], 4)
     kinds = [f"{kind} of the {side}" for kind in ("interactions", "keywords") for side in ("user", "item")]
     assert list(answers) == ["run", "data", "steps", "pairs", *kinds]

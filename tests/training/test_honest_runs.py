@@ -1,4 +1,4 @@
-"""What a run may not depend on: where it is, when it is made, and, as long as something is to be chosen, its test."""
+"""A run depends neither on its place nor on its time, and its choices do not depend on its test part."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RUNS = ["finished_popularity", pytest.param("finished_drex", marks=pytest.mark.t
 def test_results_are_the_same_but_for_the_time(
     run: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path
 ) -> None:
-    """In another place, and with another cache."""
+    """A run in another place and with another cache gives the same results, except for the time."""
     workdir = request.getfixturevalue(run)
     settings = changed(read_settings(workdir / "config.json"), {"data.cache_dir": str(tmp_path / "cache")})
     first, second = results_of(workdir), experiment.train(settings, tmp_path / "run")
@@ -38,7 +38,7 @@ def test_results_name_their_configuration(finished_popularity: pathlib.Path) -> 
 
 
 def test_the_hash_of_a_configuration_is_of_what_decides_its_results() -> None:
-    """Every field at another value: the hash is another one, or the field says where things are and when it saves."""
+    """Changing a field changes the hash, unless the field only sets paths, devices, the search or when to save."""
     aside, others = set(), {bool: True, int: 77, float: 0.77, str: "other", tuple: ("other",)}
     for name, value in flatten(base()).items():
         settings = base()
@@ -56,7 +56,7 @@ def test_the_hash_of_a_configuration_is_of_what_decides_its_results() -> None:
 def test_a_trial_has_no_test(
     run: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And chooses what the run chose that has one."""
+    """A trial sees no test part, and selects the same as the run that has one."""
     workdir = request.getfixturevalue(run)
     settings = read_settings(workdir / "config.json")
     dataset, given, true_fit = prepare(settings, tmp_path), [], loop.fit
@@ -78,7 +78,7 @@ def test_a_record_of_other_parameters_is_refused(finished_popularity: pathlib.Pa
     (workdir / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="not the parameters that"):
         experiment.evaluate(workdir)
-    del record["selection"]["params_sha256"]  # of an older version
+    del record["selection"]["params_sha256"]  # as in records of an older version
     (workdir / "run.json").write_text(json.dumps(record))
     assert experiment.evaluate(workdir)["test"] == results_of(finished_popularity)["test"]
     record["selection"] = ["mse"]

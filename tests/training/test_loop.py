@@ -1,4 +1,4 @@
-"""The loop: resuming is exact wherever it was stopped, selection, patience, losses that are not finite."""
+"""The training loop resumes exactly, selects the best epoch, respects patience and stops at non-finite losses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from drex_jax.runs.selection import Selection
 from drex_jax.training import loop as loop
 from drex_jax.training.loop import fit
 
-STEPS, EPOCHS = 3, 4  # batches an epoch
+STEPS, EPOCHS = 3, 4  # STEPS: batches an epoch
 OPTIONS = TrainSettings(
     epochs=EPOCHS,
     learning_rate=0.05,
@@ -40,7 +40,7 @@ SEED = 3
 
 
 class Toy:
-    """Linear regression with noise from the step's key and a carry that every step changes."""
+    """A linear regression with noise from the step's key, and a carry that every step changes."""
 
     chunk = 1
 
@@ -80,7 +80,7 @@ class Toy:
 
 
 class Watched(Devices):
-    """One device, and a call before each step that it runs."""
+    """One device, which calls `before` before each step."""
 
     def __init__(self, before: Callable[[int], None]):
         super().__init__("none", 1)
@@ -90,14 +90,14 @@ class Watched(Devices):
         compiled = super().compile_for(program, *arguments, spread=spread)
 
         def step(*arguments: Any) -> Any:
-            self.before(int(arguments[-2]))  # state, batches, seeds, step, updates
+            self.before(int(arguments[-2]))  # arguments: state, batches, seeds, step, updates
             return compiled(*arguments)
 
         return step
 
 
 class Judge:
-    """Stands for the evaluator: validation is a script of values, one an epoch, or the distance to the truth."""
+    """A fake evaluator: validation returns given values, one an epoch, or the distance to the true weights."""
 
     def __init__(self, values: list[float] | None = None, names: tuple[str, ...] = ("mse", "ndcg@10")):
         self.values, self.names, self.seen = values, names, []
@@ -128,13 +128,13 @@ def same(left: Any, right: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, loop.Fitted]:
-    """An uninterrupted run."""
+    """Return the folder and the result of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     return folder, run(folder)
 
 
 def stopping_at(*steps: int, number: signal.Signals = signal.SIGTERM) -> Toy:
-    """A model during whose steps a signal comes, once at each of `steps`."""
+    """Return a model that raises a signal once before each of `steps`."""
     left = set(steps)
 
     def before(step: int) -> None:
@@ -175,7 +175,7 @@ def test_training_learns_and_logs_every_step(whole: tuple[pathlib.Path, loop.Fit
 @pytest.mark.parametrize(
     ("step", "number"),
     [(0, signal.SIGTERM), (1, signal.SIGINT), (2, signal.SIGTERM), (7, signal.SIGTERM), (11, signal.SIGTERM)],
-)  # the first, within an epoch, an epoch's last, and the very last
+)  # the first step, one within an epoch, an epoch's last, and the very last
 def test_stopped_anywhere_and_resumed_is_bitwise_the_same(
     whole: tuple[pathlib.Path, loop.Fitted], tmp_path: pathlib.Path, step: int, number: signal.Signals
 ) -> None:
@@ -193,7 +193,7 @@ def test_stopped_anywhere_and_resumed_is_bitwise_the_same(
 
 
 class Chunked(Toy):
-    """The same with several updates in a call of the device."""
+    """The same model with several updates in one device call."""
 
     def __init__(self, chunk: int, steps: int, before: Callable[[int], None] = lambda step: None):
         super().__init__(steps, before)
@@ -202,7 +202,7 @@ class Chunked(Toy):
 
 @pytest.mark.parametrize(("chunk", "stops"), [(2, (0, 4, 7)), (4, (4, 5, 9)), (8, (5,))])
 def test_chunks_of_updates_are_what_single_ones_are(tmp_path: pathlib.Path, chunk: int, stops: tuple[int, ...]) -> None:
-    """Epochs of 5 that chunks do not divide, stopped between chunks and at epochs' ends; lines once each."""
+    """Epochs of 5 steps, not divisible by chunks, stopped between chunks and at epochs' ends, log each step once."""
     options = {"epochs": 2, "decay": "none"}
     expected = run(tmp_path / "single", Toy(5), **options)
     starts = [epoch * 5 + begin for epoch in range(2) for begin in range(0, 5, chunk)]
@@ -227,11 +227,11 @@ def test_chunks_of_updates_are_what_single_ones_are(tmp_path: pathlib.Path, chun
     assert set(stopped_at) <= set(ends)
     fitted = run(tmp_path / "stopped", Chunked(chunk, 5), **options)
     assert fitted.timing["resumed_from"] == stopped_at[-1]
-    assert same(fitted.params, whole.params)  # bitwise: the calls are the same
+    assert same(fitted.params, whole.params)  # bitwise, because the device calls are the same
     assert (tmp_path / "stopped" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     single, chunked = lines(tmp_path / "single"), lines(tmp_path / "whole")
     assert [line["step"] for line in chunked] == list(range(1, 11))
-    for one, other in zip(single, chunked, strict=True):  # to rounding: it is another program
+    for one, other in zip(single, chunked, strict=True):  # up to rounding, because it is another program
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert other["epoch"] == one["epoch"]
         assert ("validation" in other) == ("validation" in one)
@@ -247,13 +247,13 @@ def test_a_bad_loss_within_a_chunk_names_its_own_step(tmp_path: pathlib.Path) ->
 
     with pytest.raises(UserError, match="not finite at step 8, batch 3 of 5 of epoch 2 "):
         run(tmp_path, Bad(4, 5), checkpoint_seconds=0.0)
-    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 6))  # the chunks before
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 6))  # the earlier chunks
 
 
 def test_killed_between_checkpoints_logs_no_step_twice(
     whole: tuple[pathlib.Path, loop.Fitted], tmp_path: pathlib.Path
 ) -> None:
-    """A crash loses what came after the last checkpoint; the log lost nothing, and must forget it."""
+    """After a crash, the log lines since the last checkpoint are removed, because these steps run again."""
 
     def crash(step: int) -> None:
         if step == 8:
@@ -264,7 +264,7 @@ def test_killed_between_checkpoints_logs_no_step_twice(
     with pytest.raises(MemoryError):
         run(tmp_path, Toy(before=crash))
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 7, "epoch": 2, "los')  # torn
+        file.write('{"step": 7, "epoch": 2, "los')  # a torn line
     folder, expected = whole
     fitted = run(tmp_path)
     assert fitted.timing["resumed_from"] == 4
@@ -274,7 +274,7 @@ def test_killed_between_checkpoints_logs_no_step_twice(
 
 @pytest.mark.parametrize("stop", [2, 5])
 def test_more_epochs_than_when_it_was_begun(tmp_path: pathlib.Path, stop: int) -> None:
-    """As if they had been asked for at once: stopped within the first epochs, or at their end."""
+    """A run that is stopped early or finished and then gets more epochs ends like a run with all epochs at once."""
     expected = run(tmp_path / "whole", decay="none")
     with pytest.raises(Stopped):
         run(tmp_path / "more", stopping_at(stop), decay="none", epochs=2)
@@ -312,8 +312,8 @@ def test_signal_after_the_last_step_is_not_lost(tmp_path: pathlib.Path, monkeypa
 @pytest.mark.parametrize(
     ("selection", "values", "best", "epochs", "stop"),
     [
-        ("mse", [5.0, 2.0, 3.0, 3.0, 1.0, 1.0], 1, 4, None),  # two epochs without a better one
-        ("mse", [5.0, 4.0, 4.5, 3.0, 3.0, 3.0], 3, 6, 8),  # an equal one is no better
+        ("mse", [5.0, 2.0, 3.0, 3.0, 1.0, 1.0], 1, 4, None),  # stops after two epochs without a better value
+        ("mse", [5.0, 4.0, 4.5, 3.0, 3.0, 3.0], 3, 6, 8),  # an equal value is not better
         ("ndcg@10", [0.1, 0.3, 0.2, 0.2, 0.9, 0.9], 1, 4, 7),  # higher is better
     ],
 )
@@ -336,7 +336,7 @@ def test_patience_and_the_best_parameters(
 def test_loss_that_is_not_finite_names_its_step_and_leaves_good_checkpoints(
     tmp_path: pathlib.Path, poison: float, dtype: Any
 ) -> None:
-    """One row of one batch; checkpoints are due at every step here, the one before the bad step included."""
+    """One bad row is enough; although every step is due for a checkpoint, the last one is before the bad step."""
 
     class Bad(Toy):
         def batches(self, epoch: int) -> Iterator[np.ndarray]:
@@ -351,7 +351,7 @@ def test_loss_that_is_not_finite_names_its_step_and_leaves_good_checkpoints(
 
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path: pathlib.Path) -> None:
-    """Though the loss is: nothing that was scored has met it yet."""
+    """It is not saved even when the loss is finite, because no scored interaction has read the state yet."""
 
     class Poisoned(Toy):
         def loss(self, params: Any, carry: jax.Array, batch: jax.Array, key: jax.Array, axis: Axis = ALONE) -> Any:
@@ -383,7 +383,7 @@ def test_a_checkpoint_every_so_many_steps(
 
 
 def test_a_checkpoint_every_so_many_seconds(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that nobody sets: here a step takes four seconds, and the other clock is not there."""
+    """Only the monotonic clock is read; with steps of four seconds, checkpoints come every five steps."""
     found, now, save = [], [0.0], Checkpoints.save
 
     def noted(self: Checkpoints, step: int, *arguments: Any) -> None:
@@ -412,7 +412,7 @@ def test_selection_that_does_not_exist_lists_the_choices(tmp_path: pathlib.Path,
     judge = Judge(names=names)
     with pytest.raises(UserError, match=r"train.selection=ndcg@10: .*" + (" ".join(names) or "none")):
         run(tmp_path, judge=judge, selection="ndcg@10")
-    assert judge.seen == []  # before any training
+    assert judge.seen == []  # it fails before any training
 
 
 def test_closed_form_model_has_nothing_to_train(tmp_path: pathlib.Path) -> None:

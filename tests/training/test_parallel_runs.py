@@ -1,4 +1,4 @@
-"""Whole runs on one device and on eight: the same figures, one continued on the other, mistakes told in one line."""
+"""Runs on one and on eight devices give the same figures, continue each other, and report mistakes in one line."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"fewer tha
 
 
 def tiny(**changes: Any) -> Any:
-    """A configuration that trains in seconds; `model__head="mlp"` sets `model.head`."""
+    """Return a configuration that trains in seconds; `model__head="mlp"` sets `model.head`."""
     settings = base()
     settings.data.synthetic.update(num_interactions=160, num_users=12, num_items=10, seed=1)
     settings.text.enabled = False
     settings.model.update(state_size=3, feature_size=3, negatives=3)
     settings.train.update(epochs=2, bptt_windows=2, warmup_steps=1)
-    settings.schedule.width = 8  # of which eight devices can each have their lanes
+    settings.schedule.width = 8  # divisible by eight devices
     settings.evaluate.update(block=32, cutoffs=(1, 5))
     settings.baselines = ()
     settings.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
@@ -39,7 +39,7 @@ def tiny(**changes: Any) -> Any:
 
 
 def agree(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Dropout's masks and the order of learning are the same on any devices; sums differ in their last digits."""
+    """Check that results agree: masks of dropout and order of learning are equal, sums are equal up to rounding."""
     for way, metrics in expected["test"].items():
         assert found["test"][way] == pytest.approx(metrics, abs=1e-4)
     assert found["selection"]["epoch"] == expected["selection"]["epoch"]

@@ -1,4 +1,4 @@
-"""Runs of models that only rank, end to end, on a folder in MMRec's layout that the test makes."""
+"""Run models that only rank, end to end, on a folder in MMRec's layout that the tests write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METRICS = ("recall", "precision", "ndcg", "map")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """14 users with 5 of 12 items each: three for train, one for validation, one for test; an item lacks its image."""
+    """Write 14 users with 5 of 12 items: three train, one validation, one test. One item has no image."""
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("tiny")
     rows = ["userID\titemID\trating\ttimestamp\tx_label"]
@@ -89,7 +89,7 @@ def test_a_run_stopped_and_evaluated_again(
     assert resumed["test"] == results["test"]
     assert resumed["selection"] == results["selection"]
     logs = [(tmp_path / run / "metrics.jsonl").read_bytes() for run in ("whole", "stopped")]
-    assert logs[0] == logs[1]  # every loss and gradient's norm, to the last digit
+    assert logs[0] == logs[1]  # every loss and gradient norm, bitwise
     whole, stopped = (_params(tmp_path / run) for run in ("whole", "stopped"))
     jax.tree.map(np.testing.assert_array_equal, whole, stopped)
 

@@ -1,6 +1,6 @@
-"""Seeds that train together against each of them alone: on one device, and spread over groups of devices.
+"""Seeds that train together equal each seed alone, on one device and spread over groups of devices.
 
-Compared to 1e-5 of the largest value of each array, for the reason that `test_devices` gives.
+The tolerance is 1e-5 of the largest value of each array, for the reason that `test_devices` gives.
 """
 
 import jax
@@ -16,11 +16,11 @@ from drex_jax.models.settings import RankerSettings
 from drex_jax.training.step import Trainer
 
 SEEDS = [3, 11]
-OPTIMIZER = optax.sgd(0.3)  # Adam would make a step of what rounding leaves of a gradient that is zero
+OPTIMIZER = optax.sgd(0.3)  # Adam would turn the rounding error of a zero gradient into a full step
 
 
 def epoch(stream, seeds, devices, starts):
-    """Each seed's (params, carry) and figures after an epoch."""
+    """Train an epoch. Return each seed's (params, carry), and its figures."""
     trainer = Trainer(stream, OPTIMIZER, seeds, devices)
     state = trainer.begin(starts)
     trainer.compile(state)
@@ -45,7 +45,7 @@ def stream(request, make_events, make_drex):
     if request.param == "matrix_factorisation":
         factors = MatrixFactorisation(3.0, 0.1, events.num_users, events.num_items, size=3)
         return RatingStream(factors, events, (61, 0, 0), batch_size=16, devices=4)
-    if request.param == "lightgcn":  # each seed with samples of the graph of its own
+    if request.param == "lightgcn":  # each seed samples its own graph
         settings = RankerSettings(size=3, batch_size=16, edge_dropout=0.5)
         return LightGCN.stream(events, (61, 0, 0), settings, devices=4)
     options = {"ranking_weight": 0.7, "dropout": 0.3, "offset_dropout": 0.5, "offsets": True, "bptt_windows": 2}
@@ -69,7 +69,7 @@ def alone(stream):
     ],
 )
 def test_seeds_together_are_each_as_alone(stream, alone, mapping, count):
-    """Two groups of one device and of two; pmap has one group of four that trains both."""
+    """With shard_map, two groups of one or two devices train a seed each; with pmap, one group of four trains both."""
     if jax.device_count() < count:
         pytest.skip(f"fewer than {count} devices")
     starts, states, figures = alone
@@ -88,7 +88,7 @@ def test_groups_are_as_many_as_replicas_allow():
 
 
 def test_what_seeds_share_is_on_the_devices_once(make_events, make_drex):
-    """Windows are constants that all seeds read; negatives are each seed's own."""
+    """Windows are constants that all seeds share; each seed has its own negatives."""
     stream, _ = make_drex(make_events(n=40), ranking_weight=1.0)
     trainer = Trainer(stream, OPTIMIZER, SEEDS, Devices("none", 1))
     ((batch, _),) = trainer.batches(0, 0)

@@ -1,4 +1,4 @@
-"""Whole runs of every model that trains by batches: stopped anywhere and gone on is bitwise what was left alone."""
+"""Runs of every model that trains in batches, stopped anywhere and resumed, equal undisturbed runs bitwise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from drex_jax.training.step import Trainer
 from tools.robustness.faults import small
 from tools.robustness.faults.lab import what_is_left
 
-STOPS = {  # after which calls of the device; beside NARRE the matrix factorisation takes 600
+STOPS = {  # device calls at which a signal comes; NARRE's baseline matrix_factorisation takes 600
     **dict.fromkeys(small.MODELS, range(1, 1000)),
     "narre": (5, 16, 150, 555, 620),
 }
@@ -38,10 +38,10 @@ def ranking_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def stopped_and_gone_on(
     patch: pytest.MonkeyPatch, at: Container[int], settings: list[ConfigDict], workdir: pathlib.Path
 ) -> tuple[dict[str, Any], int]:
-    """A run to which a signal comes at some calls of the device; each start takes the next of `settings`.
+    """Run with a signal at some device calls, and resume; each start takes the next of `settings`.
 
     Returns:
-      Its results, and how often it was stopped.
+      The results, and the number of stops.
     """
     step, calls, stops = Trainer.step, 0, 0
 
@@ -63,14 +63,14 @@ def stopped_and_gone_on(
 @pytest.mark.parametrize(
     ("name", "at"),
     [
-        ("bpr", (3, 6)),  # within an epoch, and the last
+        ("bpr", (3, 6)),  # within an epoch, and the last call
         *(pytest.param(name, at, marks=pytest.mark.thorough) for name, at in STOPS.items()),
     ],
 )
 def test_stopped_anywhere_and_gone_on_is_bitwise_what_was_left_alone(
     ranking_data: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, at: Sequence[int]
 ) -> None:
-    """Parameters, optimizer, what is carried, the best so far, every logged figure, every result."""
+    """Parameters, optimizer, carry, best epoch, logged figures and results are all equal."""
     settings, calls = small.settings(name, ranking_data), []
     with monkeypatch.context() as patch:
         step = Trainer.step
@@ -88,7 +88,7 @@ def test_stopped_anywhere_and_gone_on_is_bitwise_what_was_left_alone(
 def test_a_ranker_goes_from_one_device_to_eight_to_two(
     ranking_data: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batches of 3 pairs, which neither divides: they are padded, and the place in the data is the same."""
+    """Batches of 3 pairs are divisible by neither 8 nor 2 devices: they are padded, and the data position is kept."""
     settings = small.settings("bpr", ranking_data)
     expected = experiment.train(settings_of(settings), tmp_path / "alone")
     devices = []
@@ -150,7 +150,7 @@ def test_a_poisoned_window_of_drex_is_told(
 
 @pytest.mark.thorough
 def test_a_poisoned_row_of_features_is_told_with_its_batch(ranking_data: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """It is finite, so that readers let it pass; of its products none is."""
+    """The row is finite, so the reader accepts it, but its products are not finite."""
     data = shutil.copytree(ranking_data, tmp_path / "data")
     features = np.load(data / "image_feat.npy")
     features[5] = 1e30

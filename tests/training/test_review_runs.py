@@ -1,4 +1,4 @@
-"""Runs of NARRE end to end: stopped and gone on, asked, explained; what data and settings it refuses."""
+"""Run NARRE end to end: stop and resume, predict, explain; it refuses unsuitable data and settings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_run_is_judged_as_others_and_goes_on_where_it_was_stopped(
 ) -> None:
     results = run[1]
     assert set(results["test"]) == {"frozen", "prequential"}
-    assert results["test"]["frozen"]["mse"] == results["test"]["prequential"]["mse"]  # it does not learn as it goes
+    assert results["test"]["frozen"]["mse"] == results["test"]["prequential"]["mse"]  # no learning in test
     assert all(math.isfinite(value) for way in results["test"].values() for value in way.values())
     assert experiment.evaluate(run[0])["test"] == results["test"]
     batches, calls = ReviewStream.batches, []
@@ -100,7 +100,7 @@ def test_explanations_name_the_reviews_that_are_read(
         last = [k for k in train_texts if own[k] == 0][-4:]
         assert set(times) <= {data.events.timestamp[k] for k in last}
         assert read == found[: len(read)] == sorted(read, key=lambda each: -(each.attention or 0))
-        if len(read) == len(last):  # none of them is too long ago to be listed
+        if len(read) == len(last):  # all of them are recent enough to be listed
             assert sum(each.attention or 0 for each in read) == pytest.approx(1, rel=1e-5)
     assert any(each.attention for each in why.item_interactions)
     assert "by the attention to their reviews" in answers.explanation(why, "table")

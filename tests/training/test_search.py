@@ -1,4 +1,4 @@
-"""Trials with a made-up training: which are run, kept, read back and chosen."""
+"""Trials with a fake training are run, stored, read back and selected as promised."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from drex_jax.training.search import Propose, in_order, search_trials
 
 
 class Training:
-    """Gives each candidate `x` the value in `values`; an exception there is raised. Counts what it was asked for."""
+    """A fake training: candidate `x` gets `values[x]`, or raises it if it is an exception; `asked` lists the calls."""
 
     def __init__(self, values: Mapping[float, Any]):
         self.values = dict(values)
@@ -60,12 +60,12 @@ def test_stopped_search_goes_on_where_it_was(tmp_path: pathlib.Path) -> None:
     training = Training({1: 0.2, 2: Stopped("stopped by SIGTERM"), 3: 0.1})
     with pytest.raises(Stopped):
         search_trials(tmp_path, *candidates(1, 2, 3), training, lower_is_better=False)
-    assert (tmp_path / "1" / "checkpoints").is_dir()  # to go on from
+    assert (tmp_path / "1" / "checkpoints").is_dir()  # the trial resumes from it
     training.values[2] = 0.3
     trials, best = search_trials(tmp_path, *candidates(1, 2, 3), training, lower_is_better=False)
     assert training.asked == [1, 2, 2, 3]
     assert best == trials[1]
-    (tmp_path / "2" / "checkpoints").mkdir()  # as if killed between its record and the end of its checkpoints
+    (tmp_path / "2" / "checkpoints").mkdir()  # as if killed after writing the record, before removing the checkpoints
     assert search_trials(tmp_path, *candidates(1, 2, 3), training, lower_is_better=False) == (trials, best)
     assert training.asked == [1, 2, 2, 3]
     assert not (tmp_path / "2" / "checkpoints").exists()

@@ -1,4 +1,4 @@
-"""The settings that a search tries, and spaces that are refused."""
+"""A search tries the promised settings, and refuses invalid spaces."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_random_is_the_seed_and_uniform_in_the_logarithm() -> None:
     assert (drawn >= 1e-4).all()
     assert (drawn <= 1e-1).all()
     assert all(float(f"{rate:.4g}") == rate for rate in drawn)
-    for decade in range(-4, -1):  # a third of them each
+    for decade in range(-4, -1):  # each has a third of the rates
         share = np.mean([math.floor(math.log10(rate)) == decade for rate in drawn])
         assert share == pytest.approx(1 / 3, abs=0.1)
     assert search_space.candidates(changed(settings, {"seed": 1})).settings[1:] != found[1:]

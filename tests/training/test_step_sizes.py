@@ -1,4 +1,4 @@
-"""What a training step costs: its memory, as estimated before it is compiled, and its compilations."""
+"""The estimated memory of a training step is near the compiler's, and a run compiles its step once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"fewer tha
 def test_the_estimate_of_memory_is_near_what_the_compiler_plans(
     make_events: Callable[..., Any], make_drex: Callable[..., Any], devices: int, options: dict[str, Any]
 ) -> None:
-    """Within a factor of 2.5, on windows so long that constants and parameters do not count."""
+    """The estimate is within a factor of 2.5, on windows so long that constants and parameters are negligible."""
     packing = window.Packing(options.get("width", 32), devices=devices, split=devices > 1)
     events = make_events(n=20_000, users=2000, items=1500, pictured=0.0, spare=20_000)
     stream, params = make_drex(events, **(options | {"state_size": 32, "feature_size": 32, "packing": packing}))
@@ -94,5 +94,5 @@ def test_a_run_compiles_its_step_once_and_nothing_after_the_first_epoch(
         jax.monitoring.unregister_event_duration_listener(note)
     assert len(traced) == 1
     assert len(by_epoch) == 3
-    assert by_epoch[1] == by_epoch[2] > 0  # the first epoch's best parameters are copied after its validation
-    assert {name.rpartition("jit")[2] for name in compiled[by_epoch[1] :]} <= {"(slice)"}  # the first checkpoint's
+    assert by_epoch[1] == by_epoch[2] > 0  # the copy of the best parameters is compiled after the first validation
+    assert {name.rpartition("jit")[2] for name in compiled[by_epoch[1] :]} <= {"(slice)"}  # by the first checkpoint

@@ -1,4 +1,4 @@
-"""Settings proposed by Optuna: none twice, all inside the space, the same after a stop, and better than chance."""
+"""Optuna proposes different settings inside the space, the same ones after a stop, and better ones than chance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def configured(*lines: str, **tune: Any) -> Settings:
 
 
 def searched(config: Settings, value: Callable[[Any], float | None], trials: list[Trial] | None = None) -> list[Trial]:
-    """A search whose trials have made-up values; None is a failed trial."""
+    """Run a search in which `value` gives the value of a trial; None is a failed trial."""
     proposer, trials = Proposer(config), list(trials or ())
     while len(trials) < proposer.count:
         proposed = proposer(trials)
@@ -41,7 +41,7 @@ def searched(config: Settings, value: Callable[[Any], float | None], trials: lis
 
 
 def peak(settings: Any) -> float | None:
-    """The highest value is at 3e-2; rates above 8e-2 fail."""
+    """Return a value that is highest at the rate 3e-2; rates above 8e-2 fail."""
     rate = settings["train.learning_rate"]
     return None if rate > 8e-2 else -abs(math.log10(rate) - math.log10(3e-2))
 
@@ -60,7 +60,7 @@ def test_it_starts_with_the_settings_as_they_are_and_learns_from_the_trials() ->
     assert len(set(rates)) == 40
     assert all(1e-4 <= rate <= 1e-1 and float(f"{rate:.4g}") == rate for rate in rates)
     near = sum(1e-2 <= rate <= 8e-2 for rate in rates[20:])
-    assert near > 12  # drawn at random, about 6 of 20 would be
+    assert near > 12  # about 6 of 20 at random
 
 
 def test_a_small_space_is_used_up_and_settings_outside_it_come_first() -> None:

@@ -1,4 +1,4 @@
-"""A search with real training on tiny synthetic data, and the tool that runs it."""
+"""Search settings with real training on tiny synthetic data, also by the tool."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def tiny(*space: str, **tuning: Any) -> Any:
 
 
 def grid() -> Any:
-    """Four trials: as it is, another rate, another size at that rate, and one that diverges."""
+    """Return a grid of four trials: as configured, another rate, another size at that rate, and a diverging one."""
     lines = "train.learning_rate=1e-2,1e30", "ranker.size=3,4"
     return tiny(*lines, search="grid", trials=4)
 
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, tune.Tuned]:
-    """A search that was stopped in its second trial and went on; test was not looked at, the data were read once."""
+    """Run a search that is stopped in its second trial and resumed; it never evaluates test, and reads data once."""
     workdir = tmp_path_factory.mktemp("search")
     true_fit, calls = loop.fit, []
 
