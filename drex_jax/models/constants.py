@@ -1,4 +1,4 @@
-"""The options of a model as JSON: what a finished run keeps so that its model can answer without the data.
+"""The options of a model as JSON. A finished run keeps them, so that its model can answer without the data.
 
 A model is a frozen dataclass of numbers, strings, tuples and further dataclasses. Fields marked with `unrecorded` say
 only how it is trained or computed; they are left out, and have their defaults in a finished run.
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from drex_jax.common.errors import UserError
 
-LARGEST = 1 << 31  # of a size: what is damaged must not fill the memory
+LARGEST = 1 << 31  # the largest size accepted: a damaged file must not fill the memory
 T = TypeVar("T")
 
 
@@ -31,7 +31,7 @@ def to_json(options: Any) -> Any:
 
 
 def from_json(kind: type[T], values: Any) -> T:
-    """Return a dataclass of what `to_json` gave.
+    """Return the dataclass from the result of `to_json`.
 
     Raises:
       UserError: a field is missing, unknown, of a wrong type or too large.

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Need(enum.StrEnum):
-    """A need of a model that the train interactions must meet."""
+    """A kind of data that a model requires of the train interactions."""
 
     RATINGS = "ratings"
     TEXTS = "texts"
@@ -23,32 +23,32 @@ class Updates(enum.StrEnum):
     """The ways in which finished runs learn from new interactions."""
 
     STATES = "states"  # each interaction refines the states of its user and item
-    PAIRS = "pairs"  # they join the train pairs, of which rows are made; parameters stay
+    PAIRS = "pairs"  # they join the train pairs from which rows are computed; parameters stay
     COUNTS = "counts"  # an item's row is the number of its interactions
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelEntry:
-    """One model.
+    """The facts that the package knows about one model without importing it.
 
     Attributes:
-      name: of `config.model.name` and of baselines.
-      model: "module:Class" of its `Model`.
-      builder: "module:function" that makes a `Stream` of a `Source`; empty: the class's own `build`.
-      groups: the groups of settings that it is built from, by name, in the order in which they are passed.
-      reads: what it reads of the groups that belong to models: whole groups ("crane") or fields ("ranker.size").
-      settings: fields whose defaults differ for this model, by dotted name.
-      space: what `drex tune` searches, as lines of `tune.space`.
-      needs: what it needs of train.
-      texts: reads reviews where the data have them.
-      rates: predicts ratings; otherwise it is judged by the full ranking alone.
-      trained: has parameters that are trained, on every seed of a run.
-      configurable: may be `config.model.name`.
-      baseline: may be one of `config.baselines`.
-      ablation_of: the model of which this baseline is the same without texts and vectors.
-      training: settings of training that replace the run's own, for a baseline.
+      name: the name in `config.model.name` and in `config.baselines`.
+      model: the class of the model, as "module:Class".
+      builder: the function that makes a `Stream` from a `Source`, as "module:function"; empty: the class's own `build`.
+      groups: the names of the groups of settings that it is built from, in the order in which they are passed.
+      reads: the settings of models that it reads: whole groups ("crane") or fields ("ranker.size").
+      settings: defaults that differ for this model, by dotted name of the field.
+      space: the search space of `drex tune`, as lines of `tune.space`.
+      needs: the kinds of data that train must have.
+      texts: true if the model reads reviews where the data have them.
+      rates: true if it predicts ratings; otherwise it is evaluated by full ranking alone.
+      trained: true if it has parameters that are trained, on every seed of a run.
+      configurable: true if it can be `config.model.name`.
+      baseline: true if it can be one of `config.baselines`.
+      ablation_of: the model that equals this baseline except that it also reads texts and vectors.
+      training: settings of training that replace the run's own when the model is a baseline.
       penalty: candidates for the constants of a baseline that validation chooses, by name.
-      updates: how a finished run learns on; None: it does not.
+      updates: how a finished run learns from new interactions; None: it does not.
     """
 
     name: str
@@ -79,7 +79,7 @@ class ModelEntry:
         return field in self.reads or field.partition(".")[0] in self.reads
 
     def groups_of(self, settings: Any) -> tuple[Any, ...]:
-        """Return the groups that the model is built from, out of all settings of a run."""
+        """Return the groups of settings that the model is built from, taken from all settings of a run."""
         return tuple(getattr(settings, name) for name in self.groups)
 
     def load(self) -> Any:
@@ -87,7 +87,7 @@ class ModelEntry:
         return imported(self.model)
 
     def load_builder(self) -> Any:
-        """Import and return the function that makes a stream of a source."""
+        """Import and return the function that makes a stream from a source."""
         return imported(self.builder) if self.builder else self.load().build
 
 
@@ -95,7 +95,7 @@ def imported(path: str) -> Any:
     """Return the object that "module:name" names.
 
     Raises:
-      ImportError, AttributeError: there is none.
+      ImportError, AttributeError: there is no such object.
     """
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)

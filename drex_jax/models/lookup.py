@@ -1,4 +1,4 @@
-"""Streams whose rows are known beforehand, so that to observe is to look up; and closed-form models."""
+"""Streams whose rows are known beforehand, so that observing a segment is a lookup; and closed-form models."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from drex_jax.models.protocol import Model, Params, States, Stream, Trace
 
 @dataclasses.dataclass(frozen=True)
 class Lookup:
-    """A segment whose rows are known.
+    """A segment whose rows are known beforehand.
 
     Attributes:
-      user, item: int32 [n].
-      trace: the rows of its interactions; None: those of the states that it is observed with.
-      after: all rows after it; None: nothing changes.
+      user, item: int32 [n], the user and the item of each interaction.
+      trace: the rows of its interactions; None: they are read from the states that are passed to `observe`.
+      after: all rows after the segment; None: the segment changes no row.
     """
 
     user: np.ndarray
@@ -34,25 +34,25 @@ class Lookup:
 
 
 def unchanging(events: Events, sizes: tuple[int, int, int]) -> tuple[Lookup, ...]:
-    """Return train, validation and test of a model that does not learn from what it observes."""
+    """Return the train, validation and test segments of a model that does not learn from observed interactions."""
     begins = np.cumsum((0, *sizes))
     return tuple(Lookup(events.user[a:b], events.item[a:b]) for a, b in itertools.pairwise(begins))
 
 
 class LookupStream(Stream):
-    """A stream of `Lookup` segments. As it is, that of a closed-form model; others add batches and `start`."""
+    """A stream of `Lookup` segments. It serves closed-form models; subclasses for others add batches and `start`."""
 
     def __init__(self, model: Model, segments: tuple[Lookup, ...], start: States | None = None):
-        """`start`: all rows before the first interaction, of a closed-form model."""
+        """Store the segments. `start`: all rows before the first interaction, needed for a closed-form model."""
         self.model, self._segments, self._start = model, segments, start
 
     def start(self, params: Params) -> States:
-        """Return the rows given."""
+        """Return all rows before the first interaction."""
         assert self._start is not None
         return self._start
 
     def segments(self) -> tuple[Lookup, ...]:
-        """Return train, validation and test."""
+        """Return the train, validation and test segments."""
         return self._segments
 
     def observe(self, params: Params, states: States, segment: Lookup) -> tuple[States, Trace]:
@@ -69,18 +69,18 @@ class LookupStream(Stream):
 
 @dataclasses.dataclass(frozen=True)
 class ClosedForm(Model):
-    """A model without parameters or training: a prediction is the sum of both rows' first entry."""
+    """A model without parameters or training: a prediction is the sum of the first entries of both rows."""
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Return no parameters."""
         return {}
 
     def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Return sums [n] of rows [n, E]."""
+        """Return the predictions [n] of rows [n, E]."""
         return user[:, 0] + item[:, 0]
 
     def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Return sums [n, m] of rows [n, E] and [m, E]."""
+        """Return the predictions [n, m] of rows [n, E] and [m, E]."""
         return user[:, :1] + item[:, 0][None, :]
 
     def stream_of(self, user: np.ndarray, item: np.ndarray, segments: tuple[Lookup, ...]) -> LookupStream:

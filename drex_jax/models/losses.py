@@ -1,6 +1,7 @@
 """Losses over scores. Ranking losses compare an interaction's own item with negatives drawn uniformly.
 
-Where several devices share a batch (`axis`), arguments are a device's own rows and the result is its share.
+If several devices share a batch (`axis`), the arguments are one device's shard of the rows, and the result is this
+device's share of the loss: the loss is the sum over devices.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from drex_jax.devices.axis import ALONE, Axis
 
 
 def _mean(values: jax.Array, counted: jax.Array, axis: Axis) -> jax.Array:
-    """Return this device's share of the mean over all devices' counted values; 0 if none is counted."""
+    """Return this device's share of the mean over the counted values of all devices; 0 if no value is counted."""
     return jnp.where(counted, values, 0.0).sum() / jnp.maximum(axis.psum(counted.sum()), 1)
 
 
 def squared_error(predicted: jax.Array, actual: jax.Array, valid: jax.Array, axis: Axis = ALONE) -> jax.Array:
-    """Return the mean of (predicted - actual)^2 over valid entries; 0 without any. All [n]."""
+    """Return the mean of (predicted - actual)^2 over valid entries; 0 if no entry is valid. All arguments are [n]."""
     error = predicted - jnp.where(valid, actual, 0.0)
     return _mean(jnp.where(valid, error, 0.0) ** 2, valid, axis)
 
@@ -25,12 +26,12 @@ def squared_error(predicted: jax.Array, actual: jax.Array, valid: jax.Array, axi
 def sampled_softmax(positive: jax.Array, negative: jax.Array, valid: jax.Array, axis: Axis = ALONE) -> jax.Array:
     """Return the mean negative log-likelihood of the positive among itself and its valid negatives.
 
-    Uniform draws need no correction beyond a constant, the same for every negative, which is left out.
+    For uniform draws the correction of sampled softmax is one constant for all negatives, so it is left out.
 
     Args:
-      positive: [n] scores.
-      negative: [n, m] scores.
-      valid: bool [n, m]; an interaction without any valid negative counts nowhere.
+      positive: [n], scores of the positives.
+      negative: [n, m], scores of the negatives.
+      valid: bool [n, m], the negatives that count; an interaction without a valid negative is ignored.
       axis: the devices that share the batch.
     """
     logits = jnp.concatenate([positive[:, None], jnp.where(valid, negative, -jnp.inf)], axis=1)
@@ -39,13 +40,13 @@ def sampled_softmax(positive: jax.Array, negative: jax.Array, valid: jax.Array, 
 
 
 def bpr(positive: jax.Array, negative: jax.Array, valid: jax.Array, axis: Axis = ALONE) -> jax.Array:
-    """Bayesian personalised ranking (Rendle et al., UAI 2009): mean over valid pairs of -log sigmoid(difference)."""
+    """Return the BPR loss (Rendle et al., UAI 2009): the mean over valid pairs of -log sigmoid(score difference)."""
     each = jax.nn.softplus(negative - positive[:, None])
     return _mean(each, valid, axis)
 
 
 def first_occurrences(numbers: jax.Array, counted: jax.Array) -> jax.Array:
-    """Return True where a number [n] is counted (bool [n]) and no counted one before it is equal: bool [n]."""
+    """Return a mask, bool [n], of the first occurrence of each number [n] among those that are counted (bool [n])."""
     n = len(numbers)
     order = jnp.argsort(jnp.where(counted, numbers, jnp.iinfo(numbers.dtype).max), stable=True)
     ordered = numbers[order]
@@ -62,15 +63,15 @@ def info_nce(
     temperature: float,
     axis: Axis = ALONE,
 ) -> jax.Array:
-    """InfoNCE (van den Oord et al., 2018) by cosines: how well each anchor finds its own among the others.
+    """Return the InfoNCE loss (van den Oord et al., 2018) with cosine similarities.
 
     Args:
-      anchors: [n, D], this device's.
-      own: [n, D], what each should find; they are among the others.
-      others: [m, D], alike on all devices.
-      counted: bool [n], which anchors count.
-      compared: bool [m], which others they are compared with.
-      temperature: divides cosines.
+      anchors: [n, D], this device's anchors.
+      own: [n, D], the positive of each anchor; positives are also among `others`.
+      others: [m, D], the candidates, replicated on all devices.
+      counted: bool [n], the anchors that count.
+      compared: bool [m], the candidates that anchors are compared with.
+      temperature: the cosines are divided by it.
       axis: the devices that share the batch.
     """
     anchors, own, others = _unit(anchors), _unit(own), _unit(others)

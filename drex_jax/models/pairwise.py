@@ -1,7 +1,7 @@
-"""The base of rankers that learn from pairs: batches, negatives, the BPR loss, rows for evaluation.
+"""The base class of rankers that learn from pairs: batches, negatives, the BPR loss, rows for evaluation.
 
-Every distinct train pair of a user and an item is a positive, whatever its rating. Each user and item has a row that
-the model makes of its parameters and of constants (graphs, features); a score is the product of two rows.
+Every distinct train pair of a user and an item is a positive, whatever its rating. The model computes a row for each
+user and item from its parameters and constants (graphs, features). A score is the inner product of two rows.
 
 Letters: U users, I items, B pairs of a batch, E train pairs, D row size, N = U + I nodes of the graph of users and
 items, in which item i is node U + i.
@@ -28,15 +28,15 @@ from drex_jax.models.lookup import LookupStream, unchanging
 from drex_jax.models.protocol import Loss, Model, Params, States
 from drex_jax.models.source import Source
 
-CHUNK, CHUNK_ROWS = 32, 1 << 21  # updates in one call of the device, and rows of tables that they may pass in all
+CHUNK, CHUNK_ROWS = 32, 1 << 21  # limits of one device call: updates, and table rows processed by all its updates
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainPairs:
-    """The distinct train pairs, and what is known of items.
+    """The distinct train pairs, and the features of items.
 
     Attributes:
-      user, item: int32 [E], ascending.
+      user, item: int32 [E], the pairs in ascending order.
       num_users, num_items: U and I.
       features: numeric features of items by modality, float32 [I, width]; a row of NaN is missing.
     """
@@ -51,14 +51,14 @@ class TrainPairs:
     def of(
         cls, user: np.ndarray, item: np.ndarray, num_users: int, num_items: int, features: Mapping[str, np.ndarray]
     ) -> Self:
-        """Return the distinct ones of pairs: users and items, int [n] each."""
+        """Return the distinct pairs of `user` and `item`, int [n] each."""
         user, item = np.divmod(np.unique(user.astype(np.int64) * num_items + item), num_items)
         return cls(user.astype(np.int32), item.astype(np.int32), num_users, num_items, features)
 
 
 @dataclasses.dataclass(frozen=True)
 class TableSizes:
-    """Sizes of tables: users, items, and the items of train, which are numbered first."""
+    """The sizes of tables: the numbers of users, of items, and of items in train, which are numbered first."""
 
     users: int
     items: int
@@ -74,10 +74,10 @@ class Rows(NamedTuple):
     """The rows of a batch: users, their positives and their negatives.
 
     Attributes:
-      user, item, negative: [B, D], scored by their products.
-      penalised: arrays [B, ...] whose squares are the L2 term.
-      loss: the model's own loss over the whole batch, already this device's share.
-      figures: to log, shares as well.
+      user, item, negative: [B, D]; scores are their inner products.
+      penalised: arrays [B, ...] whose squares are summed in the L2 penalty.
+      loss: this device's share of the model's additional loss over the whole batch.
+      figures: values to log, this device's shares of them.
     """
 
     user: jax.Array
@@ -89,7 +89,7 @@ class Rows(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Numbers of a batch; padding is not valid. All [B]."""
+    """The users, positives and negatives of a batch by number; `valid` is false for padding. All [B]."""
 
     user: Any
     item: Any
@@ -98,7 +98,7 @@ class Pairs(NamedTuple):
 
 
 class PairBatch(NamedTuple):
-    """One step's input: pairs of users and items [B], which of them are real, and (seen items, constants)."""
+    """The input of one step: pairs of users and items [B], `valid` (false for padding), (seen items, constants)."""
 
     user: Any
     item: Any
@@ -110,12 +110,12 @@ class PairBatch(NamedTuple):
 class Pairwise(Model):
     """A ranker trained by BPR (Rendle et al., UAI 2009) with one uniform negative, not in train, for each pair.
 
-    Subclasses make rows. Their constants are a tree of arrays that never change: graphs, features. Constants are
-    made by `over`, a pure function of the train pairs and the settings.
+    Subclasses compute the rows. Their constants are a tree of arrays that never change, such as graphs and features;
+    `over`, a pure function of the train pairs and the settings, makes them.
 
     Attributes:
-      settings: a group with `batch_size`, `l2` (weight of the squared `Rows.penalised`) and what the model reads.
-      sizes: of the tables.
+      settings: a group with `batch_size`, `l2` (weight of the squared `Rows.penalised`) and the fields of the model.
+      sizes: the sizes of the tables.
     """
 
     settings: Any
@@ -123,7 +123,7 @@ class Pairwise(Model):
 
     rates = False
 
-    # What a model adds
+    # Methods that subclasses implement or override
 
     @classmethod
     def over(cls, pairs: TrainPairs, *groups: Any) -> tuple[Self, Any]:
@@ -131,62 +131,62 @@ class Pairwise(Model):
 
         Args:
           pairs: the train pairs and the items' features.
-          groups: of settings, in the order of the model's registry entry.
+          groups: the groups of settings in the order of the model's registry entry.
 
         Raises:
-          UserError: the data lack what the model reads.
+          UserError: the data lack something that the model reads.
         """
         return cls(groups[0], TableSizes.of(pairs)), ()
 
     @abc.abstractmethod
     def all_rows(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
-        """Return rows of all users [U, D] and items [I, D]."""
+        """Return the rows of all users [U, D] and items [I, D]."""
 
     @abc.abstractmethod
     def rows(self, params: Params, constants: Any, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis) -> Rows:
-        """Return the rows of this device's share of a batch, and terms of the model's own."""
+        """Return the rows of this device's share of a batch, and the additional terms of the model's loss."""
 
     def carried(self, params: Params, constants: Any, key: jax.Array) -> Any:
-        """Return what an epoch's batches share beside constants: a graph that is sampled or learned."""
+        """Return the carry of an epoch, which its batches share beside the constants: a sampled or learned graph."""
         return ()
 
     def renews(self, epoch: int) -> bool:
-        """Return True if an epoch begins with `carried`, False if with `recarried`."""
+        """Return True if an epoch begins with `carried`, and False if it begins with `recarried`."""
         return True
 
     def recarried(self, params: Params, constants: Any, carry: Any, key: jax.Array) -> Any:
-        """Return what an epoch's batches share, where a part of the last epoch's stays."""
+        """Return the carry of an epoch that keeps a part of the previous epoch's carry."""
         return carry
 
     def settled(self, params: Params, constants: Any) -> Any:
-        """Return what `carried` does, for predictions."""
+        """Return the carry that predictions use."""
         return ()
 
     def given(self, pairs: TrainPairs) -> Params:
-        """Return the parameters that begin with what the data have, by name; `init` makes the others."""
+        """Return the parameters that are initialised from the data, by name; `init` makes the others."""
         return {}
 
     def grown(self, params: Params, known: TableSizes) -> Params:
-        """Return trained parameters with room for the users and items that came after training.
+        """Return trained parameters with room for the users and items that appeared after training.
 
         Args:
-          params: trained on `known` users and items; new ones have the numbers after them.
-          known: the sizes of training.
+          params: the parameters trained on `known` users and items; new ones are numbered after them.
+          known: the sizes of the tables during training.
         """
         raise TypeError(f"{type(self).__name__} cannot learn from pairs after training")
 
     def modality_shares(self, params: Params, constants: Any) -> tuple[jax.Array, jax.Array] | None:
-        """Return how much of an item's content each modality makes up [M, I], and the content [I, D]; None: neither."""
+        """Return the share of each modality in an item's content [M, I], and the content [I, D]; None: no content."""
         return None
 
-    # Shared
+    # Methods that all subclasses share
 
     def nodes(self, pairs: Pairs) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return users, positives and negatives as nodes of the graph of users and items: [B] each."""
         return pairs.user, self.sizes.users + pairs.item, self.sizes.users + pairs.negative
 
     def loss(self, params: Params, carry: Any, batch: PairBatch, key: jax.Array, axis: Axis = ALONE) -> Loss:
-        """Return BPR plus L2 plus the model's own loss."""
+        """Return the sum of the BPR loss, the L2 penalty and the model's additional loss."""
         seen_items, constants = batch.constants
         first, second = jax.random.split(key)
         negative = draw_negatives(first, seen_items, batch.user, self.sizes.train_items)
@@ -200,22 +200,20 @@ class Pairwise(Model):
         return total, (carry, {"ranking_loss": ranking, **rows.figures})
 
     def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Return products [n, m] of rows [n, D] and [m, D]."""
+        """Return the inner products [n, m] of rows [n, D] and [m, D]."""
         return user @ item.T
 
     def score(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Return products [n] of rows [n, D]."""
+        """Return the inner products [n] of rows [n, D]."""
         return (user * item).sum(1)
 
     def cold_start(self, params: Params, states: States) -> tuple[jax.Array, jax.Array]:
-        """Return the mean rows (our choice): the list of an unknown user is that of the average user."""
+        """Return the mean rows (our choice): an unknown user gets the list of the average user."""
         return states.user.mean(0), states.item.mean(0)
 
     def final(self, params: Params, constants: Any) -> States:
         """Return the rows that predictions read."""
         return States(*self.all_rows(params, constants, self.settled(params, constants)))
-
-    # How it is built
 
     @classmethod
     def stream(
@@ -225,10 +223,13 @@ class Pairwise(Model):
 
         Args:
           events: all interactions, in the order of learning.
-          sizes: how many of them are train, validation and test.
-          groups: as in `over`, which says what is raised.
-          seed: of the order of the pairs.
-          devices: a batch is padded to divide by their number; its pairs are the same on any.
+          sizes: the numbers of train, validation and test interactions.
+          groups: the groups of settings, as for `over`.
+          seed: the seed of the order of the pairs.
+          devices: the number of devices; a batch is padded to a multiple of it. Its pairs do not depend on it.
+
+        Raises:
+          UserError: as for `over`.
         """
         train = events[: sizes[0]]
         pairs = TrainPairs.of(train.user, train.item, events.num_users, events.num_items, events.item_vectors)
@@ -244,7 +245,7 @@ class Pairwise(Model):
 
 @partial(jax.jit, static_argnums=0)
 def final_rows(model: Pairwise, params: Params, constants: Any) -> States:
-    """`Pairwise.final`, compiled once for equal models and arrays of the same shapes."""
+    """Call `Pairwise.final`, compiled once for equal models and arrays of the same shapes."""
     return model.final(params, constants)
 
 
@@ -263,7 +264,7 @@ class PairStream(LookupStream):
         seed: int = 0,
         devices: int = 1,
     ):
-        """Prepare batches; `Pairwise.stream` says what the arguments are."""
+        """Prepare batches. Arguments are those of `Pairwise.stream`, and the result of `Pairwise.over`."""
         super().__init__(model, unchanging(events, sizes))
         self.pairs, self.seed = pairs, seed
         self.batch_size = min(model.settings.batch_size, len(pairs.user))
@@ -279,7 +280,7 @@ class PairStream(LookupStream):
         return self._constants[1]
 
     def init(self, key: jax.Array) -> Params:
-        """Return new parameters, those that begin with the data's features included."""
+        """Return new parameters, including those that are initialised from the data's features."""
         return self.model.init(key) | self.model.given(self.pairs)
 
     def start(self, params: Params) -> States:
@@ -287,7 +288,7 @@ class PairStream(LookupStream):
         return final_rows(self.model, params, self.constants)
 
     def renew(self, params: Params, carry: Any, epoch: int, key: jax.Array) -> Any:
-        """Return what the batches of an epoch share."""
+        """Return the carry that the batches of an epoch share."""
         if carry is None or self.model.renews(epoch):
             return self._carried(params, self.constants, key)
         return self._recarried(params, self.constants, carry, key)
@@ -307,10 +308,10 @@ class PairStream(LookupStream):
             yield PairBatch(pairs.user[padded], pairs.item[padded], valid, self._constants)
 
     def step_bytes(self) -> int:
-        """Return about how much memory a training step takes.
+        """Return an estimate of the bytes that a training step takes on a device.
 
-        Parameters and both moments before and after it, the gradient, the best parameters so far; what an epoch
-        carries, before and after; tables of each layer, there and back; constants.
+        It counts the parameters and both moments before and after the step, the gradient, the best parameters so far,
+        the carry before and after, the tables of each layer in the forward and the backward pass, and the constants.
         """
 
         def size(tree: Any) -> int:
@@ -324,13 +325,13 @@ class PairStream(LookupStream):
 
 
 def xavier(key: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Uniform float32 [rows, columns] of Glorot and Bengio (2010), as the public implementations start embeddings."""
+    """Draw float32 [rows, columns] uniformly (Glorot and Bengio, 2010), like embeddings in public implementations."""
     bound = math.sqrt(6 / (rows + columns))
     return jax.random.uniform(key, (rows, columns), minval=-bound, maxval=bound)
 
 
 def _read_only(leaf: Any) -> np.ndarray:
-    """Mark an array as constant over batches, so that it is on the devices once."""
+    """Return the array as read-only: constant over batches, so that it is copied to the devices once."""
     values = np.asarray(leaf)
     if values.flags.writeable:
         values = values.copy()

@@ -1,11 +1,11 @@
 """The two halves of every recommender: a `Model`, which is pure, and a `Stream`, which holds the data.
 
-A `Model` is a frozen dataclass of options with pure functions. It holds no data and knows no files and no other model,
-so a finished run makes one from a few constants in JSON. A `Stream` walks over one data set for a model: batches to
-train on, and train, validation and test as segments to observe. Training and evaluation take a stream; serving takes a
-model.
+A `Model` is a frozen dataclass of options with pure functions. It holds no data and refers to no files and no other
+model, so a finished run makes it from a few constants in JSON. A `Stream` passes one data set to a model: batches for
+training, and the segments train, validation and test to observe. Training and evaluation take a stream; serving takes
+a model.
 
-Letters: n and m rows, U users, I items, E row size, D size of what items are compared by.
+Letters: n and m rows, U users, I items, E row size, D size of the vectors by which items are compared.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Loss = tuple[jax.Array, tuple[Any, Mapping[str, jax.Array]]]
 
 
 def compile_alone(program: Program) -> Callable[..., Any]:
-    """A `Compile` for one device: program(axis, *arguments) as a compiled function of the arguments."""
+    """Return program(axis, *arguments) as a compiled function of the arguments, on one device: a `Compile`."""
     return jax.jit(lambda *arguments: program(ALONE, *arguments))
 
 
 class States(NamedTuple):
-    """The rows of all users and items at one moment; a row is all that a prediction reads of a user or an item.
+    """The rows of all users and items at one moment. Predictions read nothing else of a user or an item.
 
     Attributes:
-      user: [U, E].
-      item: [I, E].
+      user: [U, E], the rows of all users.
+      item: [I, E], the rows of all items.
     """
 
     user: jax.Array
@@ -48,11 +48,11 @@ class States(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """The rows of each of n interactions, at its own moment.
+    """The rows of each of n interactions at the time of the interaction.
 
     Attributes:
-      user_before, item_before: [n, E], just before it: the prediction reads them.
-      item_after: [n, E], just after it.
+      user_before, item_before: [n, E], the rows just before it, which the prediction reads.
+      item_after: [n, E], the row of the item just after it.
     """
 
     user_before: jax.Array
@@ -70,11 +70,13 @@ class Model(abc.ABC):
     """Options and pure functions. Subclasses are frozen dataclasses, so that equal models share compiled programs.
 
     Attributes:
-      rates: predicts ratings.
-      ranks: orders items.
-      Settings, needs, updates: of a user's own model, whose registry entry is made of them: the dataclass of its
-        settings (group `own`), what it needs of train (`ratings`, `texts`), and how a finished run of it learns from
-        new interactions (see `drex_jax.models.entry.Updates`; empty: it does not).
+      rates: true if the model predicts ratings.
+      ranks: true if the model ranks items.
+      Settings: the dataclass of the settings of a user's own model (group `own`). This and the next two attributes
+        make the registry entry of such a model.
+      needs: the kinds of data that a user's own model requires of train: `ratings`, `texts`.
+      updates: how a finished run of a user's own model learns from new interactions (see
+        `drex_jax.models.entry.Updates`); empty: it does not.
     """
 
     rates: bool = True
@@ -88,11 +90,11 @@ class Model(abc.ABC):
         """Return new parameters; those of a closed-form model are final."""
 
     def loss(self, params: Params, carry: Any, batch: Batch, key: jax.Array, axis: Axis = ALONE) -> Loss:
-        """Return (loss, (carry after the batch, figures to log)): of loss and figures, this device's share."""
+        """Return (loss, (carry after the batch, values to log)); loss and values are this device's shares."""
         raise TypeError(f"{type(self).__name__} is closed-form and has no loss")
 
     def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Return predicted ratings [n], not clipped, of rows [n, E]."""
+        """Return the predicted ratings [n] of rows [n, E], not clipped."""
         raise TypeError(f"{type(self).__name__} ranks and predicts no ratings")
 
     @abc.abstractmethod
@@ -100,19 +102,19 @@ class Model(abc.ABC):
         """Return ranking scores [n, m] of rows [n, E] and [m, E]."""
 
     def score(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Return predicted ratings [n] of rows [n, E]; of a model that only ranks, ranking scores."""
+        """Return the predicted ratings [n] of rows [n, E]; a model that only ranks returns ranking scores."""
         return self.rate(params, user, item)
 
     def cold_start(self, params: Params, states: States) -> tuple[jax.Array, jax.Array]:
-        """Return the row [E] of an unknown user and that of an unknown item; zeros unless the model says more."""
+        """Return the row [E] of an unknown user and that of an unknown item; zeros unless a model overrides this."""
         return jnp.zeros_like(states.user[0]), jnp.zeros_like(states.item[0])
 
     def directions(self, items: jax.Array) -> jax.Array:
-        """Return the vectors [I, D] whose cosines say how alike items with rows [I, E] are."""
+        """Return vectors [I, D] of items with rows [I, E]; their cosine is the similarity of two items."""
         return items
 
     def constants(self) -> dict[str, Any]:
-        """Return what `from_constants` needs, as JSON can hold it."""
+        """Return the argument of `from_constants`, as values that JSON can hold."""
         return to_json(self)
 
     @classmethod
@@ -136,18 +138,18 @@ class Model(abc.ABC):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that the model reads of each interaction it observes, each of which may be missing."""
+        """The modalities that the model reads from each observed interaction; each may be missing."""
         return ()
 
 
 class Stream(abc.ABC):
-    """A model's way through one data set.
+    """The interactions of one data set, prepared for a model.
 
     Attributes:
       model: the model.
-      seed: of the random draws in batches.
-      chunk: most updates in one call of the device, after which a run can stop.
-      width: interactions a step of a recurrence; 0 without one.
+      seed: the seed of the random draws in batches.
+      chunk: the largest number of updates in one device call; a run can stop between calls.
+      width: the number of interactions in a step of the recurrence; 0 without a recurrence.
     """
 
     model: Any
@@ -156,7 +158,7 @@ class Stream(abc.ABC):
     width: int = 0
 
     def with_seed(self, seed: int) -> Self:
-        """Return a copy with other random draws; what is prepared, constant arrays included, is shared."""
+        """Return a copy with other random draws; it shares all prepared data, including constant arrays."""
         other = copy.copy(self)
         other.seed = seed
         return other
@@ -170,10 +172,10 @@ class Stream(abc.ABC):
         """Return all rows before the first interaction."""
 
     def renew(self, params: Params, carry: Any, epoch: int, key: jax.Array) -> Any:
-        """Return what training carries from batch to batch, at the start of an epoch.
+        """Return the carry at the start of an epoch; training passes it from batch to batch.
 
-        `carry` is what the epoch before it ended with, None before the first. Pure and without host code, so that
-        several seeds can do it as one.
+        `carry` is the carry at the end of the previous epoch, None before the first. The function is pure and has no
+        host code, so that it can be mapped over several seeds.
         """
         return self.start(params)
 
@@ -182,37 +184,37 @@ class Stream(abc.ABC):
         return 0
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the train batches of an epoch, one a step, of one fixed shape. Read-only arrays never change."""
+        """Yield one train batch for each step of an epoch, all of one shape. Read-only arrays never change."""
         return iter(())
 
     def step_bytes(self) -> int:
-        """Return about how much memory one training step takes on a device, batch included."""
+        """Return an estimate of the bytes that one training step takes on a device, including the batch."""
         return 0
 
     @abc.abstractmethod
     def segments(self) -> tuple[Segment, ...]:
-        """Return train, validation and test, prepared once: each continues where the one before it ends."""
+        """Return the train, validation and test segments, prepared once; each continues where the previous one ends."""
 
     @abc.abstractmethod
     def observe(self, params: Params, states: States, segment: Any) -> tuple[States, Trace]:
-        """Return the rows after a segment, and those of each of its interactions at its own moment."""
+        """Return the rows after a segment, and the rows of each of its interactions at the time of the interaction."""
 
     def after(self, params: Params, states: States, segment: Any) -> States:
-        """Return the rows after a segment, as `observe` gives them, without the memory that a trace takes."""
+        """Return the rows after a segment, like `observe`, but without the memory that a trace takes."""
         return self.observe(params, states, segment)[0]
 
     def test_with(self, test: Events) -> Segment:
-        """Return the test segment with modalities missing; of models whose `modalities` are not empty."""
+        """Return the test segment for interactions that lack modalities. Only for models with `modalities`."""
         raise TypeError(f"{type(self.model).__name__} reads nothing of an interaction that could be missing")
 
     def pretrained(self) -> tuple[Params, float] | None:
-        """Return parameters to begin with, a part of the model's, and the peak of their learning rate; None: none."""
+        """Return pretrained values of some parameters, and their peak learning rate; None: nothing is pretrained."""
         return None
 
     def schedule(self) -> dict[str, Any] | None:
-        """Return what the schedules of the train windows came to, for results; None without schedules."""
+        """Return figures about the schedules of the train windows, for the results; None without schedules."""
         return None
 
     def review_attention(self, params: Params) -> tuple[Any, Any] | None:
-        """Return which train reviews count for users and for items, and how much; None: the model does not say."""
+        """Return the train reviews that represent users and items, with their weights; None: the model has none."""
         return None
