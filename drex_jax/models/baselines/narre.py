@@ -109,7 +109,7 @@ class NARRE(BiasedProduct):
         return TextEncoder(self.vocabulary_size, self.text_width, self.settings.size, self.text_dropout)
 
     def init(self, key: jax.Array) -> Params:
-        """Return new parameters. At first the model equals our matrix factorisation, because reviews add nothing.
+        """Return new parameters. At first the model is close to our matrix factorisation, because reviews add little.
 
         `weight` [D] is w. Each side has `factors` [U, D + 1], `ids` [I, D] (vectors of the other side's ids, for the
         attention), `of_review` and `of_id` [D, D], `bias` and `query` [D] (A, B, c and h), `project` [D, D] and
@@ -140,7 +140,10 @@ class NARRE(BiasedProduct):
         return params
 
     def loss(self, params: Params, carry: Any, batch: ReviewBatch, key: jax.Array, axis: Axis = ALONE) -> Loss:
-        """Return squared error plus L2; its mean over an epoch is that of a ridge regression over the interactions."""
+        """Return squared error plus L2.
+
+        Averaged over an epoch, it is the loss of a ridge regression divided by the number of interactions.
+        """
         first, second = jax.random.split(key)
         target, valid, share = (axis.shard(jnp.asarray(each)) for each in (batch.target, batch.valid, batch.share))
         user, item = self.rows(params, batch, first, axis)
