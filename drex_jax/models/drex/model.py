@@ -169,9 +169,10 @@ class DReX(Model):
         return total, (jax.lax.stop_gradient(after), sums)
 
     def rows(self, params: Params, side: Side, auxiliary: np.ndarray) -> jax.Array:
-        """Return the initial rows [m, E] of the first m users or items; `auxiliary` float32 [m, 2] are their inputs.
+        """Return the initial rows [m, E] of the first m users or items, with their inputs `auxiliary`, [m, 2].
 
-        A state is the learned shared vector; users and items of train add their offset.
+        A state is the learned shared vector; users and items of train add their offset. The auxiliary inputs, float32,
+        are the running bias and log1p count.
         """
         start, offset = params["network"][f"{side}_start"], params.get(f"{side}_offset")
         states = jnp.broadcast_to(start, (len(auxiliary), len(start)))
