@@ -1,1 +1,1 @@
-"""What every room may use: errors, files, the cache, settings of one group, streams, progress."""
+"""Modules that every package may import: errors, files, the cache, settings of one group, streams, progress."""

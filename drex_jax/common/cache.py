@@ -42,7 +42,7 @@ _DEAD_AFTER_SECONDS = 24 * 3600  # a partial file that did not change for so lon
 
 
 class _DamagedError(Exception):
-    """An entry is not what was written; the message says why."""
+    """The content of an entry is damaged; the message says why."""
 
 
 class Store:
@@ -162,7 +162,7 @@ class Store:
             raise _DamagedError("the file holds another entry")
         arrays = {}
         for name, dtype, shape, offset, checksum in described["arrays"]:
-            if np.dtype(dtype).hasobject:  # their bytes would be taken for addresses
+            if np.dtype(dtype).hasobject:  # their bytes would be interpreted as addresses
                 raise _DamagedError(f"array {name!r} holds Python objects")
             arrays[name] = np.ndarray(shape, dtype, data, offset)
             if size <= self._verify_bytes and _digest(arrays[name]) != checksum:

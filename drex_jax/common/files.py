@@ -102,7 +102,7 @@ def _number(text: str) -> float:
 
 
 def _deeper(value: Any, levels: int) -> bool:
-    """Return True if a value has more than `levels` levels."""
+    """Return True if a value has more than `levels` levels of nested lists and objects."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return any(levels == 0 or _deeper(element, levels - 1) for element in inner)
 

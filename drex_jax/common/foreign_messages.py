@@ -14,37 +14,37 @@ _VOCABULARY = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 
 
 def is_short_write(error: OSError) -> bool:
-    """NumPy: a file took only a part of an array, because the disk is full. The error has no `errno`."""
+    """Return True for NumPy's error that a file took only a part of an array: the disk is full, without `errno`."""
     return _SHORT_WRITE.search(str(error)) is not None
 
 
 def is_without_temporary_folder(error: OSError) -> bool:
-    """`tempfile`: no temporary folder can be written to."""
+    """Return True for the error of `tempfile` that no temporary folder can be written to."""
     return "No usable temporary directory" in str(error)
 
 
 def tensorstore_errno(error: Exception) -> int | None:
-    """TensorStore, which writes checkpoints: the `errno` in an error of any type, or None if it has none."""
+    """Return the `errno` in an error of TensorStore (which writes checkpoints), of any type; None if it has none."""
     found = _TENSORSTORE.search(str(error))
     return int(found[1]) if found else None
 
 
 def is_closed_loop(error: BaseException | None) -> bool:
-    """asyncio: work for an event loop that is closed. Orbax's other writers meet it after one of them has failed."""
+    """Return True for asyncio's error of a closed event loop. Orbax's other writers raise it after one has failed."""
     return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 def smallest_vocabulary(error: RuntimeError) -> int | None:
-    """SentencePiece: the smallest vocabulary that has room for all characters, or None if the error is another."""
+    """Return the smallest vocabulary that holds all characters, from SentencePiece's error; None for another error."""
     found = _VOCABULARY.search(str(error))
     return int(found[1]) if found else None
 
 
 def is_unfinished_quote(error: csv.Error) -> bool:
-    """`csv`: the file ends inside quotes."""
+    """Return True for the error of `csv` that a file ends inside quotes."""
     return "unexpected end" in str(error)
 
 
 def is_lone_surrogate(error: ValueError) -> bool:
-    """orjson: a string has half of a surrogate pair."""
+    """Return True for orjson's error that a string has half of a surrogate pair."""
     return "surrogate" in str(error)

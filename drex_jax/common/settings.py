@@ -26,7 +26,7 @@ class Rule:
     """The values that one field accepts.
 
     Attributes:
-      accepts: whether a value is accepted.
+      accepts: a function that returns True for an accepted value.
       wants: the end of the sentence "it must be ...".
     """
 
@@ -35,11 +35,11 @@ class Rule:
 
 
 def setting(default: Any, rule: Rule, help: str) -> Any:
-    """A field of a group of settings.
+    """Declare a field of a group of settings.
 
     Args:
-      default: the value where nothing else is set.
-      rule: the values that are accepted.
+      default: the value if the user sets none.
+      rule: the accepted values.
       help: one line for `--help`.
     """
     return dataclasses.field(default=default, metadata={"rule": rule, "help": help})
@@ -47,7 +47,7 @@ def setting(default: Any, rule: Rule, help: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One key of an open mapping: default, rule and help, as of `setting`."""
+    """One key of an open mapping: default, rule and help, as for `setting`."""
 
     default: Any
     rule: Rule
@@ -55,7 +55,7 @@ class Entry:
 
 
 def open_mapping(entries: Mapping[str, Entry], others: Rule) -> Any:
-    """A field that is a mapping with known keys, to which a user may add keys of their own.
+    """Declare a field that is a mapping with known keys, to which a user may add keys.
 
     Args:
       entries: the known keys.
@@ -68,12 +68,12 @@ def open_mapping(entries: Mapping[str, Entry], others: Rule) -> Any:
 
 
 def require(name: str, value: Any, rule: Rule) -> None:
-    """Refuses a value that breaks its rule.
+    """Check that a value follows its rule.
 
     Args:
-      name: dotted name of the field, for the message.
-      value: what was given.
-      rule: what is accepted.
+      name: the dotted name of the field, for the message.
+      value: the value to check.
+      rule: the rule of the field.
 
     Raises:
       UserError: the value breaks the rule; the message says what would be right.
@@ -87,7 +87,7 @@ def require(name: str, value: Any, rule: Rule) -> None:
 
 
 def whole(least: int, most: int = LARGEST) -> Rule:
-    """A whole number from `least` to `most`, both included."""
+    """Return a rule that accepts a whole number from `least` to `most`, both included."""
     wants = (
         f"a whole number from {least} to {most}"
         if most < LARGEST
@@ -97,7 +97,7 @@ def whole(least: int, most: int = LARGEST) -> Rule:
 
 
 def number(least: float = -math.inf, below: float = math.inf, *, above: float = -math.inf) -> Rule:
-    """A finite number that is >= `least`, > `above` and < `below`."""
+    """Return a rule that accepts a finite number that is >= `least`, > `above` and < `below`."""
     bounds = [f"{least:g} or more"] if least > -math.inf else []
     bounds += [f"above {above:g}"] if above > -math.inf else []
     bounds += [f"below {below:g}"] if below < math.inf else []
@@ -106,17 +106,17 @@ def number(least: float = -math.inf, below: float = math.inf, *, above: float = 
 
 
 def share() -> Rule:
-    """A share of a whole: from 0 to 1, both included."""
+    """Return a rule that accepts a share of a whole: from 0 to 1, both included."""
     return Rule(lambda value: 0.0 <= value <= 1.0, "a share from 0 to 1")
 
 
 def one_of(*values: str) -> Rule:
-    """One of a few words."""
+    """Return a rule that accepts one of these words."""
     return Rule(lambda value: value in values, ("one of " if len(values) > 1 else "") + " ".join(values))
 
 
 def some_of(*values: str) -> Rule:
-    """A sequence of different words among a few."""
+    """Return a rule that accepts a sequence of distinct words among these."""
     return Rule(
         lambda value: set(value) <= set(values) and len(set(value)) == len(value),
         f"different names among {' '.join(values)}",
@@ -124,7 +124,7 @@ def some_of(*values: str) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    """What `rule` accepts, or None."""
+    """Return a rule that accepts None, and everything that `rule` accepts."""
     return Rule(lambda value: value is None or rule.accepts(value), f"{rule.wants}, or left out")
 
 

@@ -48,14 +48,14 @@ def record_signals() -> Generator[StopRequest]:
 
 @contextlib.contextmanager
 def raise_on_signals(then: str = SAVED) -> Generator[None]:
-    """Raise `Stopped` where SIGTERM or SIGINT interrupts the block.
+    """Raise `Stopped` when SIGTERM or SIGINT interrupts the block.
 
     Python drops an exception that a signal handler raises in a finaliser or in a callback from C, so the exception is
     raised again every two seconds until it gets through. In an interrupted import it turns into an ImportError, so any
     error that follows a signal counts as the stop.
 
     Args:
-      then: end of the message: what became of the work, and what to do.
+      then: the end of the message, which says whether the work is saved and how to continue.
 
     Raises:
       Stopped: a signal came.

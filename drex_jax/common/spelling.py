@@ -1,4 +1,4 @@
-"""Values of somebody else's, spelt for a message or a terminal."""
+"""Untrusted values, escaped for a message or a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MOST_CHARACTERS = 80
 
 
 def shown(value: object) -> str:
-    """Spell a value for a message: on one line, cut to 80 characters, what does not print escaped."""
+    """Return a value as text for a message: on one line, cut to 80 characters, non-printable characters escaped."""
     try:
         spelt = repr(value)
     except RecursionError:
@@ -17,5 +17,5 @@ def shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape the characters of a text that do not print, so that it cannot control a terminal."""
+    """Escape the non-printable characters of a text, so that it cannot control a terminal."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

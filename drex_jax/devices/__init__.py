@@ -1,1 +1,1 @@
-"""Devices, meshes and processes: the only room that decides where something runs."""
+"""Devices, meshes and processes: the only package that decides where a computation runs."""

@@ -20,9 +20,10 @@ from typing import Any
 import jax
 import numpy as np
 
-# Public `jax.distributed` has initialize, is_initialized and shutdown. Its client is missing: the key-value store and
-# the barrier with a time limit, which do not need the devices. Looked for in `jax`, `jax.extend` and `jax.experimental`
-# of JAX 0.10.2 (`multihost_utils` has collectives of devices alone, and takes the client from the same private module).
+# Public `jax.distributed` has initialize, is_initialized and shutdown, but not its client. We need the client's
+# key-value store and its barrier with a time limit, which do not need the devices. No public module of JAX 0.10.2 has
+# them (`jax`, `jax.extend`, `jax.experimental`; `multihost_utils` has only collectives of devices, and takes the client
+# from the same private module).
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
@@ -175,7 +176,7 @@ def _end(status: int) -> None:
     try:
         _client().wait_at_barrier(ENDED, TOGETHER_MILLISECONDS)
         if is_main_process():
-            time.sleep(1)  # the others still ask it whether the barrier is passed
+            time.sleep(1)  # the others still ask this process whether the barrier is passed
     finally:
         os._exit(status)
 

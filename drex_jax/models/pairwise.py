@@ -1,6 +1,6 @@
 """The base class of rankers that learn from pairs: batches, negatives, the BPR loss, rows for evaluation.
 
-Every distinct train pair of a user and an item is a positive, whatever its rating. The model computes a row for each
+Every distinct train pair of a user and an item is a positive, with any rating. The model computes a row for each
 user and item from its parameters and constants (graphs, features). A score is the inner product of two rows.
 
 Letters: U users, I items, B pairs of a batch, E train pairs, D row size, N = U + I nodes of the graph of users and

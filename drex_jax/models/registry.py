@@ -15,7 +15,7 @@ RANKERS = tuple(name for name, entry in ENTRIES.items() if entry.configurable an
 
 
 def entry_of(name: str) -> ModelEntry:
-    """Return the entry of a model: one of `ENTRIES`, or of "my_package.my_file:MyModel", a class of the user's own.
+    """Return the entry of a model: one of `ENTRIES`, or that of a user's own class, "my_package.my_file:MyModel".
 
     Raises:
       UserError: there is no such model, or it cannot be imported.

@@ -1,8 +1,8 @@
 """Static and running biases: a baseline that is hard to beat, and part of DReX's residual.
 
-Both predict mean + user bias + item bias, in the units of the ratings. The static one is fitted on train and stays;
-the running one moves with every rated interaction (our choice of rule; see `RunningBias`). A rating of NaN is missing:
-it moves nothing and counts nowhere.
+Both predict mean + user bias + item bias, in the units of the ratings. The static bias is fitted on train and is then
+constant. The running bias is updated with every rated interaction (the rule is our choice; see `RunningBias`). A rating
+of NaN is missing: it updates nothing and is not counted.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from drex_jax.common.errors import UserError
 from drex_jax.models.constants import unrecorded
 
 SHRINKAGES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # the grid of both lambdas, in ratings
-DEFAULT_SHRINKAGE = 5.0  # where validation has no rating to choose by
-SWEEPS = 20  # of the alternating least squares; the biases of real data settle to 1e-4 in under 10
+DEFAULT_SHRINKAGE = 5.0  # used if validation has no ratings to choose by
+SWEEPS = 20  # iterations of alternating least squares; on real data biases converge to 1e-4 in fewer than 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +27,11 @@ class StaticBias:
     """Mean + user bias + item bias, fitted on train.
 
     Attributes:
-      mean: of the train ratings.
-      user: float64 [users], 0 for a user without a rating.
-      item: float64 [items].
-      user_shrinkage, item_shrinkage: the lambdas they were fitted with.
-      validation_mse: what the lambdas were chosen by; NaN where there was nothing to choose by.
+      mean: the mean of the train ratings.
+      user: float64 [users], the user biases; 0 for a user without a rating.
+      item: float64 [items], the item biases.
+      user_shrinkage, item_shrinkage: the lambdas that the biases were fitted with.
+      validation_mse: the validation error by which the lambdas were chosen; NaN if validation has no ratings.
     """
 
     mean: float
@@ -51,9 +51,9 @@ class BiasState:
     """The sums of a running bias. Never changed in place.
 
     Attributes:
-      user_sum: float64 [users], sum of what each user's ratings left over.
-      user_count: int64 [users], rated interactions so far.
-      item_sum, item_count: the same of items.
+      user_sum: float64 [users], the sum of the residuals of each user's ratings.
+      user_count: int64 [users], the number of rated interactions so far.
+      item_sum, item_count: the same for items.
     """
 
     user_sum: np.ndarray
@@ -81,15 +81,16 @@ class BiasTerms:
 
 @dataclasses.dataclass(frozen=True)
 class RunningBias:
-    """Mean + b_u + b_i with b_u = S_u / (n_u + lambda_u), b_i = S_i / (n_i + lambda_i), moving with every rating.
+    """Mean + b_u + b_i with b_u = S_u / (n_u + lambda_u), b_i = S_i / (n_i + lambda_i), updated with every rating.
 
-    An interaction with rating r is predicted first; then, with e = r - mean and the biases from before it,
-    S_u += e - b_i, S_i += e - b_u and both counts grow by one.
+    An interaction with rating r is predicted first. Then, with e = r - mean and the biases before the interaction,
+    S_u += e - b_i, S_i += e - b_u, and both counts grow by one.
 
     Attributes:
-      mean: of the train ratings.
+      mean: the mean of the train ratings.
       user_shrinkage, item_shrinkage: lambda_u and lambda_i.
-      validation_mse: prequential, what the lambdas were chosen by; NaN where there was nothing to choose by.
+      validation_mse: the prequential validation error by which the lambdas were chosen; NaN if validation has no
+        ratings.
     """
 
     mean: float
@@ -103,16 +104,16 @@ class RunningBias:
         """Replay interactions in order.
 
         Args:
-          user: int [n].
-          item: int [n].
-          rating: float [n]; NaN is missing and moves nothing.
-          state: where to start; left as it is.
+          user: int [n], the users.
+          item: int [n], the items.
+          rating: float [n], the ratings; NaN is missing and updates nothing.
+          state: the state before the first interaction; it is not changed.
 
         Returns:
-          The state after the last, and the terms before each.
+          The state after the last interaction, and the terms before each interaction.
 
         Raises:
-          ValueError: a user or item the state has no room for.
+          ValueError: a user or item is outside the tables of the state.
         """
         user, item, rating = np.asarray(user, np.int64), np.asarray(item, np.int64), np.asarray(rating, np.float64)
         _check(user, item, rating, len(state.user_sum), len(state.item_sum))
@@ -123,7 +124,7 @@ class RunningBias:
         return after, terms
 
     def combine(self, terms: BiasTerms) -> np.ndarray:
-        """The predictions of interactions from the terms before each: float64 [n], not clipped."""
+        """Return the predictions from the terms before each interaction: float64 [n], not clipped."""
         return self.mean + terms.user_bias + terms.item_bias
 
 
@@ -137,7 +138,7 @@ def _replay(  # pragma: no cover - compiled
     state: tuple[np.ndarray, ...],
     terms: tuple[np.ndarray, ...],
 ) -> None:
-    """Fill `terms` and move `state`: the fields of `BiasTerms` and `BiasState` in their order."""
+    """Fill `terms` and update `state` in place: the fields of `BiasTerms` and `BiasState` in their order."""
     user_shrinkage, item_shrinkage = shrinkages
     user_sum, user_count, item_sum, item_count = state
     user_bias, item_bias, user_count_before, item_count_before = terms
@@ -166,23 +167,23 @@ def fit_static_bias(
     rating_range: tuple[float, float],
     grid: Sequence[float] = SHRINKAGES,
 ) -> StaticBias:
-    """Fit mean + user bias + item bias on train, shrinkage chosen on validation.
+    """Fit mean + user bias + item bias on train, and choose the shrinkage on validation.
 
     The biases minimise squared error + lambda_u |b_u|^2 + lambda_i |b_i|^2 over train, by alternating closed forms.
 
     Args:
-      user: int [n], of the train interactions and then the validation interactions.
-      item: int [n].
-      rating: float [n]; NaN is missing.
-      num_train: how many of the n are train.
-      num_users: size of the user biases.
-      num_items: size of the item biases.
-      rating_range: predictions are clipped to it when validation is judged.
-      grid: the values tried for each lambda.
+      user: int [n], the users of the train interactions and then of the validation interactions.
+      item: int [n], their items.
+      rating: float [n], their ratings; NaN is missing.
+      num_train: the number of train interactions among the n.
+      num_users: the number of user biases.
+      num_items: the number of item biases.
+      rating_range: predictions are clipped to it for the validation error.
+      grid: the values to try for each lambda.
 
     Raises:
       UserError: no train interaction has a rating.
-      ValueError: arrays of different lengths, or a user or item out of range.
+      ValueError: the arrays differ in length, or a user or item is out of range.
     """
     user, item, rating = np.asarray(user, np.int64), np.asarray(item, np.int64), np.asarray(rating, np.float64)
     _check(user, item, rating, num_users, num_items)
@@ -216,9 +217,9 @@ def fit_running_bias(
     rating_range: tuple[float, float],
     grid: Sequence[float] = SHRINKAGES,
 ) -> RunningBias:
-    """Choose a running bias: mean from train, the lambdas by prequential error on validation.
+    """Fit a running bias: the mean from train, the lambdas by the prequential error on validation.
 
-    Arguments and errors as `fit_static_bias`; the interactions in the order of their replay.
+    Arguments and errors are those of `fit_static_bias`; the interactions are in the order of the replay.
     """
     user, item, rating = np.asarray(user, np.int64), np.asarray(item, np.int64), np.asarray(rating, np.float64)
     _check(user, item, rating, num_users, num_items)

@@ -1,6 +1,6 @@
-"""Computations of a finished run on rows, whatever its model: best items, scores of pairs, ranks, items alike.
+"""Computations of a finished run on the rows of any model: best items, scores of pairs, ranks, similar items.
 
-Models are static arguments: equal ones share compiled programs.
+Models are static arguments, so equal models share compiled programs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from drex_jax.models.protocol import Model, Params
 def best(
     model: Model, params: Params, user: jax.Array, item: jax.Array, seen: jax.Array, excluded: jax.Array, k: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the k best items of users [b, E] among [I, E], int32 [b, k], and their scores.
+    """Return the k best items for users [b, E] among items [I, E], int32 [b, k], and their scores.
 
-    `seen` int [b, m] (I: none) and `excluded` bool [I] score -inf.
+    The items in `seen`, int [b, m] (I is padding), and in `excluded`, bool [I], have the score -inf.
     """
     scores = jnp.where(excluded, -jnp.inf, model.rank(params, user, item))
     scores = scores.at[jnp.arange(len(user))[:, None], seen].set(-jnp.inf, mode="drop")
@@ -46,26 +46,26 @@ def score_and_rank(
     excluded: jax.Array,
     number: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the ranking score of one pair, and its place among all items: 1 where none is better. As `best`.
+    """Return the ranking score of one pair, and the item's rank among all items, from 1 on; ties as in `best`.
 
     Args:
       model: the model.
-      params: its parameters.
-      user: the user's row [1, E].
-      item: the item's row [1, E].
-      items: the rows of all items [I, E].
-      excluded: bool [I]: items that do not count.
-      number: the item's; -1 of one that is not among them, whose place is where it would come.
+      params: the model's parameters.
+      user: [1, E], the row of the user.
+      item: [1, E], the row of the item.
+      items: [I, E], the rows of all items.
+      excluded: bool [I], items that do not count.
+      number: the number of the item; -1 if it is not among `items`: its rank is then the one that it would have there.
     """
     scores = materialize_scores(model.rank(params, user, items), number + 1)[0]
     own = jnp.where(number < 0, model.rank(params, user, item)[0, 0], scores[number])
-    before = (scores > own) | ((scores == own) & (jnp.arange(len(scores)) < number))  # equal ones in their order
+    before = (scores > own) | ((scores == own) & (jnp.arange(len(scores)) < number))  # ties by number
     return own, 1 + (before & ~excluded).sum()
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def most_similar(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """Return the k rows of [I, D] with the greatest cosine with row `number`, except itself: int32 [k], cosines [k].
+    """Return the k rows of [I, D] with the greatest cosine to row `number`, without itself: int32 [k], cosines [k].
 
     A row of zeros has no direction: the cosine is -inf.
     """
@@ -78,7 +78,7 @@ def most_similar(rows: jax.Array, number: jax.Array, k: int) -> tuple[jax.Array,
 
 @jax.jit
 def gather_rows(rows: jax.Array, cold_start: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Return rows [n, E] by number; the cold-start row for number -1."""
+    """Return the rows [n, E] with the given numbers; number -1 gets the cold-start row."""
     return jnp.where((numbers >= 0)[:, None], rows[numbers], cold_start)
 
 

@@ -6,13 +6,13 @@ import dataclasses
 
 from drex_jax.common.settings import number, setting, share, whole
 
-EVERY_RANKER = ("ranker.size", "ranker.batch_size", "ranker.l2")  # read by all that are trained on pairs
-GRAPHS = ("ranker.layers", "ranker.neighbours", "ranker.edge_dropout")  # by those with both graphs
+EVERY_RANKER = ("ranker.size", "ranker.batch_size", "ranker.l2")  # read by all models that are trained on pairs
+GRAPHS = ("ranker.layers", "ranker.neighbours", "ranker.edge_dropout")  # read by models with both graphs
 
 
 @dataclasses.dataclass(frozen=True)
 class RankerSettings:
-    """`ranker`: of models that only rank. A model reads those that its registry entry names."""
+    """`ranker`: settings of models that only rank. A model reads the fields that its registry entry names."""
 
     size: int = setting(64, whole(1), "entries of an embedding")
     batch_size: int = setting(2048, whole(1), "pairs of a batch")

@@ -19,9 +19,9 @@ class Context:
     """The machine that the models of a run are built for.
 
     Attributes:
-      devices: the devices that they run on.
-      costs: step costs of a recurrence there.
-      cache: keeps schedules between runs.
+      devices: the devices that models run on.
+      costs: the step costs of the recurrence on these devices.
+      cache: the cache of schedules between runs.
     """
 
     devices: Devices
@@ -35,14 +35,14 @@ class Source:
 
     Attributes:
       settings: all settings of the run.
-      groups: those that the model's entry names.
+      groups: the groups of settings that the model's entry names.
       events: all interactions, in the order of learning.
-      sizes: how many of them are train, validation and test.
-      rating_range: the scale of ratings; None: the data have none.
-      vocabulary: of the texts; None: there are none.
-      seed: of the random draws in batches.
+      sizes: the numbers of train, validation and test interactions.
+      rating_range: the rating scale; None: the data have no ratings.
+      vocabulary: the vocabulary of the texts; None: the data have no texts.
+      seed: the seed of the random draws in batches.
       context: devices, costs and cache.
-      constants: what validation chose for the model, by name.
+      constants: constants of the model that validation chose, by name.
     """
 
     settings: Any
@@ -61,7 +61,7 @@ class Source:
         return self.events[: self.sizes[0]]
 
     def bias_arguments(self) -> tuple[Any, ...]:
-        """Return what `running_bias.fit_static_bias` and `fit_running_bias` take: train and validation."""
+        """Return the arguments of `running_bias.fit_static_bias` and `fit_running_bias`, from train and validation."""
         train, validation, _ = self.sizes
         events = self.events
         seen = slice(0, train + validation)

@@ -58,7 +58,7 @@ class Dataset:
       split: the rows of train, validation and test, in the table sorted by time.
       events: the interactions as arrays that models read.
       vocabulary: the vocabulary of the tokens; None without tokens.
-      facts: what reading counted, for the results: `sha256`, `rows_read`, `duplicates`, `rejected`, `notices`,
+      facts: counts from reading, for the results: `sha256`, `rows_read`, `duplicates`, `rejected`, `notices`,
         `noise_floor` (of synthetic data; else None) and the `seconds` that it took.
     """
 
@@ -91,7 +91,7 @@ def prepare(config: DatasetSettings, workdir: pathlib.Path, cache: Cache = no_ca
 
 
 def read_into(config: DatasetSettings, workdir: pathlib.Path, cache: Cache = no_cache) -> None:
-    """Read the raw files, encode their texts, and write both into the run directory. Does nothing where that is done.
+    """Read the raw files, encode their texts, and write both into the run directory, unless that is done already.
 
     Slow steps go through `cache`, so that an interrupted start continues, and other runs reuse their results.
 

@@ -69,11 +69,11 @@ class RunLayout:
         self.lock = folder / "run.lock"
 
     def seed(self, seed: int, first: int) -> RunLayout:
-        """The folder of `seed` in a run whose first seed is `first`."""
+        """Return the layout of the folder of `seed` in a run whose first seed is `first`."""
         return self if seed == first else RunLayout(self.replicas / str(seed))
 
     def baseline(self, name: str) -> RunLayout:
-        """The folder of a baseline."""
+        """Return the layout of the folder of a baseline."""
         return RunLayout(self.baselines / name)
 
     def run(self) -> RunLayout:
@@ -87,7 +87,7 @@ class RunLayout:
         return [one for root in roots for one in (root, *map(RunLayout, sorted(root.replicas.glob("*"))))]
 
     def list_file(self, way: str) -> pathlib.Path:
-        """The test metrics by list of one way of evaluating: ranking, prequential or frozen."""
+        """Return the file of the test metrics by list for one way of evaluating: ranking, prequential or frozen."""
         return self.lists / f"{way}.npz"
 
     def has_finished_model(self) -> bool:
@@ -107,16 +107,16 @@ class RunLayout:
         return [path for name, path in vars(self).items() if name != "folder" and path.parent == self.folder]
 
     def made_before_training(self) -> list[pathlib.Path]:
-        """Return what a run writes before it trains, in the order in which a failed start removes it.
+        """Return the files that a run writes before it trains, in the order in which a failed start removes them.
 
-        The configuration is last: what is left after a crash still belongs to this run.
+        The configuration is last: files that remain after a crash then still belong to this run.
         """
         folders = (self.facts, self.data, self.checkpoints, self.replicas, self.baselines)
         return [*folders, self.execution, self.metrics, self.config]
 
 
 def require_own_files(workdir: pathlib.Path) -> None:
-    """Check that no link in a run directory leads out of it: its commands write and remove files there.
+    """Check that no link in a run directory leads out of it, because commands write and remove files there.
 
     Raises:
       UserError: a link leads out of the directory.

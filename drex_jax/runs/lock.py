@@ -19,7 +19,7 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # errors of a file sy
 
 @contextlib.contextmanager
 def held(path: pathlib.Path, taken: str) -> Generator[None]:
-    """Hold an exclusive lock on `path`, a file that exists meanwhile; it is released when the process exits.
+    """Hold an exclusive lock on `path`, a file that exists while the lock is held. It is released at process exit, too.
 
     Args:
       path: the file.

@@ -34,5 +34,5 @@ class Selection:
 
 
 def digest(params: Params) -> str:
-    """Return the SHA-256 of the values of parameters."""
+    """Return the SHA-256 of the parameters' values."""
     return sha256_of(map(np.asarray, jax.tree.leaves(params)))

@@ -92,7 +92,7 @@ class Reviews(_Builder, skip_registration=True):  # pyright: ignore[reportGenera
     DESCRIPTION: ClassVar[str]
     HOMEPAGE: ClassVar[str] = ""
     CITATION: ClassVar[str] = ""
-    VERSION = tfds.core.Version("1.0.0")  # increase it when the same file and settings give other rows
+    VERSION = tfds.core.Version("1.0.0")  # increase it when the same file and settings give different rows
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "The first one."}
     BUILDER_CONFIGS: ClassVar[list[ReviewsConfig]] = []
     builder_config: ReviewsConfig

@@ -1,4 +1,4 @@
-"""Baselines that predict by biases alone: none of them, fitted ones, running ones."""
+"""Baselines that predict from the mean and biases: the mean alone, with fitted biases, with running biases."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class GlobalMean(ClosedForm):
 
 @dataclasses.dataclass(frozen=True)
 class Bias(ClosedForm):
-    """Mean + user bias + item bias, fitted on train (`running_bias.StaticBias`)."""
+    """Predict mean + user bias + item bias, fitted on train (`running_bias.StaticBias`)."""
 
     def stream(self, bias: running_bias.StaticBias, events: Events, sizes: tuple[int, int, int]) -> LookupStream:
         """Return the stream over a data set."""
@@ -51,7 +51,7 @@ class Bias(ClosedForm):
 
 @dataclasses.dataclass(frozen=True)
 class RunningBias(ClosedForm):
-    """Mean + both biases as they move with every rating (`running_bias.RunningBias`)."""
+    """Predict mean + user bias + item bias, updated with every rating (`running_bias.RunningBias`)."""
 
     def stream(self, bias: running_bias.RunningBias, events: Events, sizes: tuple[int, int, int]) -> LookupStream:
         """Return the stream over a data set."""
@@ -82,6 +82,9 @@ class RunningBias(ClosedForm):
 
 
 def after_each(ids: np.ndarray, before: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Return rows [n, E] just after each interaction: those before the id's next one, or the final table's."""
+    """Return the rows [n, E] just after each interaction.
+
+    The row after an interaction is the row before the next interaction of the same id, or else the row in `final`.
+    """
     _, following = previous_and_next(ids, len(final))
     return np.where((following < len(ids))[:, None], before[np.minimum(following, len(ids) - 1)], final[ids])

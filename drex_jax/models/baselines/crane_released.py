@@ -1,10 +1,10 @@
-"""CRANE as its public code (version of 2025-01) computes it, for comparison: the paper describes something else.
+"""CRANE as in its public code (version of 2025-01), for comparison: the paper describes a different model.
 
-FREEDOM's two graphs, without its loss on features. What is added to an item's row is one product of the graph of items
-with the items' fused features: two linear layers each, multi-head attention, the mean over modalities. The attention's
-sequence axis is the items, so that no modality ever reads another, and its cost is quadratic in the items;
-`ReleasedAxisFixed` lets each item attend over its own modalities instead. The released code leaves out the attention
-where there is one modality alone and uses embeddings in its place; here one is as good as several.
+It has the two graphs of FREEDOM, without FREEDOM's loss on features. The content of an item is one product of the graph
+of items with the fused features of items: two linear layers for each modality, multi-head attention, the mean over
+modalities. The sequence axis of the attention is the items, so no modality attends to another, and the cost is
+quadratic in the number of items. In `ReleasedAxisFixed` each item attends over its own modalities instead. With a
+single modality the released code replaces the attention by embeddings; ours treats one modality like several.
 
 Letters: I items, M modalities, F features of a modality, D row size, h heads, S the length of a sequence.
 """
@@ -25,13 +25,13 @@ from drex_jax.models.pairwise import TrainPairs, xavier
 from drex_jax.models.protocol import Params
 
 HEADS = 4  # as in the released code
-MAX_ITEMS = 32_768  # of a catalogue whose items attend to each other: a step is 2^30 scores a head and modality
-BLOCK_SCORES = 1 << 24  # of all heads and modalities, that exist at a time
+MAX_ITEMS = 32_768  # items that can attend to each other: a step has 2^30 scores for each head and modality
+BLOCK_SCORES = 1 << 24  # attention scores in memory at a time, over all heads and modalities
 
 
 @dataclasses.dataclass(frozen=True)
 class Released(TwoGraphs):
-    """`crane_released`: items attend to each other."""
+    """The model `crane_released`, in which items attend to each other."""
 
     called = "crane_released"
     axis_fixed: ClassVar[bool] = False
@@ -41,7 +41,8 @@ class Released(TwoGraphs):
         """Return the model and both graphs.
 
         Raises:
-          UserError: no item features, too many items to attend to each other, or a size that `HEADS` does not divide.
+          UserError: the data have no item features or too many items for the attention, or the size is not divisible
+            by `HEADS`.
         """
         size = groups[0].size
         if size % HEADS:
@@ -54,10 +55,10 @@ class Released(TwoGraphs):
         return super().over(pairs, *groups)
 
     def init_content(self, key: jax.Array) -> dict[str, Any]:
-        """Return linear layers and `attention`.
+        """Return the linear layers and `attention`, initialised as in PyTorch.
 
-        Layers are `first` and `second`, by modality, and, in `attention`, `into` (queries, keys, values) and `out`,
-        each (weights, bias). They start as PyTorch starts them.
+        The layers are `first` and `second` by modality, and, in `attention`, `into` (queries, keys, values) and `out`.
+        Each is (weights, bias).
         """
         widths, size = self.widths, self.settings.size
         first, second, into, out = jax.random.split(key, 4)
@@ -72,7 +73,7 @@ class Released(TwoGraphs):
         }
 
     def content(self, params: Params, constants: Constants) -> jax.Array:
-        """Return the fused features of the items that are alike."""
+        """Return the fused features of each item's neighbours."""
         projected = jnp.stack(
             [
                 _apply(second, _apply(first, values))
@@ -91,23 +92,23 @@ class Released(TwoGraphs):
 
 @dataclasses.dataclass(frozen=True)
 class ReleasedAxisFixed(Released):
-    """`crane_released_axis_fixed`: each item attends over its own modalities."""
+    """The model `crane_released_axis_fixed`, in which each item attends over its own modalities."""
 
     axis_fixed = True
 
 
 def attend(weights: dict[str, Any], x: jax.Array, present: jax.Array) -> jax.Array:
-    """Multi-head self-attention (Vaswani et al., 2017) within each of n sequences, in blocks of queries.
+    """Apply multi-head self-attention (Vaswani et al., 2017) within each of n sequences, in blocks of queries.
 
-    Scores exist for a block at a time, on the way back as well, where they are computed again.
+    Only the scores of one block are in memory at a time; the backward pass computes them again.
 
     Args:
-      weights: `into` ([D, 3D], [3D]) makes queries, keys and values, `out` ([D, D], [D]) the result of all heads.
-      x: [n, S, D].
-      present: bool [n, S]; others are attended to by none.
+      weights: `into` ([D, 3D], [3D]) gives queries, keys and values, `out` ([D, D], [D]) the output from all heads.
+      x: [n, S, D], the inputs.
+      present: bool [n, S]; positions that are not present are masked as keys.
 
     Returns:
-      [n, S, D].
+      The outputs, [n, S, D].
     """
     n, length, size = x.shape
     heads = _apply(weights["into"], x).reshape(n, length, 3, HEADS, size // HEADS)

@@ -1,4 +1,4 @@
-"""Registry entries of the baselines. docs/results.md says why settings are others than the defaults."""
+"""Registry entries of the baselines. docs/results.md says why some settings differ from the defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_MODEL: dict[str, Any] = {"configurable": False, "baseline": True}
 
 
 def _ranker(name: str, model: str, *reads: str, **others: Any) -> ModelEntry:
-    """The entry of a model that learns from pairs; `reads`: fields beside those that every ranker reads."""
+    """Return the entry of a model trained on pairs; `reads`: the fields that it reads besides `EVERY_RANKER`."""
     groups = {"ranker": RankerSettings}
     return ModelEntry(name, f"{_HERE}.{model}", groups=groups, reads=(*EVERY_RANKER, *reads), rates=False, **others)
 
@@ -48,7 +48,7 @@ ENTRIES = (
         "crane_released:Released",
         *_FEATURES,
         settings={
-            "ranker.batch_size": 8192,  # a step costs the square of the items, whatever the batch
+            "ranker.batch_size": 8192,  # the cost of a step is quadratic in the items, and independent of the batch
             "ranker.edge_dropout": 0.8,
             "ranker.l2": 0.0,
             "train.learning_rate": 5e-3,

@@ -15,7 +15,7 @@ from drex_jax.models.settings import RankerSettings
 
 @dataclasses.dataclass(frozen=True)
 class BPR(Pairwise):
-    """Scores are products of a user's and an item's embeddings."""
+    """Scores are inner products of a user's and an item's embedding."""
 
     settings: RankerSettings
 

@@ -1,8 +1,8 @@
 """FREEDOM (Zhou and Shen, MM 2023, arXiv 2211.06924): a frozen graph of items and a denoised one of users and items.
 
-What is added to an item's row is one product of the graph of items with the items' embeddings. Beside BPR on the rows,
-each modality has BPR between the user's row and the modality's features, projected. The features are parameters that
-start as the data set has them, as in the public implementation.
+The content of an item is one product of the graph of items with the embeddings of items. Besides the BPR loss on the
+rows, each modality has a BPR loss between the user's row and the projected features of the modality. The features are
+parameters that are initialised from the data set, as in the public implementation.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from drex_jax.models.protocol import Params
 
 @dataclasses.dataclass(frozen=True)
 class FREEDOM(TwoGraphs):
-    """`feature_weight` is of the loss on features; `edge_dropout`, `neighbours` and `first_modality` are of graphs."""
+    """FREEDOM. `feature_weight` weights the loss on features; the other three settings are settings of the graphs."""
 
     called = "FREEDOM"
 
     def init_content(self, key: jax.Array) -> dict[str, Any]:
-        """Return `project`, by modality [F, D]. (A bias would drop out of every difference.)"""
+        """Return `project`, [F, D] by modality. A bias is not needed: it would cancel in every difference of scores."""
         keys = jax.random.split(key, len(self.widths))
         return {"project": [linear(k, width, self.settings.size) for k, width in zip(keys, self.widths, strict=True)]}
 
     def content(self, params: Params, constants: Constants) -> jax.Array:
-        """Return the embeddings of the items that are alike."""
+        """Return the embeddings of each item's neighbours."""
         return propagate(constants.semantic, params["table"][self.sizes.users :])
 
     def own_loss(
         self, params: Params, constants: Constants, user: jax.Array, pairs: Pairs, axis: Axis
     ) -> dict[str, Any]:
-        """BPR on projected features, of the pairs whose both items have the modality."""
+        """Return the BPR loss on projected features, over the pairs whose two items both have the modality."""
         total: jax.Array | float = 0.0
         for values, weight, there in zip(params["features"], params["project"], constants.present, strict=True):
             counted = pairs.valid & there[pairs.item] & there[pairs.negative]

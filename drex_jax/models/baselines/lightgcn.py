@@ -16,9 +16,9 @@ from drex_jax.models.settings import RankerSettings
 
 @dataclasses.dataclass(frozen=True)
 class LightGCN(Pairwise):
-    """Scores are products of averaged embeddings; L2 is on the embeddings themselves.
+    """Scores are inner products of averaged embeddings; the L2 penalty is on the embeddings before averaging.
 
-    With `edge_dropout` each epoch trains on a sample of the graph; the original has none.
+    With `edge_dropout` each epoch trains on a sample of the graph; the original has no such sampling.
     """
 
     settings: RankerSettings
@@ -35,20 +35,20 @@ class LightGCN(Pairwise):
         return {"table": embeddings(key, self.sizes.users, self.sizes.items, self.settings.size)}
 
     def grown(self, params: Params, known: TableSizes) -> Params:
-        """Return the embeddings, zeros for new users and items: only neighbours make their rows (our choice)."""
+        """Return the embeddings, zeros for new users and items: their rows come from neighbours alone (our choice)."""
         return params | {"table": grown_table(params["table"], known, self.sizes)}
 
     def carried(self, params: Params, constants: Behaviour, key: jax.Array) -> Any:
-        """Return the epoch's graph."""
+        """Return the graph of an epoch."""
         return self.graph.of_epoch(constants, key)
 
     def all_rows(self, params: Params, constants: Behaviour, carry: Any) -> tuple[jax.Array, jax.Array]:
-        """Return averaged embeddings."""
+        """Return the averaged embeddings of all users and items."""
         table = averaged(constants, carry, params["table"], self.settings.layers)
         return table[: self.sizes.users], table[self.sizes.users :]
 
     def rows(self, params: Params, constants: Behaviour, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis) -> Rows:
-        """Return averaged embeddings of the batch."""
+        """Return the averaged embeddings of the batch."""
         table = averaged(constants, carry, params["table"], self.settings.layers)
         nodes = self.nodes(pairs)
         return Rows(*(table[node] for node in nodes), penalised=[params["table"][node] for node in nodes])

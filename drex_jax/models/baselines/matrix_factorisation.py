@@ -21,7 +21,7 @@ BATCH_SIZE = 1024
 
 
 class RatingBatch(NamedTuple):
-    """Ratings less the mean; padding is not valid. All [batch_size]."""
+    """Users, items and their ratings minus the mean; `valid` is false for padding. All [batch_size]."""
 
     user: Any
     item: Any
@@ -31,24 +31,26 @@ class RatingBatch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BiasedProduct(Model):
-    """A rating is the mean + b_u + b_i + <p_u, q_i>, of rows whose last column is the bias; unknown rows are zeros.
+    """A model that predicts mean + b_u + b_i + <p_u, q_i> from rows whose last column is the bias.
+
+    The rows of unknown users and items are zeros.
 
     Attributes:
-      mean: of the train ratings.
+      mean: the mean of the train ratings.
     """
 
     mean: float
 
     def rate(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Return ratings [n] of rows [n, D + 1]."""
+        """Return the predicted ratings [n] of rows [n, D + 1]."""
         return self.mean + product(user, item)
 
     def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Return predicted ratings [n, m] less the mean."""
+        """Return the predicted ratings [n, m] minus the mean."""
         return user[:, :-1] @ item[:, :-1].T + user[:, -1:] + item[:, -1][None, :]
 
     def directions(self, items: jax.Array) -> jax.Array:
-        """Return the rows without their bias."""
+        """Return the rows of items without their bias."""
         return items[:, :-1]
 
 
@@ -57,9 +59,9 @@ class MatrixFactorisation(BiasedProduct):
     """Factors and biases of users and items.
 
     Attributes:
-      l2: weight of the squared factors and biases of a batch's users and items.
+      l2: the weight of the squared factors and biases of the users and items in a batch.
       num_users, num_items: U and I.
-      size: D of the factors.
+      size: D, the number of factors.
     """
 
     l2: float
@@ -109,7 +111,7 @@ class RatingStream(LookupStream):
         seed: int = 0,
         devices: int = 1,
     ):
-        """`devices`: a batch is padded to divide by their number; its ratings are the same on any."""
+        """Prepare batches, padded to a multiple of `devices`. The ratings of a batch do not depend on it."""
         super().__init__(model, unchanging(events, sizes))
         self.seed, self._batch_size = seed, batch_size
         self._padded = -(-batch_size // devices) * devices
@@ -119,7 +121,7 @@ class RatingStream(LookupStream):
         self._known_item = np.isin(np.arange(events.num_items), events.item[self._rows])[:, None]
 
     def start(self, params: Params) -> States:
-        """Return the factors, of those met in train."""
+        """Return the factors of the users and items of train; zeros for others."""
         return States(params["user"] * self._known_user, params["item"] * self._known_item)
 
     def steps_per_epoch(self) -> int:
@@ -137,10 +139,10 @@ class RatingStream(LookupStream):
             yield RatingBatch(events.user[padded], events.item[padded], target, np.arange(self._padded) < len(chosen))
 
     def step_bytes(self) -> int:
-        """Return about how much memory a step takes: parameters, their gradient and the optimizer's two moments."""
+        """Return an estimate of the bytes of a step: parameters, their gradient and the optimizer's two moments."""
         return 4 * 5 * (self.model.size + 1) * (self._events.num_users + self._events.num_items)
 
 
 def product(user: jax.Array, item: jax.Array) -> jax.Array:
-    """Return the products [n] of two tables of rows [n, D + 1], whose last column is a bias."""
+    """Return <p_u, q_i> + b_u + b_i, [n], from two tables of rows [n, D + 1] whose last column is the bias."""
     return (user[:, :-1] * item[:, :-1]).sum(1) + user[:, -1] + item[:, -1]

@@ -4,23 +4,23 @@ The rating of a user u and an item i is
 
     mean + b_u + b_i + w . ((q_u + X_u) * (p_i + Y_i))
 
-where q and p are factors of ids and X_u is made of the reviews that u wrote: the attention to a review l, of item j, is
-the softmax over u's reviews of h . relu(A O_l + B v_j + c), with O_l what the text encoder makes of its text and v_j a
-vector of j's id; X_u is an affine function of the reviews' mean under it. Y_i is made likewise of the reviews that i
-received, with vectors of those who wrote them.
+where q and p are factors of ids, and X_u comes from the reviews that u wrote. The attention to a review l, of item j,
+is the softmax over u's reviews of h . relu(A O_l + B v_j + c), where O_l are the features of the review from the text
+encoder and v_j is a vector of the id j. X_u is an affine function of the mean of the reviews' features under this
+attention. Y_i comes in the same way from the reviews that i received, with vectors of the ids of their authors.
 
-What differs from the paper:
+Differences from the paper:
 
-* The package's encoder (`drex_jax.text.encoder`: one convolution, attention pooling) of its subwords is in the place of
-  a convolutional network with max-pooling over pretrained word vectors, and is trained from scratch.
-* The review of an interaction is left out of both sides while that interaction is learned from. Public code leaves it
-  in, so that the model reads the very opinion it is to predict and finds nothing of the kind on test. The rows of
-  `start`, which evaluation asks, are of all train reviews; they flatter the pairs of train themselves.
-* Both sides have the latest few reviews of train, no others; reviews of validation and test are not read.
-* Adam, and the L2 penalty of ridge regression on all rows, in the place of one on weights alone.
+* The text encoder is the package's own (`drex_jax.text.encoder`: one convolution and attention pooling over subwords),
+  trained from scratch. The paper has a convolutional network with max-pooling over pretrained word vectors.
+* While the model trains on an interaction, the review of this interaction is left out of both sides. Public code keeps
+  it, so the model reads the opinion that it is to predict, which it cannot do on test. The rows of `start`, which
+  evaluation uses, come from all train reviews; so they are too good for the train pairs themselves.
+* Both sides use only the latest few train reviews; reviews of validation and test are not read.
+* The optimizer is Adam, and the L2 penalty is that of ridge regression on all rows, instead of one on weights alone.
 
-Which interactions make a batch is drawn once, so that a batch's distinct reviews, each encoded once, fit arrays of one
-shape; epochs differ in the order of the batches.
+The interactions of each batch are drawn once, so that the distinct reviews of a batch, each encoded once, fit arrays of
+one shape. Epochs differ in the order of the batches.
 
 Letters: U users, I items, B pairs of a batch, R reviews of a side, M distinct reviews, D size.
 """
@@ -45,11 +45,11 @@ from drex_jax.models.protocol import Loss, Params, States
 from drex_jax.text import encoder as text_encoder
 from drex_jax.text.encoder import TextEncoder
 
-BLOCK = 4096  # rows that are made at a time
+BLOCK = 4096  # rows that are computed at a time
 
 
 class Reviews(NamedTuple):
-    """Distinct reviews: who wrote them, of what (int32 [M] each), and their texts in length buckets."""
+    """Distinct reviews: their users and items (int32 [M] each), and their texts in length buckets."""
 
     user: Any
     item: Any
@@ -57,13 +57,13 @@ class Reviews(NamedTuple):
 
 
 class ReviewBatch(NamedTuple):
-    """A step's interactions; padding is not valid.
+    """The interactions of a step; `valid` is false for padding.
 
     Attributes:
-      user, item, target, valid: [B]; the target is the rating less the mean.
-      share: [B, 2], of this interaction in those of its user, and of its item.
-      of_user, of_item: int32 [B, R], places in `reviews` of what each side's reviews are; M where there is none.
-      reviews: of all pairs.
+      user, item, target, valid: [B]; the target is the rating minus the mean.
+      share: [B, 2], the share of this interaction in the interactions of its user, and of its item.
+      of_user, of_item: int32 [B, R], the positions in `reviews` of the reviews of each side; M for padding.
+      reviews: the distinct reviews of all pairs.
     """
 
     user: Any
@@ -77,7 +77,7 @@ class ReviewBatch(NamedTuple):
 
 
 class AllReviews(NamedTuple):
-    """The inputs of all rows: users and items of train (bool [U, 1], [I, 1]), places as in `ReviewBatch`, reviews."""
+    """The inputs of all rows: masks of the users and items in train (bool [U, 1], [I, 1]), and as in `ReviewBatch`."""
 
     known_user: Any
     known_item: Any
@@ -88,11 +88,11 @@ class AllReviews(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NARRE(BiasedProduct):
-    """See the module. Users and items that train does not meet have zeros; rows are [D + 1], the last a bias.
+    """The model that the module describes. Rows are [D + 1], the last entry a bias; unknown users and items have zeros.
 
     Attributes:
-      settings: sizes and weights; its `size` is D, also that of the encoder's features.
-      vocabulary_size, text_width, text_dropout: of the encoder.
+      settings: sizes and weights; `size` is D, also the size of the encoder's features.
+      vocabulary_size, text_width, text_dropout: options of the encoder.
       num_users, num_items: U and I.
     """
 
@@ -109,15 +109,16 @@ class NARRE(BiasedProduct):
         return TextEncoder(self.vocabulary_size, self.text_width, self.settings.size, self.text_dropout)
 
     def init(self, key: jax.Array) -> Params:
-        """Return factors and biases as of our matrix factorisation, which it is until reviews say more.
+        """Return new parameters. At first the model is close to our matrix factorisation, because reviews add little.
 
-        `weight` [D] is w; of each side `factors` [U, D + 1], `ids` [I, D] (of the other side's, for the attention),
-        `of_review` and `of_id` [D, D], `bias` and `query` [D] (A, B, c and h), `project` [D, D] and `offset` [D].
+        `weight` [D] is w. Each side has `factors` [U, D + 1], `ids` [I, D] (vectors of the other side's ids, for the
+        attention), `of_review` and `of_id` [D, D], `bias` and `query` [D] (A, B, c and h), `project` [D, D] and
+        `offset` [D].
         """
         size, encoder_key = self.settings.size, jax.random.fold_in(key, 1)
         numbers = self.num_users, self.num_items
         count = sum(numbers) * (2 * size + 1) + 2 * (3 * size**2 + size)
-        drawn, begin = jax.random.normal(key, (count,)), 0  # at once: every draw takes a second to compile
+        drawn, begin = jax.random.normal(key, (count,)), 0  # once: each draw takes 1 s to compile
 
         def normal(scale: float, *shape: int) -> jax.Array:
             nonlocal begin
@@ -139,7 +140,10 @@ class NARRE(BiasedProduct):
         return params
 
     def loss(self, params: Params, carry: Any, batch: ReviewBatch, key: jax.Array, axis: Axis = ALONE) -> Loss:
-        """Squared error and L2: over an epoch the sums of a ridge regression's, divided by the interactions."""
+        """Return squared error plus L2.
+
+        Averaged over an epoch, it is the loss of a ridge regression divided by the number of interactions.
+        """
         first, second = jax.random.split(key)
         target, valid, share = (axis.shard(jnp.asarray(each)) for each in (batch.target, batch.valid, batch.share))
         user, item = self.rows(params, batch, first, axis)
@@ -156,9 +160,9 @@ class NARRE(BiasedProduct):
     def rows(
         self, params: Params, batch: ReviewBatch, key: jax.Array | None = None, axis: Axis = ALONE
     ) -> tuple[jax.Array, jax.Array]:
-        """Return the rows of a batch's interactions, this device's: [B, D + 1] each, without their own reviews.
+        """Return the rows of this device's interactions, [B, D + 1] for each side, without their own reviews.
 
-        `key`: of the dropout of the encoder; None: none.
+        `key`: the random key of the encoder's dropout; None turns dropout off.
         """
         read = self.read(params, batch.reviews, key, axis)
         user, item, of_user, of_item = (
@@ -173,7 +177,7 @@ class NARRE(BiasedProduct):
     def read(
         self, params: Params, reviews: Reviews, key: jax.Array | None = None, axis: Axis = ALONE
     ) -> tuple[jax.Array, list[jax.Array]]:
-        """Return features of reviews [M, D] and what they score for the attention [M], of users and of items."""
+        """Return the features of reviews [M, D], and their attention scores [M] for users and for items."""
         count = len(reviews.user)
         features = text_encoder.encode(self.text_encoder, params["text"], reviews.text, count, key, axis)
         scores = []
@@ -184,7 +188,7 @@ class NARRE(BiasedProduct):
         return features, scores
 
     def final(self, params: Params, everything: AllReviews) -> States:
-        """Return all rows by all train reviews."""
+        """Return the rows of all users and items from all train reviews."""
         features, scores = self.read(params, everything.reviews)
         known = everything.known_user, everything.known_item
         places = everything.of_user, everything.of_item
@@ -197,12 +201,12 @@ class NARRE(BiasedProduct):
 
 
 def _weighted(params: Params, user: jax.Array, item: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rows whose plain product is the weighted one: users' are multiplied by w."""
+    """Return rows whose inner product is the weighted one: the users' rows are multiplied by w."""
     return user * jnp.append(params["weight"], 1.0), item
 
 
 def attention_of(scores: jax.Array, places: jax.Array) -> jax.Array:
-    """Softmax [B, R] of scores [M] over the places [B, R] below M; zeros where there is none."""
+    """Return the softmax [B, R] of scores [M] over the positions [B, R] below M; M is padding and gets zero."""
     present = places < len(scores)
     score = jnp.where(present, scores[jnp.minimum(places, len(scores) - 1)], -jnp.inf)
     highest = score.max(axis=1, keepdims=True)
@@ -211,7 +215,7 @@ def attention_of(scores: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def _content(own: Params, features: jax.Array, scores: jax.Array, places: jax.Array) -> jax.Array:
-    """Return what reviews add to rows: [B, D + 1], zeros for the bias, and for those without a review."""
+    """Return the terms X_u or Y_i of rows, [B, D + 1]; zeros for the bias, and for rows without a review."""
     attention = attention_of(scores, places)
     pooled = jnp.einsum("br,brd->bd", attention, features[jnp.minimum(places, len(features) - 1)])
     content = (pooled @ own["project"] + own["offset"]) * (places < len(features)).any(axis=1, keepdims=True)

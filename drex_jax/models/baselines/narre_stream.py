@@ -1,4 +1,4 @@
-"""NARRE's way through a data set: batches of interactions with the reviews that both sides are known by.
+"""The stream of NARRE: batches of interactions with the reviews of their users and items.
 
 Letters: U users, I items, B pairs of a batch, R reviews of a side, M distinct reviews, D size.
 """
@@ -23,7 +23,7 @@ from drex_jax.text import batching
 
 
 class ReviewStream(LookupStream):
-    """The rated train interactions in batches; which make a batch is drawn once."""
+    """The rated train interactions in batches; the interactions of each batch are drawn once."""
 
     model: NARRE
 
@@ -33,12 +33,12 @@ class ReviewStream(LookupStream):
         Args:
           model: the model.
           events: all interactions, in the order of learning, with texts.
-          sizes: how many of them are train, validation and test.
-          seed: of the order of the batches.
-          devices: a batch divides by their number.
+          sizes: the numbers of train, validation and test interactions.
+          seed: the seed of the order of the batches.
+          devices: the number of devices; it divides the size of a batch.
 
         Raises:
-          ValueError: there are no texts or no ratings in train.
+          ValueError: train has no texts or no ratings.
         """
         super().__init__(model, unchanging(events, sizes))
         train = events[: sizes[0]]
@@ -72,7 +72,7 @@ class ReviewStream(LookupStream):
         self._final, self._read = jax.jit(model.final), jax.jit(model.read)
 
     def start(self, params: Params) -> States:
-        """Return all rows by all their train reviews."""
+        """Return the rows of all users and items from all their train reviews."""
         return self._final(params, self._all)
 
     def renew(self, params: Params, carry: Any, epoch: int, key: jax.Array) -> tuple[()]:
@@ -84,7 +84,7 @@ class ReviewStream(LookupStream):
         return len(self._groups)
 
     def batches(self, epoch: int) -> Iterator[ReviewBatch]:
-        """Yield the batches, of equal size but for one interaction, in a random order."""
+        """Yield the batches in a random order; their sizes differ by at most one interaction."""
         events = self._events
         for number in np.random.default_rng((self.seed, epoch)).permutation(len(self._groups)):
             group = self._groups[number]
@@ -103,10 +103,11 @@ class ReviewStream(LookupStream):
             )
 
     def review_attention(self, params: Params) -> tuple[Any, Any]:
-        """Return, of users and then of items, the train interactions whose reviews count, latest first, -1 for none.
+        """Return the train reviews that represent users and items, with their attention weights.
 
         Returns:
-          Two times (int64 [U, R], float32 [U, R]): interactions, and weights of sum 1 for all who have a review.
+          For users and for items, a pair (int64 [U, R], float32 [U, R]): the train interactions of the reviews, the
+          latest first, with -1 as padding; and their weights, of sum 1 for everyone with a review.
         """
         everything = self._all
         scores = self._read(params, everything.reviews)[1]
@@ -116,7 +117,7 @@ class ReviewStream(LookupStream):
         return users, items
 
     def step_bytes(self) -> int:
-        """Return about how much memory a step takes: parameters, moments, gradient; reviews; pairs; a chunk."""
+        """Return an estimate of the bytes of a step: parameters, moments, gradient; reviews; pairs; a text chunk."""
         settings = self.model.settings
         params = jax.eval_shape(self.init, jax.random.key(0))
         tokens = sum(shape.chunks * shape.rows * shape.length for shape in self._shapes)
@@ -126,9 +127,9 @@ class ReviewStream(LookupStream):
         return 4 * (5 * of_params + tokens + 8 * self._num_reviews * settings.size + 2 * pairs + chunk)
 
     def _reviews_of(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Return, of train interactions [B], the interactions [B, R] whose reviews describe each side; -1: none.
+        """Return, for train interactions [B], the interactions [B, R] whose reviews represent each side; -1 is padding.
 
-        An interaction's own is not among them.
+        They never include the interaction itself.
         """
         tables = (table[ids[rows]] for table, ids in zip(self._latest, self._sides, strict=True))
         return [np.where(table == rows[:, None], -1, table) for table in tables]
@@ -153,10 +154,14 @@ def stream_of(source: Source) -> ReviewStream:
 
 
 def _latest(rows: np.ndarray, owner: np.ndarray, count: int, most: int) -> np.ndarray:
-    """int64 [count, most]: of ascending rows [n] the last of each owner (int [n]), the latest first; -1: no more."""
+    """Return the last `most` of the ascending rows [n] of each owner (int [n]), the latest first.
+
+    Returns:
+      int64 [count, most]; -1 is padding.
+    """
     order = np.argsort(owner, kind="stable")
     ends = np.cumsum(np.bincount(owner, minlength=count))
-    back = ends[owner[order]] - 1 - np.arange(len(rows))  # how many of the same owner come after it
+    back = ends[owner[order]] - 1 - np.arange(len(rows))  # number of later rows of the same owner
     kept = back < most
     table = np.full((count, most), -1, np.int64)
     table[owner[order][kept], back[kept]] = rows[order][kept]
@@ -164,11 +169,11 @@ def _latest(rows: np.ndarray, owner: np.ndarray, count: int, most: int) -> np.nd
 
 
 def _distinct(tables: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the distinct interactions in tables, ascending."""
+    """Return the distinct interactions in the tables, ascending."""
     found = np.unique(np.concatenate([table.ravel() for table in tables]))
     return found[found >= 0]
 
 
 def _places(table: np.ndarray, needed: np.ndarray, missing: int) -> np.ndarray:
-    """Return each interaction's position among those needed, int32, in the table's shape; `missing` for -1."""
+    """Return the position of each interaction of a table in `needed`, int32, in the same shape; `missing` for -1."""
     return np.where(table >= 0, np.searchsorted(needed, table), missing).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Popularity: items in the order of their number of interactions, up to the moment."""
+"""Popularity: rank items by their number of interactions so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from drex_jax.models.source import Source
 
 @dataclasses.dataclass(frozen=True)
 class Popularity(ClosedForm):
-    """Rank by the number of interactions so far; predicts no rating."""
+    """Rank items by their number of interactions so far. It predicts no ratings."""
 
     rates = False
 

@@ -9,7 +9,7 @@ from drex_jax.common.settings import number, setting, whole
 
 @dataclasses.dataclass(frozen=True)
 class NarreSettings:
-    """`narre`: as validation on Musical Instruments chose; its encoder is that of `text`."""
+    """`narre`: the defaults were chosen on the validation of Musical Instruments; the encoder has settings `text`."""
 
     size: int = setting(16, whole(1), "entries of factors, of reviews' features and of the attention")
     reviews: int = setting(5, whole(1), "latest reviews of a user, and of an item, that are read")

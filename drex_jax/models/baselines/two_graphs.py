@@ -1,8 +1,9 @@
 """The base of FREEDOM and of CRANE's released code: a sampled graph of users and items, and a frozen graph of items.
 
-Everyone has an embedding, averaged over products with the graph of users and items; an item's row has content added
-to it that comes over the graph of items. Each epoch trains on a sample of the interactions that favours those of rare
-users and rare items (Zhou and Shen, MM 2023, section 3.2); predictions use all of them.
+Each user and item has an embedding, which is averaged over its propagations in the graph of users and items. The row of
+an item is this average plus content that is propagated over the graph of items. Each epoch trains on a sample of the
+interactions that favours rare users and rare items (Zhou and Shen, MM 2023, section 3.2); predictions use all
+interactions.
 
 Letters: U users, I items, N = U + I nodes, E train pairs, M modalities, F features of a modality, B pairs, D row size.
 """
@@ -32,7 +33,7 @@ class Constants(NamedTuple):
     Attributes:
       behaviour: the graph of users and items.
       semantic: the graph of items.
-      present: bool [M, I], which items have which modality.
+      present: bool [M, I], true where an item has a modality.
     """
 
     behaviour: Behaviour
@@ -42,11 +43,14 @@ class Constants(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TwoGraphs(Pairwise):
-    """The shared part. Parameters: embeddings `table` [N, D], users first, `features` by modality, `init_content`.
+    """The shared base class.
+
+    The parameters are the embeddings `table` [N, D] (users first), `features` by modality, and those of `init_content`.
 
     Attributes:
-      graph: of users and items.
+      graph: the graph of users and items.
       widths: F of each modality.
+      called: the name of the model in error messages.
     """
 
     settings: RankerSettings
@@ -57,7 +61,7 @@ class TwoGraphs(Pairwise):
 
     @classmethod
     def over(cls, pairs: TrainPairs, *groups: Any) -> tuple[Self, Constants]:
-        """Return the model and both graphs. Raises `UserError` where the data have no item features."""
+        """Return the model and both graphs. Raises `UserError` if the data have no item features."""
         (settings,) = groups
         features = item_features(pairs.features, cls.called)
         graph, behaviour = BehaviourGraph.over(pairs, settings.edge_dropout)
@@ -66,23 +70,23 @@ class TwoGraphs(Pairwise):
         model = cls(settings, TableSizes.of(pairs), graph, widths)
         return model, Constants(behaviour, semantic, features.present)
 
-    # What a model adds
+    # Methods that subclasses implement
 
     @abc.abstractmethod
     def init_content(self, key: jax.Array) -> dict[str, Any]:
-        """Return parameters beside the embeddings and the features."""
+        """Return new parameters other than the embeddings and the features."""
 
     @abc.abstractmethod
     def content(self, params: Params, constants: Constants) -> jax.Array:
-        """Return what is added to the rows of items: [I, D]."""
+        """Return the content that is added to the rows of items, [I, D]."""
 
     def own_loss(
         self, params: Params, constants: Constants, user: jax.Array, pairs: Pairs, axis: Axis
     ) -> dict[str, Any]:
-        """Return `loss` and `figures` of a batch's `Rows`, of the model's own. `user` [B, D] is as in `Rows`."""
+        """Return the model's additional `loss` and `figures` for `Rows`. `user` [B, D] is as in `Rows`."""
         return {}
 
-    # What `Pairwise` asks for
+    # Methods of `Pairwise`
 
     def init(self, key: jax.Array) -> Params:
         """Return new parameters; features are zeros, until `given` replaces them."""
@@ -92,7 +96,7 @@ class TwoGraphs(Pairwise):
         return {"table": table, "features": features, **self.init_content(second)}
 
     def given(self, pairs: TrainPairs) -> dict[str, Any]:
-        """Return the data's features: they are parameters."""
+        """Return the features of the data, which initialise the parameters `features`."""
         return {"features": [jnp.asarray(each) for each in item_features(pairs.features, self.called).values]}
 
     def carried(self, params: Params, constants: Constants, key: jax.Array) -> Any:
@@ -100,12 +104,12 @@ class TwoGraphs(Pairwise):
         return self.graph.of_epoch(constants.behaviour, key)
 
     def all_rows(self, params: Params, constants: Constants, carry: Any) -> tuple[jax.Array, jax.Array]:
-        """Return averaged embeddings, those of items with their content."""
+        """Return the averaged embeddings; those of items with their content."""
         table = averaged(constants.behaviour, carry, params["table"], self.settings.layers)
         return table[: self.sizes.users], table[self.sizes.users :] + self.content(params, constants)
 
     def rows(self, params: Params, constants: Constants, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis) -> Rows:
-        """Return those of the batch. L2 is on the embeddings themselves, as LightGCN's; the public code has none."""
+        """Return the rows of the batch. L2 is on embeddings before averaging, as in LightGCN; public code has no L2."""
         users, items = self.all_rows(params, constants, carry)
         nodes = self.nodes(pairs)
         user = users[pairs.user]
@@ -119,6 +123,6 @@ class TwoGraphs(Pairwise):
 
 
 def linear(key: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Weights [rows, columns] as PyTorch starts a linear layer: uniform within 1 / sqrt(rows)."""
+    """Return weights [rows, columns] initialised like a linear layer in PyTorch: uniform within 1 / sqrt(rows)."""
     bound = 1 / math.sqrt(rows)
     return jax.random.uniform(key, (rows, columns), minval=-bound, maxval=bound)

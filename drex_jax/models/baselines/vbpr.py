@@ -1,7 +1,8 @@
-"""VBPR (He and McAuley, AAAI 2016), in the form that multimodal libraries give it.
+"""VBPR (He and McAuley, AAAI 2016), as in libraries of multimodal recommenders.
 
-An item's row is its embedding beside its features, those of all modalities one after the other, times a learned
-matrix; a user's row is twice as long as an embedding. The paper's biases of items are left out, as those libraries do.
+The row of an item is its embedding, concatenated with its projected features: the features of all modalities,
+concatenated and multiplied by a learned matrix. The row of a user is twice as long as an embedding. The item biases of
+the paper are left out, as in those libraries.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from drex_jax.models.settings import RankerSettings
 
 @dataclasses.dataclass(frozen=True)
 class VBPR(Pairwise):
-    """Constants are features float32 [I, F] as the data set has them; zeros where an item lacks a modality."""
+    """VBPR. Its constants are the features of the data set, float32 [I, F]; zeros where an item lacks a modality."""
 
     settings: RankerSettings
     width: int
 
     @classmethod
     def over(cls, pairs: TrainPairs, *groups: Any) -> tuple[Self, np.ndarray]:
-        """Return the model and the features. Raises `UserError` where the data have none."""
+        """Return the model and the features. Raises `UserError` if the data have no features."""
         features = np.concatenate(item_features(pairs.features, "VBPR").values, axis=1)
         return cls(groups[0], TableSizes.of(pairs), features.shape[1]), features
 
     def init(self, key: jax.Array) -> Params:
-        """Return `user` [U, 2D], `item` [I, D], `project` [F, D]. (A bias would be the same for all items.)"""
+        """Return `user` [U, 2D], `item` [I, D], `project` [F, D] (without a bias: it would be equal for all items)."""
         keys, size = jax.random.split(key, 3), self.settings.size
         return {
             "user": xavier(keys[0], self.sizes.users, 2 * size),
@@ -43,11 +44,11 @@ class VBPR(Pairwise):
         }
 
     def all_rows(self, params: Params, constants: Any, carry: Any) -> tuple[jax.Array, jax.Array]:
-        """Return the rows, of items [I, 2D]."""
+        """Return the rows of all users [U, 2D] and items [I, 2D]."""
         return params["user"], jnp.concatenate([params["item"], constants @ params["project"]], axis=1)
 
     def rows(self, params: Params, constants: Any, carry: Any, pairs: Pairs, key: jax.Array, axis: Axis) -> Rows:
-        """Return the rows of the batch, whose items alone are projected; L2 is on them."""
+        """Return the rows of the batch; only the features of its items are projected. The L2 penalty is on the rows."""
         user = params["user"][pairs.user]
         item, negative = (
             jnp.concatenate([params["item"][number], constants[number] @ params["project"]], axis=1)

@@ -1,1 +1,1 @@
-"""CRANE (Dai et al., ACM TOMM, arXiv 2601.11151): as its paper describes it, and as its public code computes it."""
+"""CRANE (Dai et al., ACM TOMM, arXiv 2601.11151): the variant of the paper, and the variant of the public code."""

@@ -1,7 +1,7 @@
-"""Recursive cross-modal attention: each round lets every modality read what all of them say together.
+"""Recursive cross-modal attention: in each round, every modality attends to the joint content of all modalities.
 
-Correlation is over the feature axis, so that a round costs n M D^2 and no n x n array exists. The form is that of the
-joint cross-attention family (recursive joint cross-attention of Praveen and Alam, 2024) which CRANE names as its kin.
+Correlation is over the feature axis, so a round costs n M D^2 and needs no n x n array. The form is joint
+cross-attention (recursive joint cross-attention of Praveen and Alam, 2024), which CRANE cites as related.
 
 Letters: n rows (items or users), M modalities, D features, R rounds.
 """
@@ -15,18 +15,18 @@ import jax
 import jax.numpy as jnp
 
 START = 0.1  # size of a round's change at the start: contents stay nearly standardised
-EPSILON = 1e-3  # added to variances: a column that hardly varies, as of a unit that is off for most, is not blown up
+EPSILON = 1e-3  # added to variances, so that columns that hardly vary (of mostly inactive units) are not amplified
 
 
 class Round(NamedTuple):
-    """Weights of one round.
+    """The weights of one round.
 
     Attributes:
-      joint: [M D, D], of all modalities into the joint content.
-      scale: [M], root mean square of the correlation inside tanh.
-      own: [M, D, D], of a modality's content.
-      attended: [M, D, D], of the joint content that it attends to.
-      out: [M, D, D], of both into the change of the content.
+      joint: [M D, D], maps the contents of all modalities to the joint content.
+      scale: [M], the root mean square of the correlation inside tanh.
+      own: [M, D, D], weights of each modality's own content.
+      attended: [M, D, D], weights of the joint content that each modality attends to.
+      out: [M, D, D], maps the hidden layer of both to the change of the content.
     """
 
     joint: jax.Array
@@ -37,7 +37,7 @@ class Round(NamedTuple):
 
 
 def init_rounds(key: jax.Array, rounds: int, modalities: int, size: int) -> list[Round]:
-    """New weights for R rounds: columns of unit variance, `scale` 1, which keeps tanh where it has a slope."""
+    """Return new weights for R rounds: columns of unit variance; `scale` 1, at which tanh is not saturated."""
 
     def new(key: jax.Array) -> Round:
         keys = jax.random.split(key, 4)
@@ -54,7 +54,7 @@ def init_rounds(key: jax.Array, rounds: int, modalities: int, size: int) -> list
 
 
 class Moments(NamedTuple):
-    """Mean and deviation of columns, [M, 1, D]."""
+    """The mean and standard deviation of columns, [M, 1, D]."""
 
     mean: jax.Array
     deviation: jax.Array
@@ -69,15 +69,15 @@ def moments(contents: jax.Array, counted: jax.Array) -> Moments:
 
 
 def standardise(contents: jax.Array, present: jax.Array, by: Moments) -> jax.Array:
-    """Standardise contents [M, n, D] by mean and deviation; zeros where not `present` (bool [M, n])."""
+    """Standardise contents [M, n, D] by mean and standard deviation; zeros where not `present` (bool [M, n])."""
     return jnp.where(present[:, :, None], (contents - by.mean) / by.deviation, 0.0)
 
 
 def correlation(content: jax.Array, joint: jax.Array, scale: jax.Array, count: jax.Array) -> jax.Array:
-    """tanh(scale C / the root mean square of C), C = content^T joint / count: [D, D]; absent rows [n, D] are zeros.
+    """Return tanh(scale C / rms(C)), [D, D], with C = content^T joint / count; absent rows of [n, D] are zeros.
 
-    C of independent standardised columns is of the order 1 / sqrt(D), but that of features which vary in few directions
-    of the order 1, and would saturate tanh (our choice).
+    Dividing by the root mean square is our choice. For independent standardised columns C is of the order 1 / sqrt(D),
+    but for features that vary in few directions it is of the order 1, and would saturate tanh.
     """
     product = content.T @ joint / count
     return jnp.tanh(scale * product * jax.lax.rsqrt((product**2).mean() + 1e-12))
@@ -86,17 +86,17 @@ def correlation(content: jax.Array, joint: jax.Array, scale: jax.Array, count: j
 def refine(rounds: list[Round], contents: jax.Array, present: jax.Array, counted: jax.Array | None = None) -> jax.Array:
     """Return the contents after all rounds.
 
-    What a round is about to add is standardised first (our choice): as it is never negative, it would otherwise soon
-    give all rows the same direction.
+    The change that a round adds is standardised first (our choice): it is never negative, so all rows would otherwise
+    soon have the same direction.
 
     Args:
-      rounds: weights.
+      rounds: the weights of each round.
       contents: [M, n, D], zeros where a modality is missing.
-      present: bool [M, n], who has which modality.
-      counted: bool [n], the rows that means and correlations are taken over, such as the distinct ones; None: all.
+      present: bool [M, n], true where a row has a modality.
+      counted: bool [n], the rows over which means and correlations are taken, such as the distinct rows; None: all.
 
     Returns:
-      [M, n, D], zeros where a modality is missing.
+      The refined contents, [M, n, D], zeros where a modality is missing.
     """
     read = present if counted is None else present & counted
     counts = jnp.maximum(read.sum(1), 1)
@@ -113,6 +113,9 @@ def refine(rounds: list[Round], contents: jax.Array, present: jax.Array, counted
 
 
 def mean_direction(contents: jax.Array, present: jax.Array) -> jax.Array:
-    """The mean [n, D] over the modalities that a row has, of unit length; zeros where it has none. As `refine`."""
+    """Return the mean [n, D] over the modalities that a row has, at unit length; zeros if it has no modality.
+
+    Arguments are those of `refine`.
+    """
     mean = contents.sum(0) / jnp.maximum(present.sum(0), 1)[:, None]
     return mean * jax.lax.rsqrt((mean**2).sum(1, keepdims=True) + 1e-12)

@@ -1,13 +1,14 @@
-"""CRANE as we build it from the paper's abstract and figure; docs/faithfulness.md says what is whose.
+"""CRANE as we build it from the paper's abstract and figure; docs/faithfulness.md separates its choices from ours.
 
-Two views of each user and item: behaviour, embeddings averaged over products with the user-item graph; and content,
-modalities refined by recursive cross-modal attention, of a user the mean of what it liked, refined the same way with
-weights of its own. Items' content is propagated over a graph of the items that are most alike. A score is the product
-of the two sides' sums of views. The loss is BPR, a contrast between the views, and L2.
+Each user and item has two views. The behaviour view averages embeddings that are propagated over the user-item graph.
+The content view of an item is its modalities, refined by recursive cross-modal attention and propagated over a graph of
+the most similar items. The content view of a user starts from the mean content of the items that it liked, and is
+refined in the same way with separate weights. A score is the inner product of the sums of both views. The loss is BPR,
+a contrastive loss between the views, and L2.
 
-A user's profile holds the very items that training scores it with, so that a model which can tell an item by its
-features learns to find it in the profile, and nothing that serves for new items. In training each pair's profile
-therefore leaves its own item out (our choice; docs/results.md has what it is worth).
+The profile of a user contains the items that training scores for this user. A model that recognises an item by its
+features can therefore memorise the item from the profile instead of generalising to new items. So in training the
+profile of each pair leaves the pair's own item out (our choice; docs/results.md gives the effect).
 
 Letters: U users, I items, M modalities, F features of a modality, D row size, B pairs of a batch.
 """
@@ -39,8 +40,8 @@ class Profiles(NamedTuple):
     """The items that users liked.
 
     Attributes:
-      items: the matrix [U, I] of the train pairs, whose product sums what users liked.
-      count: float32 [M, U], how many of them have which modality.
+      items: the matrix [U, I] of the train pairs; its product with a table sums the rows of the items that users liked.
+      count: float32 [M, U], for each modality the number of liked items that have it.
     """
 
     items: Graph
@@ -52,10 +53,10 @@ class Constants(NamedTuple):
 
     Attributes:
       behaviour: the graph of users and items.
-      features: by modality float32 [I, F], standardised; zeros where an item lacks it.
-      present: bool [M, I].
-      profiles: of all users; None where they have none.
-      semantic: the graph of items by their features; None where it is made of refined content, or not used.
+      features: standardised features by modality, float32 [I, F]; zeros where an item lacks the modality.
+      present: bool [M, I], true where an item has a modality.
+      profiles: the profiles of all users; None if the variant uses none.
+      semantic: the graph of items by their features; None if it is built from refined content, or not used.
     """
 
     behaviour: Behaviour
@@ -66,11 +67,11 @@ class Constants(NamedTuple):
 
 
 class Graphs(NamedTuple):
-    """An epoch's graphs.
+    """The graphs of an epoch.
 
     Attributes:
-      behaviour: as `BehaviourGraph.of_epoch` gives it.
-      semantic: the graph of items by refined content; () where it is not used, or a constant.
+      behaviour: the result of `BehaviourGraph.of_epoch`.
+      semantic: the graph of items by refined content; () if it is not used or is a constant.
     """
 
     behaviour: Any
@@ -82,8 +83,8 @@ class Crane(Pairwise):
     """The `paper` variant.
 
     Attributes:
-      crane: what makes it CRANE.
-      graph: of users and items.
+      crane: the settings of CRANE.
+      graph: the graph of users and items.
       widths: F of each modality.
     """
 
@@ -94,7 +95,7 @@ class Crane(Pairwise):
 
     @classmethod
     def over(cls, pairs: TrainPairs, *groups: Any) -> tuple[Self, Constants]:
-        """Return the model and its constants. Raises `UserError` where the data have no item features."""
+        """Return the model and its constants. Raises `UserError` if the data have no item features."""
         settings, crane = groups
         raw = item_features(pairs.features, "CRANE")
         features = [_standardised(values, there) for values, there in zip(raw.values, raw.present, strict=True)]
@@ -111,7 +112,7 @@ class Crane(Pairwise):
         return model, Constants(behaviour, features, raw.present, profiles, semantic)
 
     def init(self, key: jax.Array) -> Params:
-        """Return embeddings `table` [U + I, D]; `project`, by modality [F, D]; `item` and `user` rounds."""
+        """Return the embeddings `table` [U + I, D]; `project`, [F, D] by modality; the rounds `item` and `user`."""
         keys = jax.random.split(key, 4)
         widths, size, rounds = self.widths, self.settings.size, self.crane.rounds
         each = zip(jax.random.split(keys[1], len(widths)), widths, strict=True)
@@ -125,22 +126,22 @@ class Crane(Pairwise):
         return params
 
     def projected(self, params: Params, constants: Constants) -> jax.Array:
-        """Return items' features in the common space, standardised: [M, I, D], zeros where an item lacks a modality."""
+        """Return the features of items in the common space, standardised: [M, I, D], zeros for missing modalities."""
         each = [values @ weight for values, weight in zip(constants.features, params["project"], strict=True)]
         contents, present = jnp.stack(each), constants.present
         return attention.standardise(contents, present, attention.moments(contents, present))
 
     def content(self, params: Params, constants: Constants, projected: jax.Array) -> jax.Array:
-        """Return items' refined content [I, D]."""
+        """Return the refined content of items, [I, D]."""
         refined = attention.refine(params["item"], projected, constants.present)
         return attention.mean_direction(refined, constants.present)
 
     def modality_shares(self, params: Params, constants: Constants) -> tuple[jax.Array, jax.Array]:
-        """Return how much of an item's content each modality makes up, and the content.
+        """Return the share of each modality in the content of items, and the content.
 
         Returns:
-          [M, I], the product of a modality's refined content with the item's direction, of sum 1 where an item has any
-          modality (one that points away has less than 0); and the content [I, D].
+          Shares, [M, I]: the inner product of a modality's refined content with the direction of the item, scaled to
+          sum 1 if the item has any modality (a modality that points away is negative). The content, [I, D].
         """
         refined = attention.refine(params["item"], self.projected(params, constants), constants.present)
         content = attention.mean_direction(refined, constants.present)
@@ -151,49 +152,49 @@ class Crane(Pairwise):
     def user_content(
         self, params: Params, total: jax.Array, count: jax.Array, counted: jax.Array | None = None
     ) -> jax.Array:
-        """Return refined content [n, D] of users.
+        """Return the refined content of users, [n, D].
 
         Args:
-          params: the model's.
-          total: [M, n, D], sums of what users liked, projected.
-          count: [M, n], how many of them have which modality.
-          counted: bool [n], whom correlations are over; None: all.
+          params: the model's parameters.
+          total: [M, n, D], sums of the projected features of the items that users liked.
+          count: [M, n], for each modality the number of these items that have it.
+          counted: bool [n], the users over which correlations are taken; None: all.
         """
         liked = count > 0
         mean = jnp.where(liked[:, :, None], total / jnp.maximum(count, 1)[:, :, None], 0.0)
         return attention.mean_direction(attention.refine(params["user"], mean, liked, counted), liked)
 
     def semantic(self, constants: Constants, carry: Graphs, content: jax.Array) -> jax.Array:
-        """Return items' content [I, D] in the semantic view: that of their neighbours."""
+        """Return the content of items in the semantic view, [I, D]: the content of their neighbours."""
         if not self.crane.semantic_graph:
             return content
         return propagate(constants.semantic if constants.semantic is not None else carry.semantic, content)
 
     def carried(self, params: Params, constants: Constants, key: jax.Array) -> Graphs:
-        """Return the epoch's graph of users and items, and that of items by the content they have now."""
+        """Return the epoch's graph of users and items, and the graph of items by their current content."""
         return Graphs(self.graph.of_epoch(constants.behaviour, key), self.settled(params, constants).semantic)
 
     def settled(self, params: Params, constants: Constants) -> Graphs:
-        """Return the whole graph of users and items, and that of items by their content."""
+        """Return the whole graph of users and items, and the graph of items by their content."""
         if not self.crane.semantic_graph or constants.semantic is not None:
             return Graphs((), ())
         content = self.content(params, constants, self.projected(params, constants))
         return Graphs((), item_graph(content, constants.present.any(0), self.settings.neighbours))
 
     def renews(self, epoch: int) -> bool:
-        """Return True if the graph of items is built again."""
+        """Return True if the graph of items is rebuilt in this epoch."""
         return not self.crane.graph_epochs or epoch % self.crane.graph_epochs == 0
 
     def recarried(self, params: Params, constants: Constants, carry: Graphs, key: jax.Array) -> Graphs:
-        """Return a new sample of the graph of users and items, and the graph of items as it is."""
+        """Return a new sample of the graph of users and items, and the unchanged graph of items."""
         return Graphs(self.graph.of_epoch(constants.behaviour, key), carry.semantic)
 
     def grown(self, params: Params, known: TableSizes) -> dict[str, Any]:
-        """Return the parameters, with embeddings of zeros for new users and items: only neighbours make their rows."""
+        """Return the parameters with zero embeddings for new users and items: their rows come from neighbours alone."""
         return params | {"table": grown_table(params["table"], known, self.sizes)}
 
     def all_rows(self, params: Params, constants: Constants, carry: Graphs) -> tuple[jax.Array, jax.Array]:
-        """Return sums of both views."""
+        """Return the sums of both views of all users and items."""
         table = averaged(constants.behaviour, carry.behaviour, params["table"], self.settings.layers)
         user, item = table[: self.sizes.users], table[self.sizes.users :]
         projected = self.projected(params, constants)
@@ -206,9 +207,10 @@ class Crane(Pairwise):
     def rows(
         self, params: Params, constants: Constants, carry: Graphs, pairs: Pairs, key: jax.Array, axis: Axis
     ) -> Rows:
-        """Return sums of views, and the contrast between them.
+        """Return the sums of both views, and the contrastive loss between them.
 
-        In training users' correlations are taken over the distinct users of the batch: the others' content is not made.
+        In training, the correlations of users are taken over the distinct users of the batch, because the content of
+        other users is not computed.
         """
         table = averaged(constants.behaviour, carry.behaviour, params["table"], self.settings.layers)
         nodes = self.nodes(pairs)
@@ -242,7 +244,11 @@ class Crane(Pairwise):
     def _profiles_of(
         self, constants: Constants, projected: jax.Array, users: jax.Array, items: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Return what users of pairs [B] liked, projected, without the pairs' items: sums [M, B, D], counts [M, B]."""
+        """Return the projected profiles of the users of pairs [B], without each pair's item.
+
+        Returns:
+          Sums of projected features, [M, B, D], and numbers of items, [M, B].
+        """
         assert constants.profiles is not None
         joined = _joined(projected)
         total = propagate(constants.profiles.items, joined)[users]
@@ -255,10 +261,17 @@ class Crane(Pairwise):
     def _contrast(
         self, behaviour: jax.Array, content: jax.Array, numbers: jax.Array, valid: jax.Array, axis: Axis
     ) -> jax.Array:
-        """Return this device's share of InfoNCE between both views of a batch's distinct users or items.
+        """Return this device's share of the InfoNCE loss between both views of a batch's distinct users or items.
 
-        Those in the batch's first `anchors` rows look for themselves among all: an estimate of the mean over all that
-        costs a part. `behaviour` [B / devices, D] of this device's; of all [B]: `content` [B, D], `numbers`, `valid`.
+        The anchors are in the first `anchors` rows of the batch, the candidates in all rows. This estimates the mean
+        over all anchors at a part of the cost.
+
+        Args:
+          behaviour: [B / devices, D], the behaviour view of this device's rows.
+          content: [B, D], the content view of all rows.
+          numbers: [B], the numbers of the users or items.
+          valid: bool [B], false for padding.
+          axis: the devices that share the batch.
         """
         first = losses.first_occurrences(numbers, valid)
         look = first & (jnp.arange(len(first)) < self.crane.anchors)  # the same rows on any number of devices
@@ -285,7 +298,7 @@ def _split(contents: jax.Array, modalities: int) -> jax.Array:
 
 
 def item_graph(content: jax.Array, present: jax.Array, neighbours: int) -> Graph:
-    """Each item's mean over the others most alike by cosine: content [I, D], present bool [I]."""
+    """Return the graph that averages each item's nearest items by cosine: `content` [I, D], `present` bool [I]."""
     neighbour, similarity = nearest(content, neighbours, valid=present, include_self=False)
     weight = jnp.isfinite(similarity).astype(jnp.float32)
     return directed(neighbour, weight / jnp.maximum(weight.sum(1, keepdims=True), 1))

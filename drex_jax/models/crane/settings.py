@@ -9,7 +9,7 @@ from drex_jax.common.settings import SWITCH, number, setting, whole
 
 @dataclasses.dataclass(frozen=True)
 class CraneSettings:
-    """`crane`: what makes it CRANE."""
+    """`crane`: settings that only CRANE reads."""
 
     rounds: int = setting(2, whole(0, 3), "rounds of cross-modal attention; 0: projections alone")
     user_profiles: bool = setting(True, SWITCH, "users have content: what they liked, refined as items are")

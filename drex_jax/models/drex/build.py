@@ -1,4 +1,4 @@
-"""DReX from the settings of a run and its data."""
+"""Build DReX from the settings and the data of a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stream_of(source: Source) -> WindowStream:
     """Return the stream of DReX for a run.
 
     Raises:
-      UserError: the data have no ratings, and ranking is not asked for.
+      UserError: the data have no ratings, and `model.ranking_weight` is 0.
     """
     settings, events, model = source.settings, source.events, source.settings.model
     train = source.train
@@ -72,19 +72,19 @@ def stream_of(source: Source) -> WindowStream:
 
 
 def ratings_stream_of(source: Source) -> WindowStream:
-    """Return the same without texts and vectors."""
+    """Return the stream of DReX without texts and vectors."""
     events = dataclasses.replace(source.events, tokens=None, vectors={})
     return stream_of(dataclasses.replace(source, events=events, vocabulary=None))
 
 
 def _shared(settings: Any, kind: type) -> dict[str, Any]:
-    """Return the settings that are options of the same name."""
+    """Return the settings that have the names of fields of `kind`."""
     names = {field.name for field in dataclasses.fields(kind)}
     return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings) if field.name in names}
 
 
 def _packing(source: Source) -> Packing:
-    """Return how windows are packed: the width, and if the devices share its lanes."""
+    """Return the packing of windows: the width, and whether the devices share the lanes of a step."""
     settings, context = source.settings, source.context
     devices, width = len(context.devices), settings.schedule.width
     if not width:
@@ -105,10 +105,10 @@ def _implementation(settings: Any) -> Implementation:
 
 
 def _pretrained(bert: Any, words: object) -> tuple[Params, float] | None:
-    """Return the parameters that a BERT which is trained begins with, and the peak of its learning rate.
+    """Return the initial parameters of a BERT that is trained, and its peak learning rate; None without such a BERT.
 
     Raises:
-      UserError: its folder does not hold them.
+      UserError: the folder of the BERT does not hold the parameters.
     """
     if not isinstance(words, WordPieces) or words.learns is None:
         return None

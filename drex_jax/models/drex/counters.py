@@ -49,7 +49,7 @@ class Before(NamedTuple):
     Attributes:
       counts: float32 [n, 2], numbers of earlier interactions of the user and of the item.
       gap: float32 [n, 2], seconds since the last of them, at least 0; NaN if there is none.
-      bias: float32 [n, 2], running bias of the user and of the item, in rating units.
+      bias: float32 [n, 2], the running biases of the user and of the item, in rating units.
     """
 
     counts: np.ndarray
@@ -98,7 +98,7 @@ def advance(events: Events, history: History, bias: RunningBias) -> tuple[Before
 
 
 def tables(history: History, bias: RunningBias) -> tuple[np.ndarray, np.ndarray]:
-    """Return the inputs of a head besides the states: (running bias, log1p count), float32 [U, 2] and [I, 2]."""
+    """Return the inputs of a head other than the states: (running bias, log1p count), float32 [U, 2] and [I, 2]."""
 
     def side(sums: np.ndarray, rated: np.ndarray, shrinkage: float, count: np.ndarray) -> np.ndarray:
         mean = np.divide(sums, rated + shrinkage, out=np.zeros(len(sums)), where=rated > 0)

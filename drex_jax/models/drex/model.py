@@ -1,8 +1,8 @@
-"""DReX as pure functions of its parameters, whatever data it learns from (arXiv 2602.19702).
+"""DReX as pure functions of its parameters, independent of the data (arXiv 2602.19702).
 
-docs/faithfulness.md says what is the paper's and what is ours. An interaction is scored from its two states first and
-only then updates them. Only those two are read inside the scan; heads, losses and negatives read the stacked states
-before each interaction afterwards.
+docs/faithfulness.md separates the paper's choices from ours. An interaction is first scored from its two states, and
+only then updates them. The scan reads no other states. Heads, losses and negatives are computed after the scan, from
+the stacked states before each interaction.
 
 Letters: n interactions of a window, U users, I items, D state size, E = D + 2, F features.
 """
@@ -33,21 +33,21 @@ DAY = 86400.0
 
 @dataclasses.dataclass(frozen=True)
 class DReXOptions:
-    """Sizes, constants fitted on train, and how the model is trained and computed.
+    """Sizes, constants fitted on train, and options of training and computation.
 
     Attributes:
-      network: sizes and parts.
+      network: the sizes and parts of the network.
       bias: the running bias.
-      rating_mean, rating_deviation: of the train ratings.
-      rating_weight, ranking_weight: of the two losses.
+      rating_mean, rating_deviation: the mean and standard deviation of the train ratings.
+      rating_weight, ranking_weight: the weights of the two losses.
       ranking_loss: `sampled_softmax` or `bpr`.
-      negatives: items that an interaction's own is compared with.
-      offset_dropout: share of offsets that a training step leaves out.
-      bptt_windows: windows of the train stream.
-      implementation, products: of the recurrence.
-      packing: of windows.
-      known_users, known_items: met in train: only they have an offset.
-      vector_widths: of the network's vector modalities, in their order.
+      negatives: the number of negatives of each interaction.
+      offset_dropout: the share of offsets that a training step leaves out.
+      bptt_windows: the number of windows of the train stream.
+      implementation, products: options of the recurrence.
+      packing: the packing of windows.
+      known_users, known_items: the numbers of users and items in train; only they have an offset.
+      vector_widths: the widths of the network's vector modalities, in their order.
     """
 
     network: NetworkOptions
@@ -99,17 +99,17 @@ class DReX(Model):
 
     @functools.cached_property
     def network(self) -> Network:
-        """Features, weights of the recurrence, and heads."""
+        """The network: features, weights of the recurrence, and heads."""
         return Network(self.options.network)
 
     @property
-    def rates(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] (of this model by its options)
-        """Has a rating head."""
+    def rates(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] (depends on the options)
+        """True if the model has a rating head."""
         return self.options.network.rating
 
     @property
     def text_encoder(self) -> TextEncoder | None:
-        """The encoder of reviews; None where interactions bring no text."""
+        """The encoder of reviews; None if the model reads no texts."""
         return self.options.network.text_encoder if self.options.network.vocabulary_size else None
 
     @property
@@ -133,9 +133,10 @@ class DReX(Model):
         return params
 
     def loss(self, params: Params, carry: States, batch: WindowBatch, key: jax.Array, axis: Axis = ALONE) -> Loss:
-        """Return the loss of one window, differentiated exactly through all its updates; initial states are constants.
+        """Return the loss of one window.
 
-        Devices share its texts, its features and its predictions, and the lanes of each step where they are split.
+        Its gradient is exact through all updates of the window; the initial states are constants. Texts, features and
+        predictions are sharded over the devices, and so are the lanes of each step if the packing splits them.
         """
         options, events = self.options, batch.window
         keys = Keys(*jax.random.split(key, 3))
@@ -158,7 +159,7 @@ class DReX(Model):
             sums["rating_loss"] = error * options.rating_deviation**2
         if batch.negatives is not None:
             stack = jnp.concatenate([item_stack, after.item])
-            picks = jnp.concatenate([rows[:, None], axis.shard(jnp.asarray(batch.negatives.state))], 1)  # itself first
+            picks = jnp.concatenate([rows[:, None], axis.shard(jnp.asarray(batch.negatives.state))], 1)  # own first
             preferences = scores("prefer", user_before, stack, picks)
             positive, negative = preferences[:, 0], preferences[:, 1:]
             valid = axis.shard(jnp.asarray(batch.negatives.valid))
@@ -168,9 +169,10 @@ class DReX(Model):
         return total, (jax.lax.stop_gradient(after), sums)
 
     def rows(self, params: Params, side: Side, auxiliary: np.ndarray) -> jax.Array:
-        """Return the first rows [m, E] of the first m users or items, whose `auxiliary` float32 [m, 2] is known.
+        """Return the initial rows [m, E] of the first m users or items, with their inputs `auxiliary`, [m, 2].
 
-        A state is the learned shared vector, plus the offset of those met in train.
+        A state is the learned shared vector; users and items of train add their offset. The auxiliary inputs, float32,
+        are the running bias and log1p count.
         """
         start, offset = params["network"][f"{side}_start"], params.get(f"{side}_offset")
         states = jnp.broadcast_to(start, (len(auxiliary), len(start)))
@@ -184,9 +186,10 @@ class DReX(Model):
         return jnp.append(network["user_start"], nothing), jnp.append(network["item_start"], nothing)
 
     def directions(self, items: jax.Array) -> jax.Array:
-        """Return states [I, D] less their mean, of rows [I, E].
+        """Return the states [I, D] in rows [I, E], minus their mean.
 
-        Running bias and count say nothing of likeness, and what all states have in common would make all cosines large.
+        The running bias and the count say nothing about similarity. The mean of all states would make all cosines
+        large.
         """
         states = items[:, : self.options.network.state_size]
         return states - states.mean(0)
@@ -194,16 +197,20 @@ class DReX(Model):
     def observe_window(
         self, axis: Axis, params: Params, carry: States, events: window.Window
     ) -> tuple[States, jax.Array, jax.Array]:
-        """Replay a window, as a program of one device: the states after it, rows before each, user and item [n, E]."""
+        """Replay a window; this is the program of one device.
+
+        Returns:
+          The states after the window, and the user and item rows before each interaction, [n, E] each.
+        """
         user, item, carry = self.scan(params, carry, events, None, axis)
         return carry, user, item
 
     def scan(
         self, params: Params, carry: States, events: window.Window, keys: Keys | None, axis: Axis
     ) -> tuple[jax.Array, jax.Array, States]:
-        """Return rows before each interaction, user [n, E] and item [n, E], and the states after all.
+        """Return the rows before each interaction, user [n, E] and item [n, E], and the states after all interactions.
 
-        `keys`: in training; None: without dropout.
+        `keys`: the random keys of a training step; None turns dropout off.
         """
         options = self.options.network
         size = options.state_size
@@ -233,7 +240,7 @@ class DReX(Model):
                 start = start + offset
             tables.append(jnp.where(fresh[:, None], start, states))
         width = events.layout.lanes.shape[2]
-        tables.append(jnp.zeros((2 * width, size)))  # two rows for every lane, used where it is empty
+        tables.append(jnp.zeros((2 * width, size)))  # two rows for every lane, for empty lanes
         how = recurrence.RecurrenceOptions(
             self.options.implementation, self.options.products, axis if self.options.packing.split else ALONE
         )
@@ -262,13 +269,13 @@ class DReX(Model):
         return self.options.rating_mean + self.options.rating_deviation * standard
 
     def score(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Return predicted ratings [n] of rows [n, E]; scores of the ranking head where it alone is trained."""
+        """Return the predicted ratings [n] of rows [n, E]; without a rating head, the scores of the ranking head."""
         if self.rates:
             return self.rate(params, user, item)
         return self._apply(params, "prefer", user, item, jnp.arange(len(item))[:, None])[:, 0]
 
     def rank(self, params: Params, user: jax.Array, item: jax.Array) -> jax.Array:
-        """Return scores [n, m] of the ranking head; without one, predicted ratings up to a constant of the user."""
+        """Return the scores [n, m] of the ranking head; without one, predicted ratings up to a constant per user."""
         scores = self._apply(params, "rank", user, item)
         if self.options.network.residual and not self.options.network.ranking:
             size = self.options.network.state_size
@@ -284,7 +291,7 @@ class DReX(Model):
         return self.network.apply({"params": params["network"]}, *args, method=method, **kwargs)
 
     def _modalities(self, events: window.Window, text: jax.Array | None, axis: Axis = ALONE) -> dict[str, Modality]:
-        """Return everything an interaction brings, by name; this device's shard of it. `text`: [n, F]."""
+        """Return this device's shard of the modalities of interactions, by name. `text`: [n, F], encoded reviews."""
         options = self.options.network
 
         def own(values: Any) -> jax.Array:
@@ -313,7 +320,7 @@ class DReX(Model):
                 present = present.at[row].set(True, mode="drop")
             text = jnp.zeros((n, options.feature_size)) if text is None else text
             modalities["text"] = Modality(own(text), own(present))
-        if not modalities:  # an interaction is then the bare fact that it happened
+        if not modalities:  # the only information is then that the interaction happened
             modalities["event"] = Modality(everywhere.astype(jnp.float32)[:, None], everywhere)
         return modalities
 

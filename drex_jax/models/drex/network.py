@@ -1,7 +1,7 @@
-"""DReX's parameters and the two functions that learn: features of an interaction, and predictions from two states.
+"""The parameters of DReX, and the features of an interaction and predictions from two states as functions of them.
 
-Letters: n interactions, F features, D state size, E = D + 2 what a head reads of one side (state, running bias, log1p
-count).
+Letters: n interactions, F features, D state size, E = D + 2 the inputs of a head from one side (state, running bias,
+log1p count).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from drex_jax.text.bert.network import Architecture, Bert
 from drex_jax.text.encoder import TextEncoder
 
 AUXILIARY = 2  # running bias and log1p count
-USERS_AT_ONCE = 8  # of the mlp head, whose hidden layer is [users, items, hidden]
-LONGEST_MEMORY = 32.0  # interactions; of the slowest unit at the start
+USERS_AT_ONCE = 8  # users that the mlp head scores at a time: its hidden layer is [users, items, hidden]
+LONGEST_MEMORY = 32.0  # initial memory of the slowest unit, in interactions
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
-    """Sizes and parts of the network. Fields as in `drex_jax.models.drex.settings`."""
+    """The sizes and parts of the network. Fields are those of `drex_jax.models.drex.settings`."""
 
     state_size: int = 32
     feature_size: int = 32
@@ -43,13 +43,13 @@ class NetworkOptions:
     vocabulary_size: int = 0  # 0: no text modality
     text_width: int = 64
     text_dropout: float = 0.1
-    token_width: int = 0  # of given token features; 0: embeddings are learned
-    bert: Architecture | None = None  # of the BERT that makes token features and is trained
+    token_width: int = 0  # width of given token features; 0: embeddings are learned
+    bert: Architecture | None = None  # a BERT that computes token features and is trained
     bert_dtype: str = "float32"
 
     @property
     def text_encoder(self) -> TextEncoder:
-        """The review encoder these options ask for."""
+        """The review encoder with these options."""
         bert = None if self.bert is None else Bert(self.bert, jnp.dtype(self.bert_dtype))
         width = self.token_width if self.bert is None else self.bert.width
         return TextEncoder(self.vocabulary_size, self.text_width, self.feature_size, self.text_dropout, width, bert)
@@ -59,8 +59,8 @@ class Modality(NamedTuple):
     """One modality of n interactions.
 
     Attributes:
-      values: [n, width]; anything where absent, NaN included.
-      present: bool [n].
+      values: [n, width]; any value, including NaN, where the modality is absent.
+      present: bool [n], true where an interaction has the modality.
     """
 
     values: jax.Array
@@ -75,13 +75,13 @@ def _drop(module: nn.Module, values: jax.Array, rate: float, rows: jax.Array | N
 
 
 class Fusion(nn.Module):
-    """Interaction features e [n, F] from whatever modalities an interaction has (design: learned null where absent)."""
+    """Fuse the modalities of interactions to features e [n, F]; an absent modality has a learned null (our choice)."""
 
     options: NetworkOptions
 
     @nn.compact
     def __call__(self, modalities: dict[str, Modality], rows: jax.Array | None) -> jax.Array:
-        """Return features [n, F] of modalities by name; `rows`, int32 [n], are the rows' numbers in training."""
+        """Return features [n, F] from modalities by name. `rows`: int32 [n], row numbers for dropout, in training."""
         size = self.options.feature_size
         parts, bits = [], []
         for name, (values, present) in sorted(modalities.items()):
@@ -95,10 +95,10 @@ class Fusion(nn.Module):
 
 
 class Head(nn.Module):
-    """A score of a user's row and an item's row.
+    """The score of a user row and an item row.
 
-    `dot` (DReX): linear biases of each side and an inner product of projections. `mlp` (DReX-MLP): the same biases and
-    a two-layer perceptron of both sides and their product. `pairs` scores every row of one with every row of the other.
+    `dot` (DReX) is linear biases of each side plus an inner product of projections. `mlp` (DReX-MLP) is the same biases
+    plus a two-layer perceptron of both sides and their product. `pairs` scores every user row with every item row.
     """
 
     options: NetworkOptions
@@ -123,7 +123,7 @@ class Head(nn.Module):
         return jnp.concatenate([state, side[..., size:]], -1) if self.options.residual else state
 
     def __call__(self, user: jax.Array, item: jax.Array, rows: jax.Array | None = None) -> jax.Array:
-        """[n] from rows [n, E], paired; `rows`: int32 [n], their numbers, in training."""
+        """Return the scores [n] of paired rows [n, E]. `rows`: int32 [n], row numbers for dropout, in training."""
         user, item = self._visible(user, rows), self._visible(item, rows)
         p, q = self.user_projection(user), self.item_projection(item)
         score = (self.user_bias(user) + self.item_bias(item))[:, 0]
@@ -133,9 +133,9 @@ class Head(nn.Module):
         return score + self.out(nn.gelu(hidden))[:, 0]
 
     def against(self, user: jax.Array, item: jax.Array, picks: jax.Array, rows: jax.Array | None = None) -> jax.Array:
-        """[n, m] of rows [n, E], each with the rows of [R, E] that `picks` [n, m] names; `rows` as in `__call__`.
+        """Return the scores [n, m] of user rows [n, E], each with the m rows of `item` [R, E] at `picks` [n, m].
 
-        A row that is picked many times is projected once, and has one dropout mask.
+        A row that is picked many times is projected once, and has one dropout mask. `rows` is as in `__call__`.
         """
         user = self._visible(user, rows)
         item = self._visible(item, None if rows is None else jnp.arange(len(item)))
@@ -143,13 +143,13 @@ class Head(nn.Module):
         score = self.user_bias(user) + self.item_bias(item)[picks, 0]
         if self.options.head == "dot":
             return score + jnp.einsum("nd,nmd->nm", p, q) * self.options.state_size**-0.5
-        product = (p[:, None] * q).reshape(-1, q.shape[-1])  # [n m, D]: one plain product
+        product = (p[:, None] * q).reshape(-1, q.shape[-1])  # [n m, D]: one matrix product
         hidden = self.product_hidden(product).reshape(*picks.shape, -1)
         hidden = hidden + self.user_hidden(user)[:, None] + self.item_hidden(item)[picks]
         return score + self.out(nn.gelu(hidden))[..., 0]
 
     def pairs(self, user: jax.Array, item: jax.Array) -> jax.Array:
-        """[n, m] from rows [n, E] and [m, E]."""
+        """Return the scores [n, m] of user rows [n, E] and item rows [m, E]."""
         user, item = self._visible(user, None), self._visible(item, None)
         p, q = self.user_projection(user), self.item_projection(item)
         score = self.user_bias(user) + self.item_bias(item).T
@@ -165,7 +165,7 @@ class Head(nn.Module):
 
 
 class Cells(nn.Module):
-    """Weights of both gated recurrent units."""
+    """The weights of both gated recurrent units."""
 
     options: NetworkOptions
 
@@ -191,7 +191,7 @@ class Cells(nn.Module):
 
 
 class Network(nn.Module):
-    """Everything with parameters, but for the table of offsets, which the model adds."""
+    """All modules with parameters. The tables of offsets are not part of it; the model adds them."""
 
     options: NetworkOptions
 
@@ -207,7 +207,7 @@ class Network(nn.Module):
         self.item_start = self.param("item_start", state, (self.options.state_size,))
 
     def features(self, modalities: dict[str, Modality], rows: jax.Array | None = None) -> jax.Array:
-        """Interaction features [n, F]. Here and below `rows`: int32 [n], the rows' numbers, in training alone."""
+        """Return interaction features [n, F]. Here and below, `rows` is int32 [n], row numbers, only in training."""
         return self.fusion(modalities, rows)
 
     def weights(self) -> recurrence.Weights:

@@ -1,7 +1,7 @@
-"""Goes on where a run has ended: new interactions refine the states that they touch, exactly as training would.
+"""Continue a finished run: new interactions refine the states of their users and items, exactly as in training.
 
-All work is done on tables of the users and items of the new interactions alone, so that a call costs what they cost,
-however many others there are.
+All work is done on tables of only the users and items in the new interactions, so the cost of a call does not depend on
+the number of other users and items.
 
 Letters: n new interactions, U users, I items, E row size.
 """
@@ -30,12 +30,12 @@ from drex_jax.models.drex.stream import OBSERVED
 from drex_jax.models.protocol import Params, States
 from drex_jax.models.running_bias import BiasState
 
-WIDTH = 16  # lanes a step, at the most
-EMPTY = {"rows": 0.0, "count": 0, "last": np.nan, "rating_sum": 0.0, "rating_count": 0}  # of somebody never met
+WIDTH = 16  # the largest number of lanes of a step
+EMPTY = {"rows": 0.0, "count": 0, "last": np.nan, "rating_sum": 0.0, "rating_count": 0}  # new rows
 
 
 class _Table:
-    """The columns of one side, by the names of `EMPTY`; all have one row for each user (or item)."""
+    """The columns of one side, named as in `EMPTY`, with one row for each user (or item)."""
 
     def __init__(self, **columns: np.ndarray):
         self._columns = {name: GrowingArray(values, EMPTY[name]) for name, values in columns.items()}
@@ -63,9 +63,9 @@ class Passage(NamedTuple):
     """The result of a replay of n interactions of U users and I items.
 
     Attributes:
-      states: the rows after them, NumPy arrays [U, E] and [I, E].
-      past: the counters after them.
-      user, item: float32 [n, E], the rows just before each.
+      states: the rows after the replay, NumPy arrays [U, E] and [I, E].
+      past: the counters after the replay.
+      user, item: float32 [n, E], the rows just before each interaction.
     """
 
     states: States
@@ -75,15 +75,15 @@ class Passage(NamedTuple):
 
 
 class Continuation:
-    """Goes on from any rows and counters. Sizes are rounded, so that few compiled programs serve many calls."""
+    """Replays interactions from any rows and counters. Sizes are rounded, so few compiled programs serve many calls."""
 
     def __init__(self, model: DReX, params: Params, least: int = 0):
-        """Make a program.
+        """Prepare a program.
 
         Args:
-          model: of the run.
-          params: its parameters; offsets are not among what is read, as rows have theirs already.
-          least: fewer interactions are padded to so many, for one program to serve all calls of fewer.
+          model: the model of the run.
+          params: its parameters; offsets are not read, because rows already include them.
+          least: smaller numbers of interactions are padded to this number, so that one program serves all of them.
         """
         self.model, self._observe = _program(model, least)
         self._params = {name: leaf for name, leaf in params.items() if not name.endswith("_offset")}
@@ -92,10 +92,10 @@ class Continuation:
         """Refine rows with n > 0 interactions, in their order.
 
         Args:
-          states: the rows before them, NumPy arrays [U, E] and [I, E]; left as they are.
-          past: the counters before them.
-          events: numbered as the rows are.
-          known: users and items from these numbers on are new: they begin at the learned start, whatever their row.
+          states: the rows before the interactions, NumPy arrays [U, E] and [I, E]; they are not changed.
+          past: the counters before the interactions.
+          events: the interactions, whose users and items are numbered like the rows.
+          known: users and items from these numbers on are new: they get the learned initial state instead of their row.
         """
         options = self.model.options
         before, after = counters.advance(events, past, options.bias)
@@ -117,46 +117,47 @@ class Continuation:
                 items.append(np.asarray(item)[:n])
                 bar.update(int(n))
         ended = (np.asarray(side)[: len(begun)] for side, begun in zip(rows, states, strict=True))
-        return Passage(States(*ended), after, np.concatenate(users), np.concatenate(items))  # pyright: ignore[reportArgumentType] (NumPy's serve)
+        return Passage(States(*ended), after, np.concatenate(users), np.concatenate(items))  # pyright: ignore[reportArgumentType] (NumPy arrays)
 
 
 class Replay:
     """The states and counters of all users and items, which `advance` moves forward."""
 
     def __init__(self, model: DReX, params: Params, states: States, past: History):
-        """Start from a moment of a run.
+        """Start from the rows and counters of a run at some time.
 
         Args:
-          model: of the run.
+          model: the model of the run.
           params: its parameters.
-          states: all rows at the moment, [U, E] and [I, E].
-          past: the counters of all users and items.
+          states: all rows at that time, [U, E] and [I, E].
+          past: the counters of all users and items at that time.
         """
-        self._continuation = Continuation(model, params)  # who is new has no offset
+        self._continuation = Continuation(model, params)  # new users and items have no offset
         self._user, self._item = (_Table(**columns) for columns in _columns(states, past))
 
     def restarted(self, states: States, past: History) -> Replay:
-        """Return a replay from another moment that uses the same compiled programs."""
+        """Return a replay from another time that uses the same compiled programs."""
         other = copy.copy(self)
         other._user, other._item = (_Table(**columns) for columns in _columns(states, past))
         return other
 
     def part(self, users: np.ndarray, items: np.ndarray) -> Replay:
-        """Return a separate replay of these users and items alone, numbered by their positions."""
+        """Return a separate replay of only these users and items, numbered by their positions."""
         other = copy.copy(self)
         other._user, other._item = _Table(**self._user.take(users)), _Table(**self._item.take(items))
         return other
 
     @property
     def states(self) -> States:
-        """All rows now, as NumPy arrays that the next `advance` changes."""
-        return States(self._user["rows"], self._item["rows"])  # pyright: ignore[reportArgumentType] (NumPy's serve)
+        """All current rows, as NumPy arrays that the next `advance` changes."""
+        return States(self._user["rows"], self._item["rows"])  # pyright: ignore[reportArgumentType] (NumPy arrays)
 
     def advance(self, events: Events) -> None:
         """Refine the states with n interactions, in their order; none may be earlier than its user's or item's last.
 
         Args:
-          events: numbered as the rows are; new users (or items) have the numbers from U (or I) on, by first appearance.
+          events: the interactions, numbered like the rows; new users (or items) are numbered from U (or I) on, by first
+            appearance.
         """
         if not len(events):
             return
@@ -186,7 +187,7 @@ class Replay:
 
 @functools.lru_cache(maxsize=16)
 def _program(model: DReX, least: int) -> tuple[DReX, Callable[..., Any]]:
-    """Return DReX without offsets (states have theirs, new ones have none), and its compiled replay of a window."""
+    """Return DReX without offsets (states include them, new ones have none), and its compiled replay of a window."""
     options = model.options
     network = dataclasses.replace(options.network, offsets=False)
     packing = window.Packing(width=WIDTH, rounded=True, least=least)
@@ -195,7 +196,7 @@ def _program(model: DReX, least: int) -> tuple[DReX, Callable[..., Any]]:
 
 
 def _columns(states: States, past: History) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return the columns of the tables of users and of items, by the names of `EMPTY`."""
+    """Return the columns of the tables of users and of items, named as in `EMPTY`."""
     sums = past.bias
     users = states.user, past.user_count, past.user_last, sums.user_sum, sums.user_count
     items = states.item, past.item_count, past.item_last, sums.item_sum, sums.item_count
@@ -204,5 +205,5 @@ def _columns(states: States, past: History) -> tuple[dict[str, np.ndarray], dict
 
 
 def _rounded(rows: np.ndarray, least: int) -> np.ndarray:
-    """Pad rows [m, E] to a power of two, and to `least` at the least."""
+    """Pad rows [m, E] to a power of two that is at least `least`."""
     return np.pad(rows, ((0, power_of_two(max(len(rows), least)) - len(rows)), (0, 0)))

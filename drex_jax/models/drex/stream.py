@@ -1,4 +1,4 @@
-"""DReX's way through a data set: train windows with negatives, replays of train, validation and test.
+"""The stream of DReX: train windows with negatives, and replays of train, validation and test.
 
 Letters: n interactions of a window, U users, I items, D state size, E = D + 2.
 """
@@ -23,23 +23,23 @@ from drex_jax.models.drex import counters, recurrence, window
 from drex_jax.models.drex.model import DReX, DReXOptions, WindowBatch
 from drex_jax.models.protocol import Compile, Params, States, Stream, Trace, compile_alone
 
-OBSERVED = 65_536  # interactions a window when no gradient is taken
+OBSERVED = 65_536  # interactions of a window without gradients
 AHEAD = 2  # windows that may wait for the device
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowSegment:
-    """A prepared stretch: its windows, and where each of its items goes on."""
+    """A prepared segment: its windows, and the next interaction of the item of each interaction."""
 
     plan: window.Plan
-    item_next: np.ndarray  # int32 [n]: the item's next interaction in the stretch; n + item where there is none
+    item_next: np.ndarray  # int32 [n]: the item's next interaction in the segment; n + item if there is none
 
     def __len__(self) -> int:
         return len(self.plan)
 
 
 class WindowStream(Stream):
-    """Windows in time order, each of them one update; states go from window to window."""
+    """Windows in time order, each of them one update; states are carried from window to window."""
 
     model: DReX
 
@@ -55,12 +55,12 @@ class WindowStream(Stream):
         """Prepare train, validation and test.
 
         Args:
-          options: of the model; what it needs to know of the data is added.
+          options: the options of the model; those that depend on the data are filled in here.
           events: all interactions, in the order of learning.
-          sizes: how many of them are train, validation and test.
-          compile_program: makes a compiled function of a program over the devices.
-          seed: of the negatives.
-          pretrained: reads what `Stream.pretrained` returns.
+          sizes: the numbers of train, validation and test interactions.
+          compile_program: a function that compiles a program over the devices.
+          seed: the seed of the negatives.
+          pretrained: a function that returns the result of `Stream.pretrained`.
         """
         self.num_users, self.num_items = events.num_users, events.num_items
         train = events[: sizes[0]]
@@ -78,7 +78,7 @@ class WindowStream(Stream):
         begins = np.cumsum((0, *sizes))
         segments = []
         for part, (begin, end) in enumerate(itertools.pairwise(begins)):
-            self._past = past  # before the last part, when all are done
+            self._past = past  # in the end: the counters before test
             segment, past = self._prepared(events[int(begin) : int(end)], past, 0 if part else options.bptt_windows)
             segments.append(segment)
         self._train: window.Plan = segments[0].plan
@@ -88,9 +88,9 @@ class WindowStream(Stream):
         self._observe = compile_program(self.model.observe_window)
 
     def _prepared(self, stretch: Events, past: counters.History, count: int) -> tuple[WindowSegment, counters.History]:
-        """Return a stretch that follows `past`, and the counters after it.
+        """Return the prepared segment of interactions that follow `past`, and the counters after it.
 
-        `count`: of its windows; 0: windows of `OBSERVED` interactions.
+        `count`: the number of windows; 0: windows of `OBSERVED` interactions.
         """
         options = self.model.options
         before, after = counters.advance(stretch, past, options.bias)
@@ -108,9 +108,9 @@ class WindowStream(Stream):
         return WindowSegment(plan, item_next.astype(np.int32)), after
 
     def test_with(self, test: Events) -> WindowSegment:
-        """Return the test segment where some interactions lack their rating, text, vectors or time.
+        """Return the test segment for interactions that may lack their rating, text, vectors or time.
 
-        A missing time is NaN: the gaps on both sides of it are then read as those of a first meeting.
+        A missing time is NaN. The gaps before and after it are then treated like the gap before a first interaction.
         """
         segment, _ = self._prepared(dataclasses.replace(test, tokens=None), self._past, 0)
         if test.tokens is None:
@@ -124,7 +124,7 @@ class WindowStream(Stream):
         return dataclasses.replace(segment, plan=window.Plan(struck, segment.plan.begins, segment.plan.schedules))
 
     def start(self, params: Params) -> States:
-        """Return all first states: the learned shared vector, plus the offset of those met in train."""
+        """Return all initial rows: states are the learned shared vector, plus offsets for users and items of train."""
         user, item = self._start_auxiliary
         return States(self.model.rows(params, Side.USER, user), self.model.rows(params, Side.ITEM, item))
 
@@ -144,7 +144,7 @@ class WindowStream(Stream):
             yield WindowBatch(train_window, negatives)
 
     def step_bytes(self) -> int:
-        """Return about how much memory a training step takes: what scan and heads keep, states, the window."""
+        """Return an estimate of the bytes of a training step: residuals of scan and heads, states, the window."""
         options, train = self.model.options.network, self._train.windows[0]
         n, size = len(train.rating), options.state_size
         lanes = int(train.layout.lanes.size)
@@ -156,11 +156,11 @@ class WindowStream(Stream):
         return recurrent + heads + states + sum(leaf.nbytes for leaf in jax.tree.leaves(train))
 
     def pretrained(self) -> tuple[Params, float] | None:
-        """Return the parameters of a BERT that is trained with the rest, if any."""
+        """Return the initial parameters of a trained BERT, and its peak learning rate; None without such a BERT."""
         return self._pretrained()
 
     def schedule(self) -> dict[str, Any]:
-        """Return what the schedules of the train windows came to."""
+        """Return figures about the schedules of the train windows."""
         schedules = self._train.schedules
         steps = sum(schedule.steps for schedule in schedules)
         return {
@@ -177,7 +177,7 @@ class WindowStream(Stream):
         return self._segments
 
     def observe(self, params: Params, states: States, segment: WindowSegment) -> tuple[States, Trace]:
-        """Replay a segment: the states after it and the rows of each of its interactions."""
+        """Replay a segment. Return the rows after it, and the rows of each of its interactions."""
         users, items, now = [], [], states
         for n, found in self._replay(params, states, segment):
             now, user, item = found
@@ -187,14 +187,14 @@ class WindowStream(Stream):
         return now, Trace(user, item, jnp.concatenate([item, now.item])[segment.item_next])
 
     def after(self, params: Params, states: States, segment: WindowSegment) -> States:
-        """Replay a segment: the states after it."""
+        """Replay a segment. Return the rows after it."""
         windows = self._replay(params, states, segment)
         return functools.reduce(lambda _, window: window[1][0], windows, states)
 
     def _replay(
         self, params: Params, states: States, segment: WindowSegment
     ) -> Iterator[tuple[int, tuple[States, jax.Array, jax.Array]]]:
-        """Yield of each window its size, the states after it, and its rows; at most `AHEAD` windows wait."""
+        """Yield (size, (states after, user rows, item rows)) for each window; at most `AHEAD` windows are in flight."""
         rows: collections.deque[jax.Array] = collections.deque()
         for events, n in zip(segment.plan.windows, np.diff(segment.plan.begins).tolist(), strict=True):
             found = states, *_ = self._observe(params, states, events)

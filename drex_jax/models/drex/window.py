@@ -33,7 +33,7 @@ BLOCK_LANES, BLOCK_STEPS = 512, 16  # a block has about 512 lanes, which fit a c
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How windows are packed for the devices.
+    """The packing of windows for the devices.
 
     Attributes:
       width: lanes of a step.

@@ -40,10 +40,10 @@ class BehaviourGraph:
     """The sizes of the graph, and each epoch's sample of it.
 
     Attributes:
-      sizes: of the tables.
-      num_kept: pairs of a sample.
-      num_chunks: see `propagation.symmetric`; enough for every sample.
-      samples: an epoch has a sample; otherwise the whole graph.
+      sizes: the sizes of the tables.
+      num_kept: the number of pairs in a sample.
+      num_chunks: enough further chunks for every sample; see `propagation.symmetric`.
+      samples: true if each epoch has a sample; otherwise epochs use the whole graph.
     """
 
     sizes: TableSizes
@@ -53,7 +53,7 @@ class BehaviourGraph:
 
     @classmethod
     def over(cls, pairs: TrainPairs, dropout: float) -> tuple[Self, Behaviour]:
-        """Return the sizes and the graph of train pairs, of which an epoch leaves out the share `dropout`."""
+        """Return the sizes and the graph of train pairs; each epoch leaves out the share `dropout` of the pairs."""
         user, item, counts = pairs.user, pairs.item, (pairs.num_users, pairs.num_items)
         num_chunks = count_chunks(user, item, *counts)
         build = jax.jit(symmetric, static_argnums=(2, 3, 5))
@@ -91,7 +91,7 @@ def embeddings(key: jax.Array, num_users: int, num_items: int, size: int) -> jax
 
 
 def grown_table(table: jax.Array, known: TableSizes, sizes: TableSizes) -> jax.Array:
-    """Return embeddings of `known` users and items with rows of zeros for the newcomers up to `sizes`."""
+    """Return the embeddings of `known` users and items, with rows of zeros for new ones up to `sizes`."""
     of_users, of_items = np.split(np.asarray(table), [known.users])
     more = sizes.users - known.users, sizes.items - known.items
     return jnp.concatenate(

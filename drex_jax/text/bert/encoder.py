@@ -70,7 +70,7 @@ class BertEncoder:
         dtype: str = "float32",
         devices: Devices | None = None,
     ):
-        """Use `load`."""
+        """Use `BertEncoder.load` instead."""
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} should be one of {' '.join(DTYPES)}")
         self.architecture, self.width, self.max_tokens = architecture, architecture.width, architecture.positions

@@ -55,7 +55,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, None]:
-        """`x`: [R T, D], a matrix, which is fastest; `mask`: float32 [R, T, T], added to the attention scores."""
+        """Apply the layer to `x`, [R T, D] (a matrix is fastest). `mask`, float32 [R, T, T], is added to the scores."""
         options, (rows, tokens, _) = self.architecture, mask.shape
         width, heads = options.width, options.heads
 

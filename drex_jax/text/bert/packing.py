@@ -78,7 +78,7 @@ class _Left:
 
     @property
     def longest(self) -> int:
-        """The tokens that the longest remaining text takes; 0 if no text is left."""
+        """The number of tokens of the longest remaining text; 0 if no text is left."""
         return self._lengths[-1] if self._lengths else 0
 
     def fill(self, space: int) -> list[int]:

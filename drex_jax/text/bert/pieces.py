@@ -36,7 +36,7 @@ class WordPieces:
     """
 
     def __init__(self, pieces: list[str], width: int, model: Callable[[], BertEncoder], learns: Architecture | None):
-        """`pieces`: the spelling of each id; `model`: function that loads the BERT."""
+        """Store the word pieces. `pieces`: the spelling of each id; `model`: a function that loads the BERT."""
         self._pieces, self.width, self.learns = pieces, width, learns
         self.model = functools.cache(model)
 
